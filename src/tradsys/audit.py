@@ -4,14 +4,14 @@
   python -m tradsys.audit +experiment=demo                  any experiment that train takes, same overrides
   python -m tradsys.audit data=btc_hourly split=reality     real bars from the store
   python -m tradsys.audit audit.parts=[features,labels]     some parts; audit.questions=[future,past,sealed]
-  python -m tradsys.audit study=null|power                  is the verdict any good? many markets; resumable
+  python -m tradsys.audit study=null|power                  error rates of the verdict over many markets; resumable
   python -m tradsys.audit study=null study.kinds=[garch]    the quick process on that kind of market
   python -m tradsys.audit data=stored revisions=true        what the vendor's revisions changed, by the revision ledger
 
-Three questions: the future does not matter (cut, shuffled, NaN or scaled after t, nothing up to t moves); the distant
-past does not matter (from `history` bars before t the answer at t is the same); the folds are sealed (test rows
-changed, no fitted state moves; labels shuffled, out-of-sample AUC is 0.5). Fits are short: a few epochs and trees on
-the latest bars. What it says of the chain holds for the long fits, which are the same objects.
+Three checks. `future`: values after t are cut, shuffled, scaled or made NaN, and nothing up to t may change. `past`: a
+computation from `history` bars before t must give the same result at t. `sealed`: changed test rows must not change any
+fitted state, and shuffled labels must give an out-of-sample AUC of 0.5. Fits are short: a few epochs and trees on the
+latest bars. The result holds for the long fits too, because both use the same objects.
 """
 
 import sys
@@ -21,7 +21,7 @@ from tradsys.config.compose import as_dict, build, compose, recorded, run_comman
 
 
 def work(argv: list[str]) -> None:
-    """Composes, asks, prints."""
+    """Composes the experiment, runs the checks and prints the result."""
     from tradsys.reports.power_study_page import print_study
     from tradsys.reports.terminal import screen
     from tradsys.research.experiment import Experiment

@@ -6,8 +6,8 @@
   python -m tradsys.backtest data=stored data.source.name=coins symbols=[NEWUSDT] market_symbol=BTCUSDT span=later
   python -m tradsys.backtest costs.fee_bps=5 strategy=[cost_aware]
 
-Without strategy= the profile named by STRATEGY_PROFILE (environment or .env) runs, else all four. Every run is a
-read of out-of-sample data: it enters the ledger and deflates every Sharpe of that span.
+Without strategy= the profile named by STRATEGY_PROFILE (environment or .env) runs, else all four. Every run is an
+evaluation on test data: it enters the trial ledger and deflates every Sharpe ratio of that span.
 """
 
 import os
@@ -19,7 +19,7 @@ from tradsys.config.named_data import named_source, split_data_keys, with_costs_
 
 
 def _with_profile(argv: list[str]) -> list[str]:
-    """The overrides, with the profile of the environment where no strategy is given."""
+    """The overrides, with the environment's profile where no strategy is given."""
     read_environment()
     profile = os.environ.get("STRATEGY_PROFILE")
     given = any(a.lstrip("+").startswith("strategy=") for a in argv)
@@ -27,7 +27,7 @@ def _with_profile(argv: list[str]) -> list[str]:
 
 
 def work(argv: list[str]) -> None:
-    """Composes, backtests, prints."""
+    """Composes the configuration, backtests the profiles and prints the result."""
     from tradsys.reports.run.console import print_run
     from tradsys.research.bundle_backtest import backtest_bundle
     from tradsys.research.pipeline.provenance import open_run

@@ -10,18 +10,18 @@ VERBS = {
     "tune": "many trials over purged folds, by any number of workers on one study",
     "compare": "models side by side: folds x seeds, paired, with intervals",
     "backtest": "strategy profiles on a bundle",
-    "audit": "the whole chain searched for look-ahead",
+    "audit": "search of every part, from features to backtest, for look-ahead",
     "new": "a package of your own parts, with their tests",
     "export": "a passing run's bundle, verified and copied to models/",
-    "daily": "a session's forecasts of a panel: staged, gated, published or not",
-    "report": "renders a run's report again",
+    "daily": "a trading day's forecasts of a panel: in stages, checked by gates, published or not",
+    "report": "writes a run's report again",
     "trade": "the bot: stored bars, simulated fills on a live feed, or real orders",
     "fetch": "brings bars into the store",
     "diagnose": "a tabular experiment's data: coverage, correlation, lift, balance, examples, advice",
-    "doctor": "what this machine really has, and the settings that follow",
+    "doctor": "what this machine has, whether the run fits it, and recommended settings",
     "reproduce": "a run done again, number by number",
     "runs": "all runs of a folder side by side, and a page of them; rm and keep",
-    "journal": "the ledger of every evaluation on test data, experiment by experiment",
+    "journal": "the trial ledger as a page: every evaluation on test data, by experiment",
 }
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     asked_help = verb in ("-h", "--help")
     console = Console(stderr=not asked_help)
     console.print(
-        "usage: tradsys VERB [key=value ...]; `tradsys VERB --help` tells more\n"
+        "usage: tradsys VERB [key=value ...]; `tradsys VERB --help` shows all keys\n"
         "       quiet=true at any verb: results and errors only\n",
         markup=False,
         highlight=False,

@@ -3,10 +3,10 @@
   python -m tradsys.compare +study=losses                       on the synthetic market
   python -m tradsys.compare +study=losses data=btc_hourly       on real bars from the store
   python -m tradsys.compare +study=seeds study.n_jobs=4         four fits at once, of one thread each
-  python -m tradsys.compare +study=losses study.seeds=[0,1,2,3] goes on: only the fits of the new seed are run
+  python -m tradsys.compare +study=losses study.seeds=[0,1,2,3] resumes: only the fits of the new seed are run
 
-Skill is 1 - log-loss of the calibrated probability / log-loss of the training base rate. Variants that ask one question
-are judged on the same samples of the same purged folds; an interrupted comparison goes on where it stopped.
+Skill is 1 - log-loss of the calibrated probability / log-loss of the training base rate. Variants that answer one
+question are evaluated on the same samples of the same purged folds. An interrupted comparison resumes where it stopped.
 """
 
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def _variant(name: str, choice: "VariantChoice", settings: "ComparisonSettings",
 
 
 def work(argv: list[str]) -> None:
-    """Composes every variant, runs what is missing, prints the table."""
+    """Composes every variant, runs the missing fits and prints the table."""
     from tradsys.ops.tracking.contents import comparison_record
     from tradsys.ops.tracking.tracker import open_tracker
     from tradsys.reports.comparison.page import print_comparison

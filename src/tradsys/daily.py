@@ -1,18 +1,18 @@
-"""Daily runs of a panel: prices, quality, features, labels, models, gates, report; one session after the other.
+"""Daily runs of a panel: prices, quality, features, labels, models, gates, report; one trading day at a time.
 
-python -m tradsys.daily run                                      the last closed session of the data's calendar
-python -m tradsys.daily run date=2022-12-01 until=2022-12-30     back-fill; what is done stays done
-python -m tradsys.daily report date=2022-12-30                   draws a report again
-python -m tradsys.daily status                                   what is done, what is old, who is running
-python -m tradsys.daily run when=post                            what is due now; nothing on a holiday, catches up
+python -m tradsys.daily run                                      the last closed trading day of the data's calendar
+python -m tradsys.daily run date=2022-12-01 until=2022-12-30     back-fill; completed days are skipped
+python -m tradsys.daily report date=2022-12-30                   writes a report again
+python -m tradsys.daily status                                   completed days, outdated reports, running processes
+python -m tradsys.daily run when=post                            the runs that are due now, missed ones included
 python -m tradsys.daily schedule                                 timers: 08:15 and 16:45 New York time
-python -m tradsys.daily preflight                                data, disk, calendar, model, lock: would a run work?
-python -m tradsys.daily health                                   JSON for monitors; exit code 1 where it is not well
+python -m tradsys.daily preflight                                checks data, disk, calendar, model and lock first
+python -m tradsys.daily health                                   JSON for monitors; exit code 1 where a check fails
 python -m tradsys.daily clean clean.dry_run=false                removes old partitions, never the last good report
-python -m tradsys.daily evaluate                                 walk-forward over years, books after costs, SPY beside
+python -m tradsys.daily evaluate                                 walk-forward over years; returns after costs, and SPY
 python -m tradsys.daily signals +experiment=panel               the panel's signals table as parquet
 
-Exit code 2 where a gate stops the day: nothing is published, and the report before says that it is old.
+Exit code 2 where a gate stops the day: nothing is published, and the previous report is marked as outdated.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _settings(argv: list[str]) -> "tuple[DailySettings, dict]":
-    """One experiment per horizon, all from one config; and the parts of the first."""
+    """Settings with one experiment per horizon, and the built parts of the first."""
     from tradsys.ops.daily.stages import DailySettings, check_horizons
     from tradsys.research.pipeline.settings import Experiment
 
@@ -53,13 +53,13 @@ def _settings(argv: list[str]) -> "tuple[DailySettings, dict]":
 
 
 def work(argv: list[str]) -> None:
-    """Composes, runs the verb, prints."""
+    """Composes the configuration, runs the verb and prints the result."""
     from tradsys.ops.daily import commands
 
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
     if verb not in commands.VERBS:
         raise ConfigError(
-            f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(commands.VERBS)}; --help tells more"
+            f"daily: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(commands.VERBS)}; see --help"
         )
     read_environment()
     settings, parts = _settings(rest)

@@ -1,4 +1,4 @@
-"""Asks the data of a tabular experiment what they hold; exits with 2 where a feature fails.
+"""Checks the data of a tabular experiment; exits with 2 where a feature fails.
 
 python -m tradsys.diagnose +experiment=explosion                     coins, from the store
 python -m tradsys.diagnose +experiment=explosion data=synthetic_daily data.explosions=0.03 labels.rise=0.3
@@ -6,8 +6,8 @@ python -m tradsys.diagnose +experiment=foundry                       any tabular
 python -m tradsys.diagnose +experiment=explosion diagnose.judge=true also fits the model and reads the test span, once
 
 Coverage by date, correlation with the label, events against the rest, lift of compression, class balance, worked
-examples, advice. A feature computed for the last dates only, or one that drops away, fails by name. Everything that
-knows an outcome ends before the test span begins.
+examples, advice. A feature computed for the last dates only, or one that drops away, fails by name. Whatever
+reads labels ends before the test span begins, unless diagnose.judge=true.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from tradsys.core.errors import GateError
 
 
 def work(argv: list[str]) -> None:
-    """Composes, diagnoses, writes, prints; GateError, after the report is written, where a feature fails."""
+    """Checks the data and writes the report; then GateError where a feature fails."""
     from tradsys.reports.diagnosis.page import print_diagnosis, write_diagnosis
     from tradsys.research.diagnosis.diagnosis import diagnose, stop_message
     from tradsys.research.experiment import Experiment

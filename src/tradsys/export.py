@@ -11,7 +11,7 @@ from tradsys.config.compose import as_dict, compose, run_command
 
 
 def work(argv: list[str]) -> None:
-    """Promotes and says where to."""
+    """Promotes the bundle and prints its new folder."""
     from tradsys.reports.terminal import prose
     from tradsys.research.promotion import promote
 

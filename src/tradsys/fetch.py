@@ -10,7 +10,8 @@
   python -m tradsys.fetch name=mine mode=undo                     the content before the last write
 
 Nothing is repaired silently: each repair that changes numbers is named in the command and reported. New bars are
-added to stored ones; a stored bar that the file gives otherwise stops the write (conflicts=, mode=replace).
+added to stored ones; where the file has other values for a stored bar, nothing is written (see conflicts= and
+mode=replace).
 """
 
 import sys
@@ -20,7 +21,7 @@ from tradsys.config.compose import as_dict, build, compose, run_command
 
 
 def work(argv: list[str]) -> None:
-    """Reads the file, writes the store, prints what came in, what was repaired and what changed."""
+    """Reads the source, writes the store; prints new bars, repairs and changes."""
     from tradsys.core.received import override_key
     from tradsys.market.downloads.importing import check_keys, housekeeping, store_files
     from tradsys.market.store import BarStore

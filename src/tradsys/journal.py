@@ -1,10 +1,12 @@
-"""Tells the ledger as a research journal: question, settings that changed, result with interval, verdict, link.
+"""Writes the trial ledger as a research journal, one entry per experiment.
+
+An entry has the question, the changed settings, the result with its interval, the verdict and a link to the run.
 
 python -m tradsys.journal                              runs/journal.md and runs/journal.html
 python -m tradsys.journal paths.runs=/mnt/lab/runs
 python -m tradsys.journal paths.ledger=postgresql://lab@db/ledger
 
-Exit code 1 where the ledger's chain of hashes has a gap; the journal is written all the same and says so on top.
+Exit code 1 where the ledger's chain of hashes has a gap; the journal is written all the same and states it at the top.
 """
 
 import sys
@@ -17,7 +19,7 @@ from tradsys.core.received import refused_in_one_line
 
 
 def work(argv: list[str]) -> None:
-    """Reads the ledger and the runs it names, writes both files, prints where they are."""
+    """Reads the ledger and its runs, writes both files and prints their paths."""
     from tradsys.reports.journal.page import write_journal
     from tradsys.reports.terminal import prose
     from tradsys.research.journal import FIX, journal

@@ -10,7 +10,7 @@ from tradsys.config.compose import ConfigError, as_dict, compose, run_command
 
 
 def work(argv: list[str]) -> None:
-    """Composes, writes, prints what to do next."""
+    """Writes the package and prints the next steps."""
     from tradsys.ops.scaffold.package import write_package
     from tradsys.reports.terminal import prose
 

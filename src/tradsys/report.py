@@ -1,9 +1,9 @@
-"""Draws the HTML report of a finished run again, from its report.json.
+"""Writes the HTML report of a finished run again, from its report.json.
 
 python -m tradsys.report                       the latest training run
 python -m tradsys.report run=runs/train/<run>
 
-Exit code 2 where the trial ledger of these runs is damaged: the page would show deflated figures that nobody can check.
+Exit code 2 where the trial ledger of these runs is damaged: the deflated figures on the page could not be verified.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from tradsys.core.run_code import names_its_code
 
 
 def work(argv: list[str]) -> None:
-    """Reads report.json, writes report.html beside it."""
+    """Reads report.json and writes report.html next to it."""
     from tradsys.reports.run.console import print_run
     from tradsys.reports.run.page import write_report
     from tradsys.reports.run.report import RunReport
@@ -27,7 +27,7 @@ def work(argv: list[str]) -> None:
         raise ConfigError(
             f"report: {folder} holds no report.json; a run that finished has one; give run=runs/train/<run>"
         )
-    fix = f"restore it from a copy, or make it anew: python -m tradsys.train resume={folder}"
+    fix = f"restore it from a copy, or create it again: python -m tradsys.train resume={folder}"
     with (
         names_its_code(f"report: {folder}", folder, ConfigError),
         refused_in_one_line(f"report: {path}", fix, ConfigError),

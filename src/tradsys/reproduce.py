@@ -1,11 +1,11 @@
-"""Does a training run again from its stored config, data and seeds, and compares every number.
+"""Repeats a training run from its stored config, data and seeds; compares all numbers.
 
 python -m tradsys.reproduce                               the latest training run
 python -m tradsys.reproduce runs/train/<run>              that run; run=... is the same
 python -m tradsys.reproduce runs/train/<run> into=/tmp/again paths.data=/mnt/bars      where the bars lie here
 
-Exit code 0: every number came out again. 1: some did not; the table says which, and what else differs: code, data,
-packages, machine or chance. 2: there is nothing to reproduce.
+Exit code 0: every number is the same. 1: some differ; the table shows them, and what else differs between the runs:
+code, data, packages, machine or chance. 2: there is nothing to reproduce.
 """
 
 import sys
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _stored_experiment(record: "Record", data_folder: str) -> "tuple[DictConfig, Experiment]":
-    """The run's config, all parts and places checked, with this machine's data folder, and what it builds today."""
+    """The run's config, checked and with this machine's data folder, and the experiment."""
     from tradsys.research.experiment import Experiment
 
     where = f"reproduce: {record.folder / 'config.yaml'}"
@@ -36,7 +36,7 @@ def _stored_experiment(record: "Record", data_folder: str) -> "tuple[DictConfig,
         experiment = Experiment.of(build(config))
         then = record.provenance["data"]
         if not then.get("synthetic") and experiment.data["source"].describe().get("digest") != then["digest"]:
-            # the store has changed since: new bars, or bars that the vendor rewrote
+            # the stored bars have changed since: new bars, or the vendor's revisions
             experiment = Experiment.of(build(with_as_of(config, str(record.provenance["created"]), then.get("last"))))
         return config, experiment
     except (KeyError, TypeError, ValueError) as error:
@@ -44,13 +44,13 @@ def _stored_experiment(record: "Record", data_folder: str) -> "tuple[DictConfig,
 
 
 def work(argv: list[str]) -> None:
-    """Reads the record, runs it again, prints the comparison."""
+    """Reads the run's record, repeats the run and prints the comparison."""
     from tradsys.research.experiment import run
     from tradsys.research.pipeline.provenance import open_run
     from tradsys.research.reproduction import compare, known_ledger, print_comparison, read_record, seed_ledger
 
     if len(runs := [a for a in argv if "=" not in a]) > 1:
-        raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it does one at a time; give one")
+        raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it takes one run; give one")
     asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
     record = read_record(Path(str(asked["run"])))
     with names_its_code(f"reproduce: {record.folder}", record.folder, ConfigError):

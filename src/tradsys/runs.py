@@ -1,4 +1,4 @@
-"""All runs of a folder side by side: a table, runs/index.html, and a clean-up that keeps what anything refers to.
+"""Lists all runs of a folder, writes runs/index.html and removes old runs.
 
   python -m tradsys.runs                                   every run, the newest first
   python -m tradsys.runs verdict=edge sort=-skill          runs with an edge, the most skilled first
@@ -19,7 +19,7 @@ FILTERS = ("task", "state", "experiment", "data", "model", "verdict")
 
 
 def work(argv: list[str]) -> None:
-    """Lists, removes or keeps runs."""
+    """Lists runs, removes old ones or marks one as kept."""
     verbs = [a for a in argv if "=" not in a and not a.startswith("~")]
     if verbs not in ([], ["rm"], ["keep"]):
         raise ConfigError(f"runs: {' '.join(verbs)!r} is not understood; use rm, keep or none; the rest is key=value")

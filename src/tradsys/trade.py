@@ -21,7 +21,7 @@ VERBS = ("replay", "paper", "live", "status", "stop", "flatten", "resume", "repo
 
 
 def _with_defaults(verb: str, argv: list[str]) -> list[str]:
-    """The overrides, with the profile of the environment where none is given, and no limits in a replay."""
+    """The overrides with the environment's profile as default; no limits in a replay."""
     read_environment()
     given = {o.lstrip("+").partition("=")[0] for o in argv}
     profile = os.environ.get("STRATEGY_PROFILE", "").strip().lower()
@@ -32,7 +32,7 @@ def _with_defaults(verb: str, argv: list[str]) -> list[str]:
 
 
 def work(argv: list[str]) -> None:
-    """Composes, runs the verb, prints."""
+    """Composes the configuration, runs the verb and prints the result."""
     verb, rest = (argv[0], argv[1:]) if argv else ("", [])
     if verb not in VERBS:
         raise ConfigError(f"trade: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(VERBS)}; see --help")

@@ -1,12 +1,12 @@
-"""Trains the configured model beside its baselines, exports one bundle, backtests the profiles, writes the report.
+"""Trains a model and its baselines, exports a bundle, backtests it, writes a report.
 
 python -m tradsys.train                                   the Transformer on the synthetic market
 python -m tradsys.train +experiment=demo                  the same, small: two to three minutes on two cores
 python -m tradsys.train data=btc_hourly split=reality     real bars from the store
 python -m tradsys.train model=lightgbm labels.horizon_bars=48
 python -m tradsys.train logger=mlflow                     also logged to MLflow; or wandb, trackio, tensorboard
-python -m tradsys.train resume=runs/train/<run>           goes on where Ctrl-C or a kill stopped it
-python -m tradsys.train resume=runs/train/<run> costs.fee_bps=20   judged anew; keys that decide a fit are refused
+python -m tradsys.train resume=runs/train/<run>           resumes an interrupted run
+python -m tradsys.train resume=runs/train/<run> costs.fee_bps=20   evaluates again; keys that change a fit are refused
 """
 
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from tradsys.ops.machine.memory_guard import CONTAINER
 
 
 def work(argv: list[str]) -> None:
-    """Composes, trains, prints."""
+    """Composes the experiment, trains it and prints the result."""
     from tradsys.ops.machine.preflight import check
     from tradsys.ops.tracking.contents import run_record
     from tradsys.ops.tracking.tracker import open_tracker
@@ -35,7 +35,7 @@ def work(argv: list[str]) -> None:
             argv = resumed_overrides(folder, argv)
             config = compose("train", argv)
         plain = as_dict(config)
-        parts = build(config)  # first of all: it names a value of the wrong kind
+        parts = build(config)  # first, so that a value of the wrong type is reported at once
         check(plain, CONTAINER)
         check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
         experiment, tracker = Experiment.of(parts), open_tracker(plain)

@@ -1,8 +1,8 @@
-"""Searches the model's settings over purged folds, by any number of workers on one study; loses nothing.
+"""Searches the model's settings over purged folds, by any number of workers on one study.
 
 python -m tradsys.tune data=btc_hourly split=reality sweep=transformer
 python -m tradsys.tune sweep=lightgbm n_trials=100 n_workers=2
-python -m tradsys.tune sweep=logistic storage=postgresql://me@host/sweeps      the same anywhere joins the study
+python -m tradsys.tune sweep=logistic storage=postgresql://me@host/sweeps      a shared study for workers anywhere
 python -m tradsys.tune sweep=transformer trainer=gpu trials_per_gpu=4 hours=6
 python -m tradsys.tune sweep=transformer sweep.objectives=[skill,stability]    the Pareto front
 python -m tradsys.tune sweep=zoom study=transformer                            narrower, around its best region
@@ -27,14 +27,14 @@ def composed(overrides: Sequence[str]) -> "Composed":
     from tradsys.research.pipeline.settings import Experiment
     from tradsys.research.sweeps.trial import Composed
 
-    # conf/study is a group of the audit's, so Hydra would read study=x as a choice of it
+    # conf/study is a config group of audit, so Hydra would read study=x as a choice from that group
     config = compose("tune", [f"study_name={o[6:]}" if o.startswith("study=") else o for o in overrides])
     parts = build(config)
     return Composed(Experiment.of(parts), parts["sweep"], as_dict(config))
 
 
 def work(argv: list[str]) -> None:
-    """Composes, searches or promotes, prints."""
+    """Runs the search, or promotes a study's winner, and prints the result."""
     from tradsys.ops.machine.preflight import check
     from tradsys.ops.tracking.contents import study_records
     from tradsys.ops.tracking.tracker import open_tracker
@@ -47,7 +47,7 @@ def work(argv: list[str]) -> None:
     verbs = [a for a in argv if "=" not in a and not a.startswith("~")]
     overrides = [a for a in argv if a not in verbs]
     if verbs not in ([], ["promote"]):
-        raise ConfigError(f"tune: {verbs} is not understood; the one verb is promote; the rest is key=value")
+        raise ConfigError(f"tune: {verbs} is not understood; the only verb is promote; the rest is key=value")
     if verbs:
         path = promote(composed, overrides, project_conf() / "model", checked_overrides)
         prose().print(f"model    {path}")

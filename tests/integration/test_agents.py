@@ -96,7 +96,7 @@ NET_OPS = {"trend": "LayerNormalization", "reversion": "Conv", "volatility": "Co
 WORDS = {
     "trend": "exits at 4 ATR profit or 4 ATR loss, or after 72 bars",
     "reversion": "exits at the way back to the mean of 72 bars as profit or at 3 ATR loss, or after 72 bars",
-    "volatility": "it says nothing of direction",
+    "volatility": "it does not include the direction",
 }
 
 

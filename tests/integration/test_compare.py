@@ -127,7 +127,7 @@ def test_variants_of_one_question_share_their_rows_and_others_are_marked(compare
     assert [n for n, variant in reported.items() if variant["own_rows"]] == ["volatility"]
     place = folder / "runs" / "compare" / "latest"
     assert "volatility *" in (place / "table.md").read_text()
-    assert "judged on its own rows" in (place / "report.html").read_text()
+    assert "evaluated on its own rows" in (place / "report.html").read_text()
 
 
 def test_fits_of_other_code_are_named_with_the_folder_that_holds_them(compared):
@@ -135,7 +135,7 @@ def test_fits_of_other_code_are_named_with_the_folder_that_holds_them(compared):
     found = table(folder)
     found["variants"][0]["code"] = ["0123abcd4567"]
     said = next(line for line in notes(found) if "0123abcd4567" in line)
-    (place,) = re.findall(r"delete `(\w+)` to run all anew", said)
+    (place,) = re.findall(r"delete `(\w+)` to run all again", said)
     assert (folder / "runs" / "compare" / "latest" / place).is_dir()
 
 

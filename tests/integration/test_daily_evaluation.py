@@ -33,7 +33,7 @@ def test_an_evaluation_walks_forward_and_holds_the_market_beside(lab, capsys):
     assert said.group_by("fold").agg(pl.col("time").n_unique())["time"].to_list() == [90, 90]
     page = (folder / "report.html").read_text()
     assert "hold MKT" in page
-    assert "equal to the bit" in page
+    assert "are bitwise equal" in page
     assert "hold MKT" in capsys.readouterr().out
     assert (lab / "runs" / "ledger.db").exists()  # every book's returns were written down before they were judged
 
@@ -67,5 +67,5 @@ def test_an_evaluation_without_a_market_symbol_has_books_alone(tmp_path, capsys)
     reported = json.loads((folder / "report.json").read_text())
     assert reported["benchmark"] is None
     assert reported["span"]["words"] == ""
-    assert "no market is held beside" in (folder / "report.html").read_text()
+    assert "there is no benchmark" in (folder / "report.html").read_text()
     assert "hold " not in capsys.readouterr().out

@@ -15,16 +15,16 @@ from tradsys.ops.daily.publishing import latest, old
 
 def test_a_stopped_day_publishes_nothing_and_yesterdays_report_says_that_it_is_old(lab, capsys):
     page = lab / NAME / "report" / f"date={BEFORE}" / "report.html"
-    assert "This report is old" not in page.read_text()
+    assert "This report is outdated" not in page.read_text()
     with pytest.raises(GateError, match=rf"{DAY} is stopped by its gates.*nothing is published.*report of {BEFORE}"):
         daily("run", f"date={DAY}", "gates.rules.coverage.stop_below=1.01", "gates.rules.coverage.warn_below=1.01")
     store = Partitions(lab / NAME)
     assert latest(store) == BEFORE
     assert not store.folder("report", DAY).exists()
     assert old(store, BEFORE)["failed"] == str(DAY)
-    assert "This report is old" in page.read_text()
+    assert "This report is outdated" in page.read_text()
     assert str(DAY) in page.read_text()
-    assert "**This report is old.**" in page.with_suffix(".md").read_text()
+    assert "**This report is outdated.**" in page.with_suffix(".md").read_text()
     capsys.readouterr()
     daily("status")
     reported = " ".join(capsys.readouterr().out.split())  # wrapped at the width of the screen
@@ -34,7 +34,7 @@ def test_a_stopped_day_publishes_nothing_and_yesterdays_report_says_that_it_is_o
     daily("run", f"date={DAY}")  # the bound is the configured one again
     assert latest(store) == DAY
     assert old(store, BEFORE) is None
-    assert "This report is old" not in page.read_text()
+    assert "This report is outdated" not in page.read_text()
 
 
 def test_a_command_ends_a_stopped_day_with_exit_code_2_and_one_line(lab, capsys):

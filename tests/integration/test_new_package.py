@@ -78,7 +78,7 @@ def test_a_name_that_is_no_package_is_refused_and_nothing_is_written(name, repor
 
 def test_a_folder_that_exists_is_kept(tmp_path):
     (tmp_path / "mine").mkdir()
-    with inside(tmp_path), pytest.raises(TradsysError, match="nothing is overwritten"):
+    with inside(tmp_path), pytest.raises(TradsysError, match="existing folders are not overwritten"):
         new(["mine"])
 
 

@@ -33,4 +33,4 @@ def test_btc_from_the_vendors_file_to_a_verdict(shared_data, tmp_path, capsys):
     assert metrics["verdict"]["kind"] != "edge"
     data = json.loads((run / "data.json").read_text())
     assert (data["synthetic"], data["first"][:10], data["last"][:10]) == (False, "2018-01-01", "2025-01-01")
-    assert "Nothing on this page speaks of a real market" not in (run / "report.html").read_text()
+    assert "Nothing on this page is about a real market" not in (run / "report.html").read_text()

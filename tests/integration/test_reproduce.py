@@ -275,7 +275,7 @@ PLACES = {
 def test_a_received_config_reads_no_place_outside_the_project():
     for name, (key, value) in PLACES.items():
         config = {"paths": {"data": "data"}, "data": {"source": {key: value}}}
-        with pytest.raises(TradsysError, match=f"data.source.{key}.*holds the place"):
+        with pytest.raises(TradsysError, match=f"data.source.{key}.*holds the path"):
             with_own_places(config, "data", name)
     assert with_own_places({"paths": {"data": "/"}, "data": {"root": "/"}}, "bars", "")["data"] == {"root": "bars"}
 

@@ -61,7 +61,7 @@ def test_a_training_run_keeps_the_reference_not_the_value(secret, tmp_path, capf
     assert secret not in "".join(capfd.readouterr())
     assert "${oc.env:LAB_SECRET}" in (run / "config.yaml").read_text()
     assert "${oc.env:LAB_SECRET}" in (run / "report.html").read_text()
-    with inside(tmp_path), pytest.raises(TradsysError, match="a value that no file keeps"):
+    with inside(tmp_path), pytest.raises(TradsysError, match="a secret, which no file keeps"):
         train_work([f"resume={run.resolve()}"])
 
 

@@ -26,7 +26,7 @@ def test_live_needs_confirmation_and_an_edge(run_folder):
     with inside(run_folder.parents[2]):
         with pytest.raises(GateError, match="confirm=None; real orders need confirm=live"):
             work(["live"])
-        with pytest.raises(GateError, match="only `edge` trades real money; accept_verdict=true overrides it"):
+        with pytest.raises(GateError, match="only `edge` may trade real money; accept_verdict=true overrides this"):
             work(["live", "confirm=live"])
 
 
@@ -63,7 +63,7 @@ def test_status_and_page_tell_what_the_journal_holds(replayed, capsys):
 def test_a_request_waits_for_a_bot_that_does_not_run(replayed, capsys):
     with inside(replayed):
         work(["resume", "name=shown"])
-    assert "is not running; `resume` is done when it starts again" in capsys.readouterr().out
+    assert "is not running; `resume` takes effect when it starts again" in capsys.readouterr().out
     assert TradeJournal(replayed / "runs/trade/shown" / JOURNAL).requests(0)[-1][1] == "resume"
 
 
@@ -71,7 +71,7 @@ def test_unknown_names_are_one_line(replayed):
     with inside(replayed):
         with pytest.raises(DataError, match="no bot 'nobody'"):
             work(["status", "name=nobody"])
-        with pytest.raises(TradsysError, match="folders are called so"):
+        with pytest.raises(TradsysError, match="a folder's name has at most 100"):
             work(["status", "name=../../x"])
         with pytest.raises(ValueError, match="'sell' is no verb"):
             work(["sell"])

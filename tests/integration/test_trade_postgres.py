@@ -90,5 +90,5 @@ def test_a_row_changed_on_the_server_is_seen(url, bundle, tmp_path):
     replayed(bundle, tmp_path / "bot", url)
     change(url, "UPDATE events SET body = '{}' WHERE id = 7")
     assert TradeJournal(url, create=False).verify() == [
-        "event 7 does not carry the hash of its content and of what came before"
+        "event 7 does not match the hash of its content and of the previous event"
     ]

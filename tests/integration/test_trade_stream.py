@@ -229,10 +229,10 @@ def test_a_stream_without_messages_is_opened_anew(tmp_path, monkeypatch):
 
     found = trade(tmp_path / "bot", Misbehaviour(stalled=True), listened=True, on_step=on_step)
     said = [e.body["why"] for e in found.journal.events(kinds=["note"]) if e.body["what"] == "stream"]
-    assert said[0].startswith("the websocket broke: no message came for 0 s")
+    assert said[0].startswith("the websocket broke: no message arrived for 0 s")
     assert len(said) == 1
     health = summary(found.state, None).health["bars come by"]
-    assert health.startswith("polling, the websocket broke: no message came")
+    assert health.startswith("polling, the websocket broke: no message arrived")
     assert "newest bar read 1.0 s after its close" in health
 
 

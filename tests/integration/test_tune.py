@@ -271,7 +271,7 @@ def test_a_refused_combination_and_a_failed_fit_are_distinguished(tmp_path):
             ["storage=postgresql://me:secret@127.0.0.1:9/none", "storage_patience_seconds=0.5"],
             "cannot be reached for 0.5 s",
         ),
-        (["study=a/b"], "study='a/b'; folders are called so"),
+        (["study=a/b"], "study='a/b'; a folder's name has at most 100"),
         (["grace_seconds=1"], "live trials count as dead"),
     ],
 )

@@ -141,7 +141,7 @@ READ = (
         ("DAT_ASCII_XY_M1_202401", "XY"), ("BTC-USDT-SWAP-candle1H-2024-01", "BTC-USDT-SWAP"), ("GER_30", "GER_30"), ("XY_1hour_UNADJUSTED", "XY"))),
 )  # fmt: skip
 REFUSED = (
-    Case("ten-thousandths without a word", "".join(f"{s} 00:00,{100000 + 100 * k},120000,90000,110000,5\n" for k, s in enumerate(days("%Y%m%d"))), refused="whole hundreds such as 100000.*give price_scale="),
+    Case("ten-thousandths without a word", "".join(f"{s} 00:00,{100000 + 100 * k},120000,90000,110000,5\n" for k, s in enumerate(days("%Y%m%d"))), refused="multiples of 100 such as 100000.*give price_scale="),
     Case("billionths without a word", f"ts_event,rtype,publisher_id,{HEAD[5:]}\n" + "".join(f"{(1705276800 + 3600 * k) * 10**9},34,1,{10 + k}000000000,{20 + k}000000000,{9 - k}000000000,{11 + k}000000000,5\n" for k in range(5)),
          refused="whole hundreds.*give price_scale="),
     Case("a column per symbol", rows(days("%Y-%m-%d"), "Date,XY,YZ,ZA,AB,BC"), refused="bars need open, high, low and close of it, as AAPL_Open"),
@@ -164,7 +164,7 @@ REFUSED = (
     Case("times that are durations", frame_bytes(random_bars(20).with_columns(time=pl.duration(seconds=pl.int_range(20))), "parquet"),
          refused="which is no moment", name="ABC.parquet"),
     Case("adjusted prices without adjusted closes", rows(days("%Y-%m-%d")), refused="needs adjusted closes.*actions=", options={"repair": ["adjust_for_dividends"]}),
-    Case("times in words", rows(["soon", "later", "never"]), refused=r"in no known way; give date_format="),
+    Case("times in words", rows(["soon", "later", "never"]), refused=r"have no known format; give date_format="),
     Case("an empty file", "", refused="it is empty"),
     Case("a web page", "<html><body>Not found</body></html>\n", refused="no header row is found.*separator="),
     Case("Coinbase's order without a header", "".join(f"{1705276800 + 3600 * k},9,12,10,11,5\n" for k in range(5)), refused=r"no known order; give header=\[time"),
@@ -180,7 +180,7 @@ REFUSED = (
     Case("quarters", rows(["2023-01-01", "2023-04-01", "2023-07-01", "2023-10-01", "2024-01-01"]), refused="a bar lasts a second to a month"),
     Case("four-hour bars after hourly ones", rows(hours("%Y-%m-%d %H:%M", 30) + hours("%Y-%m-%d %H:%M", 12, datetime(2024, 1, 16, 6), 4)),
          refused=r"bars of 1:00:00 but of 4:00:00 from 2024-01-16"),
-    Case("a name of four hours on hourly stamps", rows(hours("%Y-%m-%d %H:%M")), refused="says bars of 240 minutes", name="ABC_4h.csv"),
+    Case("a name of four hours on hourly stamps", rows(hours("%Y-%m-%d %H:%M")), refused="states bars of 240 minutes", name="ABC_4h.csv"),
     Case("a bar length that would be early", rows(hours("%Y-%m-%d %H:%M", 5, step=4)), refused="a shorter length would make bars", options={"bar_minutes": 60}),
     Case("one row", rows(["2024-01-15"]), refused="give bar_minutes="),
     Case("naive hours of New York taken for UTC", rows(hours("%Y-%m-%d %H:%M", 3, datetime(2024, 1, 16, 9, 30)) + hours("%Y-%m-%d %H:%M", 3, datetime(2024, 1, 17, 9, 30))),

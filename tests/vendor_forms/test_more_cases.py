@@ -47,7 +47,7 @@ REFUSED = (
     Case("a format that hides a zone", rows(hours("%Y-%m-%d %H:%M EST")), refused="'EST'.*give zone=", options={"date_format": "%Y-%m-%d %H:%M EST"}),
     Case("epochs that a spreadsheet rounded", rows(["1.70528E+12", "1.70529E+12", "1.7053E+12"]), refused="lost their last digits"),
     Case("a format in other letters", rows(days("%d/%m/%Y")), refused="reads none.*such as %d.%m.%Y", options={"date_format": "dd/mm/yyyy"}),
-    Case("no known volume, columns unread", rows(days("%Y-%m-%d"), "Date,Open,High,Low,Close,Up", CELLS), refused=r"no column is known as volume, and up .*header="),
+    Case("no known volume, columns unread", rows(days("%Y-%m-%d"), "Date,Open,High,Low,Close,Up", CELLS), refused=r"no column is recognised as volume, and up .*header="),
     Case("whole numbers and 1.234", rows(days("%Y-%m-%d"), cells="10,12,9,11,985") + "2024-01-20,10,12,9,11,1.234\n", refused="'1.234' may be a thousand or a fraction.*decimal=comma"),
     Case("gzip as .csv", gzip.compress(rows(days("%Y-%m-%d")).encode()), refused="packed with gzip; name it .csv.gz"),
     Case("a zip as .csv", zipped({"ABC.csv": "x"}), refused="a zip archive; name it .zip"),

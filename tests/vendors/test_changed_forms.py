@@ -63,8 +63,8 @@ def test_an_answer_of_another_form_is_not_cached(tmp_path, monkeypatch):
 
 
 WORDS = {
-    "Our standard API rate limit is 25 requests per day.": (LimitError, "opens again by"),
-    "5 calls per minute and 500 calls per day": (LimitError, "opens again by"),
+    "Our standard API rate limit is 25 requests per day.": (LimitError, "the limit ends by"),
+    "5 calls per minute and 500 calls per day": (LimitError, "the limit ends by"),
     "spread out your requests more sparingly (1 request per second)": (PassingError, "too many calls"),
     "This is a premium endpoint.": (DataError, "source.outputsize=compact"),
 }

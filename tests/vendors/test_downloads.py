@@ -228,7 +228,7 @@ def test_a_call_count_of_a_day_holds_across_runs(address, vendors, tmp_path):
     for _ in range(3):
         with closing(http()) as one:
             one.json("/api/v3/exchangeInfo")
-    with closing(http()) as one, pytest.raises(LimitError, match="opens again"):
+    with closing(http()) as one, pytest.raises(LimitError, match="the limit ends"):
         one.json("/api/v3/exchangeInfo")
 
 

@@ -153,7 +153,7 @@ def test_a_second_download_into_one_dataset_is_one_line(alphavantage):
 
 
 def test_a_name_that_leads_out_of_the_store_is_refused(alphavantage):
-    with pytest.raises(DataError, match="folders are called so"):
+    with pytest.raises(DataError, match="a folder's name has at most 100"):
         work([*alphavantage, "symbols=[IBM]", "name=../us"])
     assert not Path("data").exists()
 

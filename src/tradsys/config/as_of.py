@@ -1,4 +1,4 @@
-"""One moment for all stored data: `data.as_of=2026-03-01` reads every stored source as it was then."""
+"""`data.as_of=2026-03-01`: every stored source is read as it was at that moment."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ STORED, KNOWN = "tradsys.market.store.StoredBars", "tradsys.market.known.KnownSo
 
 
 def spread_as_of(config: DictConfig) -> DictConfig:
-    """The config, with `data.as_of`, where it has one, set in every stored source of its data."""
+    """The config with its `data.as_of` copied into every stored source of its data."""
     data = OmegaConf.select(config, "data")
     moment = data.get("as_of") if isinstance(data, DictConfig) else None
     if moment is not None:
@@ -17,9 +17,10 @@ def spread_as_of(config: DictConfig) -> DictConfig:
 
 
 def with_as_of(config: DictConfig, moment: str, last: str | None = None) -> DictConfig:
-    """A copy of a plain config whose stored sources read as of that moment.
+    """A copy of a config whose stored sources are read as of that moment.
 
-    last: close of the last bar that there was, which ends sources without an end: old bars may have been added since.
+    last: close of the last bar at that moment. It becomes the end of sources without an end: bars of the past may have
+    been added since.
     """
     copy: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
     with open_dict(copy):

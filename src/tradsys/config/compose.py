@@ -1,4 +1,4 @@
-"""The commands' one way in: compose conf/, build plain objects, turn a user's mistake into one line and exit code 2."""
+"""Entry point of all commands: composes conf/, builds the objects and reports a user's mistake in one line."""
 
 import errno
 import os
@@ -57,7 +57,7 @@ def project_conf() -> Path:
 
 
 def compose(command: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of a command with overrides applied; ConfigError names the wrong one, and what comes nearest."""
+    """The config of a command with overrides applied; ConfigError names a wrong override."""
     conf = conf_folder()
     try:
         overrides = own_data.search(overrides, conf)
@@ -83,7 +83,7 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def _wrong_key(conf: Path, command: str, overrides: Sequence[str], config: DictConfig) -> str | None:
-    """What is wrong with the kind of a value that the command line sets, None where all fit."""
+    """The error line for a command-line value of the wrong type; None if there is none."""
     groups, keys = composition.groups_and_keys(conf, overrides)
     if not keys:
         return None
@@ -92,7 +92,7 @@ def _wrong_key(conf: Path, command: str, overrides: Sequence[str], config: DictC
 
 
 def _with_known_secrets(config: DictConfig) -> DictConfig:
-    """The same config; what it reads from the environment, and the secrets of its URLs, are masked from now on."""
+    """The same config; registers its environment values and URL secrets for masking."""
     for _, value in leaves({"": OmegaConf.to_container(config, resolve=False)}):
         for text in value if isinstance(value, list) else [value]:
             for name in ENVIRONMENT.findall(str(text)):
@@ -102,16 +102,16 @@ def _with_known_secrets(config: DictConfig) -> DictConfig:
 
 
 def recorded(config: DictConfig | dict[str, Any]) -> str:
-    """A config as config.yaml keeps it: resolved, but without secrets, and with `${oc.env:NAME}` as it was written."""
+    """The text of config.yaml: resolved, without secrets, `${oc.env:NAME}` unresolved."""
     plain = as_dict(config) if isinstance(config, DictConfig) else config
     return OmegaConf.to_yaml(OmegaConf.create(masked(plain)))
 
 
 def build(config: DictConfig) -> dict[str, Any]:
-    """Every `_target_` in the config as its object, the rest as plain values; {}, a group's `none`, is None."""
+    """The config with each `_target_` built as its object; `{}` (a group's `none`) is None."""
     try:
         plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
-        # a net of so many layers would be built first, and a part's missing method met after a fit
+        # before building: a net that is too large, or a part that lacks a method, would fail much later
         if line := kinds.beyond_sense(plain, raw) or own_parts.wrong_part(raw):
             raise ConfigError(line)
         line = kinds.wrong_value(plain, raw)
@@ -120,7 +120,7 @@ def build(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(wrong.unresolved(error)) from error
     except InstantiationException as error:
         cause = error.__cause__
-        # the constructor's own words are clearer, where they speak of the wrong value
+        # the constructor's own error is clearer where it is about the wrong value
         own_words = line is None or kinds.key_of(line) in str(cause)
         if isinstance(cause, ValueError) and wrong.is_raised_on_purpose(cause) and own_words:
             raise cause from None
@@ -137,7 +137,7 @@ def build(config: DictConfig) -> dict[str, Any]:
 
 
 def as_dict(config: DictConfig) -> dict[str, Any]:
-    """The config as plain, resolved values; ConfigError: a mandatory value (`???`) is missing, a seed is no seed."""
+    """The config as plain, resolved values; ConfigError for a missing `???` or a bad seed."""
     plain, missing = wrong.plain_config(config)
     if missing:
         known = studies("compare") if missing[0] == "study" else choices_of(conf_folder(), missing[0])
@@ -151,7 +151,7 @@ def as_dict(config: DictConfig) -> dict[str, Any]:
 
 
 def _from_environment(plain: Any, config: DictConfig) -> dict[str, str]:
-    """Resolved texts of the settings that read the environment themselves, and what was written."""
+    """Resolved text -> its `${oc.env:NAME}`, of the settings that read the environment."""
     written = dict(leaves({"": OmegaConf.to_container(config, resolve=False)}))
     resolved = dict(leaves({"": plain}))
     found = {k: v for k, v in written.items() if isinstance(v, str) and ENVIRONMENT.search(v)}
@@ -159,7 +159,7 @@ def _from_environment(plain: Any, config: DictConfig) -> dict[str, str]:
 
 
 def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:
-    """The resolved value whose texts from the environment know how they were written."""
+    """The resolved value, whose texts from the environment keep their reference."""
     if isinstance(value, dict):
         inner = written if isinstance(written, dict) else {}
         return {k: _with_references(v, inner.get(k), known) for k, v in value.items()}
@@ -177,7 +177,7 @@ def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:
 
 
 def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command: --help, its work, and one clear line with exit code 2 where the user can fix the cause."""
+    """Runs a command; prints one line and exits with 2 where the user can fix the cause."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
         _print_help(name, main)
@@ -190,11 +190,11 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         with stoppable() as came:
             end_with_parent()
             main(arguments)
-        if came:  # a library took the interrupt for its own
+        if came:  # a library swallowed the interrupt
             raise KeyboardInterrupt
-        sys.stdout.flush()  # whoever stops what is left to do, such as unloading libraries, loses no line
+        sys.stdout.flush()  # a second Ctrl-C while libraries are unloaded must not lose output
     except KeyboardInterrupt as error:
-        # who raises it anew under another name does not change which signal came
+        # code that raises it again as another exception does not change which signal came
         stopped = Terminated() if signal.SIGTERM in came else error
         _print_error("terminated" if isinstance(stopped, Terminated) else "interrupted")
         sys.exit(exit_code(stopped))
@@ -212,7 +212,7 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
 
 
 def _quietened(name: str, arguments: list[str]) -> list[str]:
-    """The arguments without `quiet=`, which holds from now on; a terminal sees at once that the command runs."""
+    """The arguments without `quiet=`, which is applied here."""
     kept, quiet = progress.taken_from(arguments)
     if quiet is not None:
         os.environ[progress.QUIET] = "1" if quiet else "0"
@@ -246,7 +246,7 @@ def _masked_hook(_kind: type[BaseException], error: BaseException, _trace: Any) 
 
 
 def _purpose(main: Callable[[list[str]], None]) -> str:
-    """What the command's module says of itself, and an empty line."""
+    """The docstring of the command's module, and an empty line."""
     return f"{(sys.modules[main.__module__].__doc__ or '').strip()}\n"
 
 
@@ -270,7 +270,8 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     plain: Any = OmegaConf.to_container(config, resolve=False)
     known = read_meanings(conf_folder())
     for key, value in leaves(plain):
-        if key.count(".") < 2 and not re.fullmatch(r"\$\{[\w.]+\}", str(value)):  # else it follows another key
+        # otherwise its value is copied from another key
+        if key.count(".") < 2 and not re.fullmatch(r"\$\{[\w.]+\}", str(value)):
             lines += _key_lines(f"{key}={_short_value(value)}", known.of(name, plain, key))
     return "\n".join(lines)
 
@@ -292,13 +293,13 @@ def _short_value(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# what a disk can refuse, and the next step; any other OSError is a bug and keeps its traceback
+# errors of a disk, each with the next step; any other OSError is a bug and keeps its traceback
 REFUSED_BY_DISK = {
     errno.ENOSPC: "the disk is full; delete old runs, grow the volume, or write elsewhere with paths.runs=FOLDER",
     errno.EDQUOT: "the quota is used up; delete old runs, or write elsewhere with paths.runs=FOLDER",
-    errno.EFBIG: "it would be larger than this system lets a file be; see ulimit -f, or write to another disk",
+    errno.EFBIG: "the file would exceed this system's limit; see ulimit -f, or write to another disk",
     errno.EBUSY: "another process holds it; wait until that is done, or end it",
-    errno.EIO: "the disk cannot read or write it; look at the disk, restore the file, or write elsewhere",
+    errno.EIO: "the disk cannot read or write it; check the disk, restore the file, or write elsewhere",
     errno.EROFS: "it is mounted read-only; mount it writable, or write elsewhere with paths.runs=FOLDER",
     errno.EACCES: "permission is denied; chmod it, or write elsewhere with paths.runs=FOLDER",
     errno.EPERM: "permission is denied; chmod it, or write elsewhere with paths.runs=FOLDER",
@@ -309,9 +310,9 @@ REFUSED_BY_DISK = {
 
 
 def _disk_line(error: OSError) -> str:
-    """What the disk refused, in one line; empty where it is no such refusal."""
+    """The error line for an OSError of a disk; empty for any other OSError."""
     number, name = error.errno or 0, error.filename
-    if isinstance(error, shutil.Error):  # of a folder's copy: source, target and the words of each file's error
+    if isinstance(error, shutil.Error):  # raised by copying a folder; holds source, target and error text of each file
         (_, name, why), *_ = error.args[0]
         number = int(found[1]) if (found := re.match(r"\[Errno (\d+)\]", str(why))) else 0
     words = REFUSED_BY_DISK.get(number)

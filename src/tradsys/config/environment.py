@@ -10,7 +10,10 @@ MOST_BYTES = 2**20
 
 
 def read_environment(path: Path = Path(".env")) -> None:
-    """Sets what the file names and the environment lacks; ConfigError, without its content, for a file of no text."""
+    """Sets variables of the file that the environment lacks; ConfigError if it is no text.
+
+    The error never shows the file's content.
+    """
     if not path.is_file():
         return
     content = path.read_bytes()[: MOST_BYTES + 1]

@@ -1,7 +1,7 @@
-"""Which override is wrong, what comes nearest and what to write instead: one line for each way to get one wrong.
+"""Explains a wrong override in one line: what is wrong, the nearest name, what to write instead.
 
-An override is judged against the config that all chosen groups make together, so that a key of `events=clock` is known
-where events=clock stands beside it, whatever else is wrong.
+An override is checked against the config of all chosen groups together. A key of `events=clock` is therefore valid on
+a command line with events=clock, whatever else is wrong there.
 """
 
 import difflib
@@ -25,7 +25,7 @@ from tradsys.core.errors import TradsysError, nearest
 
 FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
 MOST_NAMED = 12
-LISTS = ("strategy",)  # groups of which several choices, or none, may hold
+LISTS = ("strategy",)  # groups that take a list of choices, which may be empty
 
 
 class ConfigError(TradsysError):
@@ -34,14 +34,14 @@ class ConfigError(TradsysError):
 
 @dataclass(frozen=True)
 class Known:
-    """What a command's config holds under some overrides: its keys, and the choice of every group."""
+    """The keys of a command's config under some overrides, and the choice of every group."""
 
     keys: Mapping[str, Any]
     choices: Mapping[str, Any]
 
     @classmethod
     def of(cls, conf: Path, command: str, overrides: Sequence[str]) -> Self:
-        """Composed, nothing resolved; raises what Hydra raises."""
+        """The composed config, unresolved; raises what Hydra raises."""
         config = composed(conf, command, overrides, with_hydra=True)
         choices = {g: c for g, c in config.hydra.runtime.choices.items() if not g.startswith("hydra/")}
         plain: Any = OmegaConf.to_container(config, resolve=False)
@@ -53,21 +53,22 @@ class Known:
 
 
 def _base(conf: Path, command: str) -> Known:
-    """What the command holds without overrides."""
+    """The command's config without overrides."""
     return _known_base(conf, command, files_of(searched_folders(conf)))
 
 
 @lru_cache(maxsize=32)
 def _known_base(conf: Path, command: str, files: Files) -> Known:  # noqa: ARG001
-    """files: part of the key of what is kept."""
+    """The command's config without overrides. files: part of the cache key."""
     return Known.of(conf, command, [])
 
 
 def plain_form(conf: Path, command: str, override: str) -> str:
-    """The override as Hydra wants it: `experiment=demo` and compare's `study=losses` without their + are understood."""
+    """The override in Hydra's form: adds the + to `experiment=` and compare's `study=`."""
     added = ("experiment", "study") if command == "compare" else ("experiment",)
     group, _, choice = override.partition("=")
-    if group == "data.bar_minutes":  # measured from the bars now; a command line of the last version still sets it
+    # no longer a setting: it is measured from the bars; older command lines still set it
+    if group == "data.bar_minutes":
         return f"++{override}"
     return f"+{override}" if group in added and (conf / group).is_dir() and choice else override
 
@@ -96,7 +97,7 @@ def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def silent_mistake(conf: Path, command: str, overrides: Sequence[str]) -> str | None:
-    """What Hydra would take without a word although nothing reads it, or None."""
+    """The error line for an override that Hydra accepts but nothing reads; else None."""
     for override in overrides:
         key, _, name = override.lstrip("+~").partition("=")
         name, other = name.strip("'\""), {"compare": "audit", "audit": "compare"}.get(command)
@@ -107,12 +108,12 @@ def silent_mistake(conf: Path, command: str, overrides: Sequence[str]) -> str | 
             )
         if override.startswith("~") and (conf / key).is_dir():
             return (
-                f"config: {override!r} takes a whole group away; each is needed; choose another one: "
+                f"config: {override!r} removes a config group; every group is needed; choose another value: "
                 f"{key}={' | '.join(choices_of(conf, key))}"
             )
         if name == "[]" and not override.startswith(("+", "~")) and (conf / key).is_dir() and key not in LISTS:
             return (
-                f"config: {override!r} leaves nothing of a group that is needed; choose one: "
+                f"config: {override!r} leaves a needed config group empty; choose one: "
                 f"{key}={' | '.join(choices_of(conf, key))}"
             )
         if key.startswith("hydra."):
@@ -149,7 +150,7 @@ def explained(conf: Path, command: str, overrides: Sequence[str], error: Excepti
         if line := _wrong_choice(conf, command, override, one, base):
             return line
     known, kept = base, list[str]()
-    # what stands in the command's own defaults comes first: it may bring the group that another override chooses
+    # groups of the command's own defaults first: they may add the group that another override chooses
     for override, one in sorted(groups, key=lambda pair: pair[1].get_key_element() not in base.choices):
         try:
             known = Known.of(conf, command, [*kept, override])
@@ -163,7 +164,7 @@ def explained(conf: Path, command: str, overrides: Sequence[str], error: Excepti
 
 
 def unresolved(error: OmegaConfBaseException) -> str:
-    """One line for a value that points to nothing, or that nothing was given for."""
+    """The error line for an interpolation without a target, or for a missing value."""
     first = str(error).strip().splitlines()[0]
     at = re.search(r"full_key: (\S+)", str(error))
     where = f"{at[1]}: " if at else ""
@@ -171,7 +172,7 @@ def unresolved(error: OmegaConfBaseException) -> str:
 
 
 def not_built(config: DictConfig, error: Exception) -> str:
-    """One line for a part whose constructor takes no such setting, or not such values."""
+    """The error line for a part whose constructor refuses a setting or its value."""
     text = str(error)
     at = re.search(r"full_key: (\S+)", text)
     where, cause = at[1] if at else "", error.__cause__
@@ -183,17 +184,17 @@ def not_built(config: DictConfig, error: Exception) -> str:
         return f"config: {where}: {' '.join(str(cause).split())}; fix its _target_"
     if named := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
         target = str(cause).partition(".__init__()")[0].rpartition(" ")[2] or target
-        return f"config: {where}: {target} takes no {named[1]!r}; leave it out; see --help for what there is"
+        return f"config: {where}: {target} takes no {named[1]!r}; remove it; --help lists the settings"
     if "required" in str(cause) and "argument" in str(cause):
         lacking = re.findall(r"'(\w+)'", str(cause))
         return f"config: {where}: {target} lacks {', '.join(lacking)}; give it"
     why = " ".join(str(cause).split())
     given = _suspects(part, where, str(cause)) if isinstance(part, DictConfig) else "its settings"
-    return f"config: {given}: {target} cannot be made of it ({why}); give a value of the right kind"
+    return f"config: {given}: {target} cannot be built from it ({why}); give a value of the right type"
 
 
 def is_raised_on_purpose(error: BaseException) -> bool:
-    """Whether a `raise` statement threw it, rather than a function in C such as int() that was given a word."""
+    """Whether a `raise` statement raised it, and not a C function such as int("word")."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
@@ -201,7 +202,7 @@ def is_raised_on_purpose(error: BaseException) -> bool:
 
 
 def _suspects(part: DictConfig, where: str, cause: str) -> str:
-    """The settings that `cause` quotes, else the words among them, else all; by the keys that a command line sets."""
+    """Keys of the settings quoted in `cause`; else of the text settings; else of all."""
     plain = {str(k): v for k, v in part.items() if not str(k).startswith("_") and not isinstance(v, DictConfig)}
     words = {k: v for k, v in plain.items() if isinstance(v, str)}
     quoted = {k: v for k, v in words.items() if repr(v) in cause}
@@ -214,10 +215,10 @@ def _suspects(part: DictConfig, where: str, cause: str) -> str:
 
 
 def _parsed(override: str) -> Override | str:
-    """The override as Hydra reads it, or what is wrong with its form."""
+    """The parsed override, or the error line for its form."""
     key, equals, value = override.partition("=")
     if override.startswith("-"):
-        return f"config: {override!r} is no override; commands take no switches but --help; {FORMS}"
+        return f"config: {override!r} is no override; the only switch is --help; {FORMS}"
     if not key.lstrip("+~"):
         return f"config: {override!r} names no key; {FORMS}"
     if not equals and not key.startswith("~"):
@@ -235,7 +236,7 @@ def _parsed(override: str) -> Override | str:
 
 
 def _wrong_choice(conf: Path, command: str, override: str, one: Override, base: Known) -> str | None:
-    """What is wrong with a choice of a group, judged by the files of conf/ alone."""
+    """The error line for a choice of a group, by the files of conf/ alone; None if valid."""
     group, value = one.key_or_group, one.value()
     known = studies(conf, command) if group == "study" and command in ("audit", "compare") else choices_of(conf, group)
     if one.is_force_add() or (one.is_add() and one.package is None and group in base.choices):
@@ -250,21 +251,21 @@ def _wrong_choice(conf: Path, command: str, override: str, one: Override, base: 
 
 
 def _refused_group(conf: Path, command: str, override: str, one: Override, known: Known, error: Exception) -> str:
-    """Why a choice that exists cannot be made beside the others."""
+    """Why an existing choice cannot be combined with the others."""
     group = one.key_or_group
     if one.is_add() and group in known.choices:
-        return f"config: {group} is given twice, {known.choices[group]} and {one.value()}; one of them; drop the other"
+        return f"config: {group} is given twice, {known.choices[group]} and {one.value()}; it takes one; drop the other"
     if one.is_add():
         return f"config: {override!r}: {' '.join(str(error).split())}"
     return _absent_group(conf, command, override, group, known)
 
 
 def _absent_group(conf: Path, command: str, override: str, group: str, known: Known) -> str:
-    """Where a group that this config lacks can be chosen: under another address, beside another choice, elsewhere."""
+    """The error line for a group that this config lacks, with where it can be chosen."""
     value = override.partition("=")[2]
     if here := [address for address in known.choices if address.startswith(f"{group}@")]:
         forms = " or ".join(f"{address}={value}" for address in here)
-        return f"config: {group} is not chosen by itself here; it stands inside another part; write {forms}"
+        return f"config: {group} cannot be chosen by itself here; it is part of another group; write {forms}"
     users = re.compile(rf"^\s*- (?:override )?/?{re.escape(group)}@([\w.]+):", re.MULTILINE)
     for path in sorted(conf.glob("*/*.yaml")):
         outer = path.parent.name
@@ -285,7 +286,7 @@ def _absent_group(conf: Path, command: str, override: str, group: str, known: Kn
 
 
 def _wrong_key(conf: Path, command: str, override: str, one: Override, known: Known) -> str | None:
-    """What is wrong with a key, None where it can be set."""
+    """The error line for a key that cannot be set; None where it can."""
     path = one.key_or_group
     found = known.at(path) is not ...
     if one.is_add() and not one.is_force_add() and found:
@@ -301,14 +302,14 @@ def _wrong_key(conf: Path, command: str, override: str, one: Override, known: Kn
 
 
 def _unknown_key(conf: Path, command: str, override: str, path: str, known: Known) -> str:
-    """The nearest key that there is, and what stands where the override looked for one."""
+    """The error line for an unknown key, with the nearest existing key."""
     parts = path.split(".")
     depth = max(d for d in range(len(parts)) if known.at(".".join(parts[:d])) is not ...)
     parent, inside = ".".join(parts[:depth]), known.at(".".join(parts[:depth]))
     start = f"config: unknown key {path!r} in {override!r}"
     if isinstance(inside, str) and inside.startswith("${"):
         rest = ".".join([inside.strip("${}"), *parts[depth:]])
-        return f"{start}; {parent} is what {inside.strip('${}')} is; write {rest}=..."
+        return f"{start}; {parent} takes its value from {inside.strip('${}')}; write {rest}=..."
     if not parent:
         owners = [p.stem for p in sorted(conf.glob("*.yaml")) if parts[0] in (OmegaConf.load(p) or {})]
         if owners:
@@ -319,7 +320,7 @@ def _unknown_key(conf: Path, command: str, override: str, path: str, known: Know
                 return f"{start}; did you mean {straight!r}?; see --help"
         return f"{start}; {nearest(path, [*paths, *known.choices])}; see --help"
     if isinstance(inside, list):
-        return f"{start}; {parent} is a list of {len(inside)}; give it whole, {parent}=[...]"
+        return f"{start}; {parent} is a list of {len(inside)}; give the complete list, {parent}=[...]"
     children = [str(key) for key in inside if not str(key).startswith("_")] if isinstance(inside, Mapping) else []
     deeper = [p for c in children if known.at(p := ".".join([parent, c, *parts[depth:]])) is not ...]
     near = [".".join([parent, c]) for c in difflib.get_close_matches(parts[depth], children, n=1, cutoff=0.5)]
@@ -350,10 +351,14 @@ def value_at(value: Any, path: str) -> Any:
 
 
 def plain_config(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
-    """The config as plain, resolved values, and its keys without any; ConfigError where a value points to nothing."""
+    """The config as plain, resolved values, and the keys that have no value.
+
+    Raises ConfigError where an interpolation has no target.
+    """
+    """
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        # their names cost as much as all values, and hardly any config lacks one
+        # listing them costs as much as resolving all values, and hardly any config lacks a value
         missing = sorted(OmegaConf.missing_keys(config)) if _lacks_a_value(plain) else []
     except OmegaConfBaseException as error:
         raise ConfigError(unresolved(error)) from error

@@ -1,8 +1,8 @@
-"""Checks the kind of every configured value before anything is built: number, text, list, part.
+"""Checks the type of every configured value before anything is built: number, text, list, part.
 
-The kind of an argument is its annotation in the constructor that `_target_` names. Any other key has the kind of its
-default in conf/, and may be null where its meaning says what null does. Whether a value lies in its range is checked by
-the part that takes it.
+The type of an argument is its annotation in the constructor that `_target_` names. Any other key has the type of its
+default in conf/, and may be null where its documented meaning includes null. Each part checks the range of its values
+itself.
 """
 
 import builtins
@@ -28,20 +28,20 @@ from tradsys.core.bounds import too_large
 from tradsys.core.received import is_one_line, plain_text
 
 PROSE = ("question",)  # keys whose texts may have several lines
-SEED = "seed"  # `compose.as_dict` says what a seed is
+SEED = "seed"  # checked by `compose.as_dict`
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
-_UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # a whole default of these is a number
+_UNITS = ("_seconds", "_minutes", "_hours", "_gb", "_share", "_bps", "_gain")  # an integer default allows fractions
 AMOUNTS = re.compile(
     r"(?:^|_)(?:seconds|minutes|hours|days|sessions|bars|gb|mb|gigabytes|epochs|rows|cpu|gpu)$|^n_(?!jobs$)"
 )  # none is below zero
 SHARES = re.compile(r"_(?:share|fraction)$")  # none is beyond one
 SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
-MOST_YEARS = 200  # of a setting in a unit of time: dates reach so far back
+MOST_YEARS = 200  # of a setting in a unit of time; dates do not reach further back
 MOST = 1e15  # no setting has a larger number; whole numbers up to here are exact in a float and fit into 64 bits
 _KIND_NAMES = {bool: "true or false", int: "a whole number within 1e15", float: "a number within 1e15", str: "text"}
-# keys without a default, of commands whose own code does not say their kind
+# keys without a default, whose type no constructor gives
 OPTIONAL: Mapping[str, Any] = {
     "since": date, "until": date, "start": date, "end": date, "date": date, "symbols": str | Sequence[str],
     "horizons": Sequence[int], "preflight.keys": Sequence[str], "doctor.keys": Sequence[str],
@@ -57,10 +57,10 @@ OPTIONAL: Mapping[str, Any] = {
 
 
 def beyond_sense(plain: Any, raw: Any) -> str | None:
-    """The first value that `core.bounds` calls too large, to be refused before anything is built; None where none is.
+    """The error line for the first value above the limits of `core.bounds`; None if none is.
 
     plain, raw: a configuration as plain values, resolved, and as it was written. Settings of parts from outside this
-    package are their own authors' to limit.
+    package are not checked here.
     """
     for path, _, value in every_setting(plain, own=True):
         name = next(part for part in reversed(path.split(".")) if not part.isdigit())
@@ -71,7 +71,7 @@ def beyond_sense(plain: Any, raw: Any) -> str | None:
 
 
 def wrong_value(plain: Any, raw: Any) -> str | None:
-    """What is wrong with the first value that the constructor it goes to does not take; None where all fit.
+    """The error line for the first argument of a wrong type; None where all fit.
 
     plain, raw: as of `beyond_sense`.
     """
@@ -83,20 +83,20 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
             takes = _no_amount(str(key), value) if _fits(hints[key], value) else _kind_words(hints[key])
             if takes:
                 where = _written_at(raw, f"{path}.{key}" if path else str(key))
-                takes = f"{name} cannot be made of it (it takes {takes})"
+                takes = f"{name} cannot be built from it (it takes {takes})"
                 return f"config: {where}={_short(value)}: {takes}; give {where}=..."
     return None
 
 
 def key_of(line: str) -> str:
-    """The last name of the key that a line of `wrong_value` is about."""
+    """The last part of the key in an error line of `wrong_value`."""
     return line.removeprefix("config: ").partition("=")[0].rpartition(".")[2]
 
 
 def wrong_key(
     config: DictConfig, defaults: DictConfig, keys: Sequence[str], command: str, meanings: Callable[[], Meanings]
 ) -> str | None:
-    """What is wrong with the first of these keys whose value is of another kind than its default; None where all fit.
+    """The error line for the first key whose value has another type than its default; None where all fit.
 
     keys: dotted paths that a command line sets. Arguments of a constructor are left to `wrong_value`.
     meanings: read only where a key with a default is set to null.
@@ -129,7 +129,7 @@ def wrong_key(
 
 
 def hidden_text(config: DictConfig) -> str | None:
-    """The first text with characters that a terminal obeys, no path can hold or nobody sees; None where none has."""
+    """The error line for the first text with control or invisible characters; else None."""
     for path, text in every_text(OmegaConf.to_container(config, resolve=False)):
         prose = path.rpartition(".")[2] in PROSE
         if plain_text(text) != text or not (prose or is_one_line(text)):
@@ -139,18 +139,18 @@ def hidden_text(config: DictConfig) -> str | None:
 
 
 def _resolved(config: DictConfig, key: str, value: Any) -> Any:
-    """The value that a written one stands for; Ellipsis where it points to nothing, which `plain_config` reports."""
+    """The resolved value; Ellipsis where an interpolation has no target (`plain_config` reports it)."""
     if not (isinstance(value, str) and "${" in value):
         return value
     try:
         found = OmegaConf.select(config, key)
         return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
-    except (OmegaConfBaseException, ValueError, TypeError):  # a resolver raises what its code raises
+    except (OmegaConfBaseException, ValueError, TypeError):  # a resolver may raise any of these
         return ...
 
 
 def _followed_by_arguments(defaults: Mapping[str, Any]) -> set[str]:
-    """The keys whose value goes to a constructor, at once or by way of another key: `wrong_value` checks them."""
+    """Keys whose value reaches a constructor, directly or through another key."""
     pointing = {key: value[2:-1] for key, value in leaves(defaults) if isinstance(value, str) and value[:2] == "${"}
     found = {to for key, to in pointing.items() if _is_argument(defaults, key)}
     while more := {to for key, to in pointing.items() if key in found} - found:
@@ -164,9 +164,9 @@ def _is_argument(plain: Mapping[str, Any], key: str) -> bool:
 
 
 def _no_amount(key: str, value: Any) -> str | None:
-    """What a key that its name, or that of the mapping it stands in, calls an amount takes instead of this number.
+    """The range of an amount, by the name of its key or of the mapping around it, that this number leaves.
 
-    None where it takes it.
+    None where the number is inside, or the key is no amount.
     """
     names = key.split(".")[-2:]
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -183,7 +183,7 @@ def _no_amount(key: str, value: Any) -> str | None:
 
 
 def _kind_of(default: Any, last: str) -> Any:
-    """The kind of a key with this default."""
+    """The type of a key with this default."""
     if isinstance(default, str):
         return str
     if isinstance(default, bool):
@@ -216,7 +216,7 @@ def _hints(target: str) -> tuple[dict[str, Any], str]:
     name = target.rpartition(".")[2]
     try:
         return _annotations(get_object(target)), name
-    except Exception:  # whatever importing it raises: building it says what
+    except Exception:  # any error of its import; building the part reports it
         return {}, name
 
 
@@ -240,7 +240,7 @@ def _annotations(made: Any) -> dict[str, Any]:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a plain value can be what an annotation asks for; what cannot be decided is taken."""
+    """Whether a plain value fits an annotation; True where that cannot be decided."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is None or hint is type(None):
         return value is None
@@ -252,7 +252,7 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _fits_class(kind: Any, inner: tuple[Any, ...], value: Any) -> bool:
-    """As `_fits`, of a class that is no scalar: a list, a mapping, a path, a date, a part of its own settings."""
+    """`_fits` for a class that is no scalar: list, mapping, path, date or part."""
     if kind in (Any, object) or not inspect.isclass(kind):
         return True
     if kind in _LISTS:
@@ -285,7 +285,7 @@ def _is_scalar(kind: type, value: Any) -> bool:
 
 
 def _kind_words(hint: Any) -> str:
-    """What an annotation asks for."""
+    """The annotation in words."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(_kind_words(one) for one in inner))
@@ -298,7 +298,7 @@ def _kind_words(hint: Any) -> str:
 
 
 def _class_words(kind: Any, listed: str) -> str:
-    """As `_kind_words`, of a class that is no scalar."""
+    """`_kind_words` for a class that is no scalar."""
     if kind in _LISTS:
         return listed
     if kind in _MAPPINGS:
@@ -310,7 +310,7 @@ def _class_words(kind: Any, listed: str) -> str:
 
 
 def _written_at(raw: Any, path: str) -> str:
-    """The key that a value stands at: what `${key}` points to, where the key itself only points."""
+    """The key where a value is set: the target of `${key}` where the key is only a reference."""
     for _ in range(8):
         parts = path.split(".")
         for k in range(1, len(parts) + 1):

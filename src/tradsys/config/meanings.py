@@ -1,4 +1,4 @@
-"""What a configuration key means, in one line: the comments of conf/, and keys.yaml where they are silent."""
+"""The one-line meaning of every configuration key, from comments in conf/ and keys.yaml."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import yaml
 KEYS = Path(__file__).with_name("keys.yaml")
 # folders whose files only set keys of other groups
 BORROWED = {"experiment", "sweep", "study"}
-# names that a configuration gives itself: members of a model, books, columns of a file, profiles
+# names that a user chooses: members of a model, books, columns of a file, profiles
 NAMED_BY_USER = ("members", "weights", "books", "columns", "known", "rules", "strategy")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same nodes and marks, ten times as fast
 PLUMBING = {"_target_", "_partial_", "_convert_", "_recursive_", "defaults", "hydra"}
@@ -49,12 +49,12 @@ class Meanings:
 
 
 def is_users_name(path: str) -> bool:
-    """Whether the last part is a name that a configuration gives, such as a member's, and no key with a meaning."""
+    """Whether the last part is a name chosen by the user, such as a member's, and no key."""
     return any(part in NAMED_BY_USER for part in path.split(".")[-2:-1])
 
 
 def read_meanings(conf: Path) -> Meanings:
-    """What all keys mean under a conf/ folder, read once per folder."""
+    """The meanings of all keys under a conf/ folder, read once per folder."""
     return _read_meanings(conf)
 
 
@@ -73,13 +73,13 @@ def _read_meanings(conf: Path) -> Meanings:
 
 
 def place_of(conf: Path, file: Path) -> str:
-    """Where a file's keys stand: its group, or its command at the top of conf/."""
+    """The prefix of a file's keys: its group, or its command at the top of conf/."""
     group = file.parent.relative_to(conf)
     return ".".join(group.parts) or file.stem
 
 
 def keys_of(conf: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """(file, class or "", dotted key, comment or "") of every key in conf/, experiments and studies apart."""
+    """(file, class or "", dotted key, comment or "") of every key in conf/, without experiments and studies."""
     for file in sorted(conf.rglob("*.yaml")):
         if file.relative_to(conf).parts[0] in BORROWED:
             continue
@@ -105,6 +105,6 @@ def _walk_yaml(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterato
 
 
 def _comment(lines: list[str], mark: yaml.Mark) -> str:
-    """What stands behind `#` on the line of a mark."""
+    """The text after `#` on the line of a mark."""
     rest = lines[mark.line][mark.column :] if mark.line < len(lines) else ""
     return rest.partition("#")[2].strip()

@@ -1,4 +1,4 @@
-"""The bars of commands that bring a bundle: the data config named beside it, or the one it was trained on."""
+"""Bars of commands that use a bundle: those of `data=`, or those it was trained on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from tradsys.core.received import override_key
 
 
 def split_data_keys(argv: Sequence[str], own_keys: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """The command's overrides, with `data=` as data_choice=, and those of the data config (symbols=, data.*).
+    """The command's own overrides (with `data=` as data_choice=), and those of the data config.
 
-    own_keys: keys of the command that the data config has as well; with data= both read them. `data` is a group of
-    train's, so Hydra would look for a choice of it at the command.
+    own_keys: keys of the command that the data config has as well; with data= both read them. `data` is a config group
+    of train, so Hydra would look for it in the command's config.
     """
     named = any(one.startswith("data=") for one in argv)
     rest, data = [], []
@@ -34,7 +34,7 @@ def split_data_keys(argv: Sequence[str], own_keys: Sequence[str] = ()) -> tuple[
 def with_costs_of(data_config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     """The overrides, with costs=stocks where the data are an exchange's and no costs are chosen.
 
-    data_config: of a bundle. An exchange's is every calendar but those that go round the clock.
+    data_config: of a bundle. Every calendar except 24/7 and 24/5 is an exchange's.
     """
     chosen = any(override_key(one) == "costs" for one in overrides)
     stocks = is_exchange(data_config.get("calendar"))
@@ -42,9 +42,9 @@ def with_costs_of(data_config: Mapping[str, Any], overrides: Sequence[str]) -> l
 
 
 def named_source(plain: dict[str, Any], bundle: Any, data: Sequence[str], command: str) -> Any:
-    """The source of the named data config with its own overrides, else the one of the bundle.
+    """The source of the data config named by `data=`, else the source of the bundle.
 
-    Raises DataError where overrides are given and no data config to change.
+    Raises DataError where data overrides are given without `data=`.
     """
     if plain["data_choice"] is None:
         if data:

@@ -1,4 +1,4 @@
-"""A user's own data at every command: symbols as text, short keys of the data group, folders of own configurations."""
+"""Overrides for a user's own data: symbols as text, short data keys, own conf/ folders."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ class OwnFolders(SearchPathPlugin):
 
 
 def search(overrides: Sequence[str], package: Path) -> list[str]:
-    """Lets Hydra search `--config-dir` folders and the project's conf/ first; the overrides without those flags.
+    """The overrides without `--config-dir`; Hydra searches those folders and the project's conf/ first.
 
     Raises ValueError where such a folder does not exist.
     """
@@ -47,7 +47,7 @@ def search(overrides: Sequence[str], package: Path) -> list[str]:
         else:
             rest.append(one)
     if folders:
-        OwnFolders.given = tuple(folders)  # a command composes more than once, and passes the flag on the first time
+        OwnFolders.given = tuple(folders)  # a command composes more than once and passes the flag only the first time
     project = Path("conf").resolve()
     own = [project] if project.is_dir() and project != package.resolve() else []
     OwnFolders.folders = tuple(dict.fromkeys((*OwnFolders.given, *own)))
@@ -57,11 +57,12 @@ def search(overrides: Sequence[str], package: Path) -> list[str]:
 
 
 def of_the_store(overrides: Sequence[str], choices: Sequence[str], conf: Path) -> list[str]:
-    """`data=NAME` of a dataset in the store, where no configuration has that name, as `data=stored` with its keys.
+    """The overrides with `data=NAME` of a stored dataset written as `data=stored` and its keys.
 
-    `data=stored data.source.name=NAME` is the same, spelled out, and so is a file of one's own that begins with
-    `stored`. The longest pause of one history, the calendar and, of an exchange's bars, the costs of stocks follow from
-    the dataset's manifest, unless they are given. choices: the names of the data group. conf: the package's folder.
+    This holds where no configuration has that name. `data=stored data.source.name=NAME` and an own file that begins
+    with `stored` are treated alike. Unless given, the longest gap inside a segment, the calendar and, for an exchange's
+    bars, the costs of stocks come from the dataset's manifest. choices: names of the data group. conf: the package's
+    folder.
     """
     given = {key: value for key, sign, value in (one.partition("=") for one in overrides) if sign}
     name = given.get("data", "")
@@ -79,7 +80,7 @@ def of_the_store(overrides: Sequence[str], choices: Sequence[str], conf: Path) -
         minutes, imports = float(stored["bar_minutes"]), stored["imports"]
         stated = [one["calendar"] for one in imports if one.get("calendar")]  # events and later files may name none
         calendar = stated[-1] if stated else None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):  # reading the bars says what
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):  # reading the bars reports it
         minutes, calendar = 60.0, None
     derived = {"data.max_gap_minutes": f"{10080 if minutes >= DAY_MINUTES else max(360.0, 6 * minutes):g}"}
     if isinstance(calendar, str) and _WORD.fullmatch(calendar):
@@ -99,7 +100,10 @@ def is_exchange(calendar: object) -> bool:
 
 
 def spelled(overrides: Sequence[str], conf: Path, *, has_data: bool) -> list[str]:
-    """Overrides with symbols in quotes; `symbols=`, `market_symbol=` become keys of the data group if there is one."""
+    """The overrides with quoted symbols; `symbols=` and `market_symbol=` become data keys.
+
+    has_data: whether the command has a data group.
+    """
     data = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), "")
     return [_spelled(one, conf, data, has_data=has_data) for one in overrides]
 
@@ -127,13 +131,13 @@ def _quoted(value: str) -> str:
 
 
 def _stored_key(conf: Path, data: str) -> str:
-    """The key that holds the stored source of a data choice: one level deeper where known series are joined."""
+    """The key of a data choice's stored source: one level deeper where series are joined."""
     joined = any("source" in (found.get("source") or {}) for _, found in _data_files(conf, data))
     return "data.source.source" if joined else "data.source"
 
 
 def _data_files(conf: Path, data: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and content of a data choice's file and, after it, of those that it begins with."""
+    """Name and content of a data choice's file, then of the files in its defaults."""
     seen: set[str] = set()
     while data and data not in seen:
         seen.add(data)
@@ -149,9 +153,9 @@ def _data_files(conf: Path, data: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _begun_with_stored(conf: Path, data: str) -> dict[str, str]:
-    """What an own file that begins with `stored` states, as overrides would; {} for any other.
+    """The settings of an own data file that begins with `stored`, as overrides; {} for any other.
 
-    The dataset's name, and whether the longest pause, the calendar and the costs are its own choice.
+    Holds the dataset's name, and which of longest gap, calendar and costs the file sets itself.
     """
     files = list(_data_files(conf, data))
     if len(files) < 2 or files[-1][0] != "stored":

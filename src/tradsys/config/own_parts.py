@@ -1,6 +1,7 @@
-"""Parts from outside this package have the methods that the pipeline calls, refused before anything is built.
+"""Checks that parts from outside this package have the methods which the pipeline calls.
 
-Checked is whether each can be called with what it is given; what it returns is checked where it first returns it.
+Runs before anything is built and checks that each method takes the pipeline's arguments. Returned values are checked
+where they are first returned.
 """
 
 import inspect
@@ -12,7 +13,7 @@ from hydra.utils import get_object
 from tradsys.config.settings_walk import OWN
 from tradsys.config.trusted import place_inside
 
-# what each method is called with, by the place of its part; `name=...` is given by its name
+# arguments of each method, by the place of its part; `name=...` is passed by name
 CALLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "source": {"bars": (), "describe": ()},
     "feature": {"expr": ()},
@@ -35,7 +36,7 @@ CALLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 
 def wrong_part(config: Any) -> str | None:
-    """What is wrong with the first part from outside whose methods cannot be called; None where all can be.
+    """The error line for the first outside part with a method that cannot be called; None where all can.
 
     config: plain values.
     """
@@ -64,9 +65,9 @@ def _wrong_class(part: Mapping[str, Any], place: str, path: str) -> str | None:
         return None
     try:
         cls = get_object(name)
-    except Exception:  # building it says what keeps it from being imported
+    except Exception:  # building the part reports why it cannot be imported
         return None
-    if not inspect.isclass(cls):  # a function's result is known once it is built
+    if not inspect.isclass(cls):  # the result of a function is checked after it is built
         return None
     for method, given in CALLS[place].items():
         if why := _uncallable(cls, method, given, set(part)):
@@ -79,7 +80,7 @@ def _wrong_class(part: Mapping[str, Any], place: str, path: str) -> str | None:
 
 
 def _uncallable(cls: type, method: str, given: tuple[str, ...], configured: set[str]) -> str | None:
-    """Why a method cannot be called with what it is given; None where it can be, or where only an object shows it."""
+    """Why a method does not take these arguments; None where it does or cannot be checked."""
     found = inspect.getattr_static(cls, method, None)
     if found is None or (method == "__init__" and found is object.__init__):
         known = method in getattr(cls, "__dataclass_fields__", {}) or hasattr(cls, "__getattr__")

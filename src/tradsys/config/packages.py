@@ -1,4 +1,4 @@
-"""Configuration of other packages: folders that installed distributions register under the entry point `tradsys.conf`.
+"""Configuration folders of other packages, registered under the entry point `tradsys.conf`.
 
 An entry's value is the folder's dotted path, such as `my_alphas.conf`. The folder is found without running the package.
 """
@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 @functools.cache
 def conf_packages() -> dict[str, Path]:
-    """The folder of every distribution that registers one; one that is not there is named and left out."""
+    """Conf folder by distribution; a missing folder is logged and left out."""
     found: dict[str, Path] = {}
     for entry in importlib.metadata.entry_points(group=GROUP):
         name = entry.dist.name if entry.dist is not None else entry.name
@@ -30,7 +30,7 @@ def conf_packages() -> dict[str, Path]:
 
 
 def check_names(conf: Path, packages: dict[str, Path]) -> None:
-    """TradsysError where two folders hold a file of one name: one of them would silently never be read."""
+    """Raises TradsysError where two folders hold a file of one name: one would hide the other."""
     owner = {path: "tradsys" for path in _yaml_files(conf)}
     for name, folder in packages.items():
         for path in _yaml_files(folder):

@@ -1,4 +1,4 @@
-"""What a resumed training run is composed of: its own overrides, and those given beside `resume=`."""
+"""Overrides of a resumed training run: its stored ones, and those given with `resume=`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from tradsys.config.explain import ConfigError, leaves
 from tradsys.config.trusted import read_overrides
 from tradsys.core.received import override_key
 
-# beside resume=: what is worked out after the fits; anything else would not be what was fitted
+# allowed with resume=: settings that are used after the fits; any other would change a fit
 CHANGEABLE = (
     "costs", "strategy", "levels", "question", "paths", "data.source.root", "trainer.progress_bar", "trainer.loggers",
     "trainer.checkpoint_every_steps", "trainer.step", "evaluation.n_draws", "evaluation.confidence",
@@ -25,16 +25,16 @@ def resumed_overrides(folder: Path, own: list[str]) -> list[str]:
     kept = [o for o in stored if override_key(o) not in given]
     if hidden := [o for o in kept if "***" in o or "${oc.env:" in o]:
         raise ConfigError(
-            f"train: resume={folder}: its override {hidden[0]!r} holds a value that no file keeps; give it again "
-            f"beside resume=: {override_key(hidden[0])}=..., best as '${{oc.env:NAME}}'"
+            f"train: resume={folder}: its override {hidden[0]!r} holds a secret, which no file keeps; give it again "
+            f"with resume=: {override_key(hidden[0])}=..., best as '${{oc.env:NAME}}'"
         )
     if own:
         before, after = (dict(leaves(as_dict(compose("train", o)))) for o in (_without_hidden(stored), [*kept, *own]))
         changed = sorted(k for k in before | after if before.get(k, ...) != after.get(k, ...))
         if fixed := [k for k in changed if not any(f"{k}.".startswith(f"{c}.") for c in CHANGEABLE)]:
             raise ConfigError(
-                f"train: resume={folder}: {', '.join(fixed[:3])} would change what is fitted already; beside resume= "
-                f"go {', '.join(CHANGEABLE)}; start a new run for {fixed[0]}={after.get(fixed[0])}"
+                f"train: resume={folder}: {', '.join(fixed[:3])} would change fits that are done; resume= allows "
+                f"changes of {', '.join(CHANGEABLE)}; start a new run for {fixed[0]}={after.get(fixed[0])}"
             )
     return [*kept, *own]
 

@@ -1,4 +1,4 @@
-"""The one walk over the settings of a configuration."""
+"""Iterators over all settings of a configuration."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,9 +7,9 @@ OWN = "tradsys."
 
 
 def every_setting(value: Any, path: str = "", *, own: bool = False) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted path, own key and value of every setting inside, those that hold further ones before what they hold.
+    """Dotted path, own key and value of every setting inside; a container comes before its members.
 
-    The key of a list's member is its place. own: without what parts from outside this package hold.
+    The key of a list's member is its index. own: leaves out settings of parts from outside this package.
     """
     if isinstance(value, Mapping):
         if own and not str(value.get("_target_", OWN)).startswith(OWN):
@@ -26,7 +26,7 @@ def every_setting(value: Any, path: str = "", *, own: bool = False) -> Iterator[
 
 
 def every_text(value: Any) -> Iterator[tuple[str, str]]:
-    """Dotted path and text of every value that is one, or of the value itself."""
+    """Dotted path and text of every text inside, or of the value itself."""
     if isinstance(value, str):
         yield "", value
     yield from ((path, inner) for path, _, inner in every_setting(value) if isinstance(inner, str))

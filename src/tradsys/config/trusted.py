@@ -1,4 +1,4 @@
-"""The one gate for configuration that comes from outside: bundles, run folders, studies.
+"""Checks of configuration received from outside: bundles, run folders, studies.
 
 A `_target_` of received configuration is built only where it names, by exact name, a class that is registered for
 that very place, and everything is checked before anything is built. Interpolations of received configuration are not
@@ -84,7 +84,7 @@ _HERE: dict[str, tuple[str, ...]] = {
     "sweep": ("research.sweeps.settings.SweepSettings",),
 }  # fmt: skip
 _REGISTERED: dict[str, set[str]] = {place: {f"tradsys.{name}" for name in names} for place, names in _HERE.items()}
-# which place a key is, by the place it stands in; a list or a mapping of parts is the place of each of them
+# place of a key, by the place around it; a list or a mapping of parts has the place of each of its members
 _INSIDE: dict[str, Mapping[str, str]] = {
     "": {
         "features": "feature_set", "labels": "labels", "events": "events", "split": "split", "years": "split",
@@ -113,9 +113,9 @@ _PARTIAL_PLACES = ("net", "module")
 
 
 def register(place: str, cls: type | str) -> None:
-    """Lets received configuration name this class, and no other of its module, at one place.
+    """Allows received configuration to build this class, and no other of its module, at one place.
 
-    place: one of `places()`. cls: the class, or its full dotted name where importing it is to wait.
+    place: one of `places()`. cls: the class, or its full dotted name, which is imported only when it is built.
     """
     if place not in places():
         raise ConfigError(f"config: no place {place!r} for a class; there are {', '.join(places())}")
@@ -149,10 +149,10 @@ def places() -> list[str]:
 
 
 def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, Any]:
-    """The received configuration of a command, if all of it is harmless; ConfigError names the first part that is not.
+    """The received configuration of a command, checked; ConfigError names the first forbidden part.
 
-    config: plain values as read from a file. where: the artefact. kept: top keys whose interpolations may stand,
-    since the caller replaces them unresolved.
+    config: plain values as read from a file. where: the artefact. kept: top keys that may hold interpolations,
+    because the caller replaces them unresolved.
     """
     if not isinstance(config, dict):
         raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, not a mapping; restore it")
@@ -168,7 +168,7 @@ def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, A
 
 
 def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
-    """Overrides of a received run or study, once none reaches beyond the choices and values of conf/.
+    """Overrides of a received run or study; ConfigError for one that does more than choose or set values of conf/.
 
     Interpolations, settings of Hydra, choices that are paths, and keys that steer how parts are built are refused.
     """
@@ -176,22 +176,22 @@ def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
         if line := _wrong_override(override):
             raise ConfigError(
                 f"{where}: its override {one_line(override, 80)!r} {line}; received overrides choose among conf/ and "
-                "set values; start anew with your own command line"
+                "set values; start a new run with your own command line"
             )
     return list(overrides)
 
 
 def read_overrides(path: Path, skipped: Collection[str] = ()) -> list[str]:
-    """The checked overrides of a received overrides.txt, without those of keys that the caller sets anew."""
+    """The checked overrides of a received overrides.txt, without those of `skipped` keys."""
     text = read_text(path, "restore it from a copy", ConfigError, MAX_YAML_BYTES)
     lines = [line for line in text.splitlines() if received.override_key(line) not in skipped]
-    own = [line for line in lines if OWN_SECRET.fullmatch(line)]  # never composed: the caller asks for it anew
+    own = [line for line in lines if OWN_SECRET.fullmatch(line)]  # never composed: the user has to give it again
     checked_overrides([line for line in lines if line not in own], str(path))
     return lines
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Plain values of YAML; no tags, no anchors, no bombs."""
+    """Plain values of YAML; tags, aliases and deep nesting are refused."""
     return received.parse_yaml(text, where, "restore it from a copy", ConfigError)
 
 
@@ -227,12 +227,12 @@ def _wrong_override(override: Any) -> str | None:  # noqa: PLR0911 - one return 
 
 
 def _wrong_path(key: str, value: Any) -> str | None:
-    """Why a received override may not say where files lie: it could read or write anywhere on this machine."""
+    """The error for a received override with a path, which could lead anywhere on this machine."""
     if key.split(".", maxsplit=1)[0] == "paths":
-        return f"sets {key}, a place of the machine it was made on; give {key}=... on your own command line"
+        return f"sets {key}, a path of the machine it was made on; give {key}=... on your own command line"
     for _, text in every_text(value):
         if PLACE.search(text):
-            return f"holds the place {one_line(text, 40)!r}; give {key}=... on your own command line"
+            return f"holds the path {one_line(text, 40)!r}; give {key}=... on your own command line"
     return None
 
 
@@ -243,7 +243,7 @@ def _groups() -> set[str]:
 
 
 def _check_value(value: Any, place: str, path: str, where: str) -> None:
-    """Checks one value that stands at a place; a container without a `_target_` passes its place on."""
+    """Checks one value at a place; members of a container without `_target_` share its place."""
     if isinstance(value, list):
         for k, inner in enumerate(value):
             _check_value(inner, place, f"{path}[{k}]", where)
@@ -258,12 +258,12 @@ def _check_value(value: Any, place: str, path: str, where: str) -> None:
 
 
 def place_inside(place: str, key: str, *, is_part: bool) -> str:
-    """The place of what stands under a key; a container that is no part passes its own on."""
+    """The place of the value under a key; members of a container that is no part share its place."""
     return _INSIDE.get(place, {}).get(key, "nothing") if is_part or place in ("", "data") else place
 
 
 def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> bool:
-    """Whether the mapping is a part to build; ConfigError where it is one that its place does not take."""
+    """Whether the mapping is a part to build; ConfigError if its place does not allow it."""
     for key in part:
         if not isinstance(key, str) or (key.startswith("_") and key not in (TARGET, PARTIAL)):
             raise ConfigError(f"{where}: {path or 'it'} holds the key {one_line(key, 40)!r}; received parts are plain")
@@ -284,10 +284,10 @@ def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> b
 
 
 def with_own_places(config: dict[str, Any], data_folder: str, where: str) -> dict[str, Any]:
-    """A received run's config whose stored data lie in a folder of this machine; ConfigError names any other place.
+    """A received run's config with its stored data in a folder of this machine.
 
-    data_folder: replaces the run's own `paths.data` wherever `data` begins with it. What is left may lie inside the
-    project alone: an absolute name, `..`, `~` or a URL could read or fetch anything here.
+    data_folder: replaces the run's own `paths.data` wherever `data` begins with it. All other paths must lie inside the
+    project; ConfigError for an absolute path, `..`, `~` or a URL, which could read or fetch anything here.
     """
     paths = config.get("paths")
     then = paths.get("data") if isinstance(paths, dict) else None
@@ -307,8 +307,8 @@ def with_own_places(config: dict[str, Any], data_folder: str, where: str) -> dic
                 return data_folder
         if PLACE.search(value):
             raise ConfigError(
-                f"{where}: {path} holds the place {one_line(value, 60)!r}; a received run reads inside the project; "
-                "give paths.data=FOLDER where the run's data lie, or train anew with your own command line"
+                f"{where}: {path} holds the path {one_line(value, 60)!r}; a received run reads inside the project; "
+                "give paths.data=FOLDER where the run's data lie, or train again with your own command line"
             )
         return value
 
@@ -327,7 +327,7 @@ def built_source(data_config: Any, where: str) -> Any:
 
 
 def plain_config(config: dict[str, Any]) -> DictConfig:
-    """A checked mapping for Hydra, of which nothing is resolved."""
+    """A checked mapping as an unresolved DictConfig."""
     made = OmegaConf.create(config)
     assert isinstance(made, DictConfig)
     return made

@@ -1,4 +1,4 @@
-"""Ranges of settings written as in a textbook, `(0, 1]`, and refused when a config is built, before data is read."""
+"""Ranges of settings, written as `(0, 1]` and checked when a config is built."""
 
 import math
 import re
@@ -9,9 +9,9 @@ from typing import Any
 from tradsys.core.errors import TrainingError
 
 INTERVAL = re.compile(r"(null or )?(whole )?([\[(])(-?[\w.]+), (-?[\w.]+)([\])])")
-MOST_WHOLE = 2**31 - 1  # what the libraries in C that whole numbers are passed to can hold
-# The largest value by the name of a setting, whichever part has it. Beyond it the setting does not do what it says, or
-# does not end, or does not fit into any machine. A value that is merely foolish is taken: its result says so.
+MOST_WHOLE = 2**31 - 1  # the largest integer of the C libraries that receive such settings
+# The largest value by the name of a setting, whichever part has it. A larger value has no effect, never ends, or fits
+# into no machine. A value that is merely a poor choice is accepted.
 LARGEST: Mapping[str, float] = {
     # AdamW moves a weight by up to its rate at every step; a tree that is added more than once jumps over the minimum
     "lr": 1, "learning_rate": 1, "weight_decay": 100, "mixup": 1000, "temperature": 1000,
@@ -19,7 +19,7 @@ LARGEST: Mapping[str, float] = {
     "n_layers": 1000, "n_levels": 64, "n_heads": 1024, "d_model": 65536, "width": 65536, "ffn_mult": 256,
     "projection_dim": 65536, "kernel_bars": 65536, "lookback": 1e6, "batch_size": 1e7, "places": 65536,
     "values": 65536, "patch": 65536, "n_states": 100, "n_neighbours": 1e6,
-    # how often something is done again
+    # numbers of repetitions
     "max_epochs": 1e6, "epochs": 1e6, "n_estimators": 1e6, "max_depth": 64, "max_iter": 1e7, "n_seeds": 1e5,
     "n_draws": 1e7, "n_oof_folds": 1e4, "n_folds": 1e4, "n_permutations": 1e6, "n_placebos": 1e7, "cpcv_groups": 40,
     "share": 100, "n_trials": 1e7, "n_markets": 1e7, "max_retries": 1e4, "attempts": 1e4, "every_hours": 1e5,
@@ -34,9 +34,9 @@ LARGEST: Mapping[str, float] = {
 
 
 def too_large(name: str, value: Any) -> str | None:
-    """What a setting of this name takes instead of a number beyond all sense; None where it takes it.
+    """The limit in words where a setting's number exceeds it; None where it does not.
 
-    Names of amounts of bytes are numbers of any size. NaN is none: a gate with it as its bound never stops.
+    Amounts of bytes have no limit. NaN is refused: a gate with NaN as its bound never stops.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

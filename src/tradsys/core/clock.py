@@ -1,4 +1,4 @@
-"""Moments in UTC: the one place that reads a time zone, and the one that takes it off."""
+"""Conversion of any moment to UTC; the only module that reads or removes a time zone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def utc_now() -> datetime:
 
 
 def utc_stamp() -> str:
-    """A name for now that sorts: `20260304T050607Z`."""
+    """The current time as a sortable name: `20260304T050607Z`."""
     return utc_now().strftime("%Y%m%dT%H%M%SZ")
 
 
@@ -45,7 +45,7 @@ def utc(moment: Moment, name: str = "time") -> datetime:
         raise
     except (ValueError, OverflowError) as error:
         raise DataError(f"{wanted} ({error})") from error
-    # built anew: a subclass such as pandas' Timestamp formats and compares in its own ways
+    # a plain datetime: a subclass such as pandas' Timestamp formats and compares differently
     return datetime(
         aware.year, aware.month, aware.day, aware.hour, aware.minute, aware.second, aware.microsecond, tzinfo=UTC
     )

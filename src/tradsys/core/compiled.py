@@ -1,8 +1,8 @@
-"""Kernels compiled by numba at their first call, kept on disk for the next process.
+"""Kernels compiled by numba at their first call and cached on disk.
 
-A kept kernel is keyed by the content of its source file, of the source files of the compiled kernels that it calls, and
-of the constants it reads: numba's own key knows the time stamp of the first alone. The folder is NUMBA_CACHE_DIR where
-that is set, else the user's cache folder. Where neither can be written, kernels compile anew in every process.
+The cache key covers the content of a kernel's source file, of the source files of the kernels that it calls, and the
+constants that it reads; numba's own key covers only the time stamp of the first. The folder is NUMBA_CACHE_DIR where
+that is set, else the user's cache folder. Where neither can be written, every process compiles again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from tradsys.core.tables import Array
 
 F = TypeVar("F", bound=Callable[..., Any])
 Columns = TypeVar("Columns", bound=tuple[Array, ...])
-KEPT = 8  # versions of one kernel: checkouts and environments beside each other
+KEPT = 8  # versions of one kernel: several checkouts and environments share the folder
 CONSTANTS = (bool, int, float, str)
 
 
@@ -51,11 +51,11 @@ class Compiled:
 
     @property
     def _numba_type_(self) -> Any:
-        """How numba types it where another kernel names it: as its dispatcher."""
+        """The numba type of this kernel inside another kernel: that of its dispatcher."""
         return self.dispatcher._numba_type_
 
     def digest(self) -> str:
-        """Digest of all that decides the machine code: sources, called kernels, constants."""
+        """Digest of everything that determines the machine code: sources, called kernels, constants."""
         return self._digest(frozenset())
 
     def _digest(self, above: frozenset[str]) -> str:
@@ -71,15 +71,15 @@ class Compiled:
 
 
 def compiled(function: F) -> F:
-    """The function through numba, compiled at the first call and kept on disk; see the module."""
+    """Decorator: compiles the function with numba at its first call and caches it on disk."""
     return cast("F", Compiled(cast("FunctionType", function)))
 
 
 def read_only(arrays: Columns) -> Columns:
     """The arrays as views that cannot be written to, without a copy.
 
-    To numba a writable array is another type, for which it compiles a kernel once more. Columns of polars are read-only
-    where they are on the frame's memory, and writable where they had to be copied.
+    A writable array is another type to numba and would compile the kernel a second time. Columns of polars are
+    read-only where they share the frame's memory, and writable where they had to be copied.
     """
     views = tuple(array.view() for array in arrays)
     for view in views:
@@ -88,7 +88,7 @@ def read_only(arrays: Columns) -> Columns:
 
 
 def _home() -> Path:
-    """Where this user's kernels are kept."""
+    """The folder of this user's cached kernels."""
     from numba.misc.appdirs import user_cache_dir  # noqa: PLC0415
 
     given = os.environ.get("NUMBA_CACHE_DIR")
@@ -96,7 +96,7 @@ def _home() -> Path:
 
 
 def _kernel_folder(kernel: Compiled) -> Path:
-    """The folder of this kernel as its sources stand; older versions beyond the newest few are removed."""
+    """The cache folder of this kernel's current version; removes all but the newest versions."""
     versions = _home() / f"{kernel.__module__}.{kernel.__name__}"  # type: ignore[attr-defined]
     folder = versions / kernel.digest()[:24]
     if not folder.is_dir():
@@ -108,7 +108,7 @@ def _kernel_folder(kernel: Compiled) -> Path:
 
 
 def _disk_cache(kernel: Compiled) -> Any:
-    """Numba's cache of one function in its folder; numba's empty cache where no folder can be written."""
+    """Numba's cache of one function; a cache without effect where no folder can be written."""
     import numba  # noqa: PLC0415
     from numba.core.caching import FunctionCache, NullCache  # noqa: PLC0415
 
@@ -132,7 +132,7 @@ def _disk_cache(kernel: Compiled) -> Any:
     try:
         config.CACHE_DIR = str(_kernel_folder(kernel))
         return Forgiving(kernel.py_func)
-    except (OSError, RuntimeError):  # RuntimeError is numba's for no folder
+    except (OSError, RuntimeError):  # numba raises RuntimeError where there is no folder
         return NullCache()
     finally:
         config.CACHE_DIR = before

@@ -1,4 +1,4 @@
-"""One reading of a database's URL, shared by the trial ledger, studies and the trade journal."""
+"""Parses database URLs, for the trial ledger, studies and the trade journal."""
 
 import re
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ ENCODE = "write the reserved characters of a user or password percent-encoded: @
 
 
 def database_url(text: str, where: str, error: type[TradsysError] = DataError) -> "sa.URL":
-    """The parsed URL, its secrets remembered; `error` where its parts cannot be distinguished from each other.
+    """The parsed URL; its secrets are registered for masking.
 
-    where: begins the error's line, which never shows a password.
+    Raises `error` for an ambiguous URL. where: start of the error line, which never shows a password.
     """
     import sqlalchemy as sa  # noqa: PLC0415 - only where a database is named
 
@@ -24,7 +24,7 @@ def database_url(text: str, where: str, error: type[TradsysError] = DataError) -
     try:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
-        # no cause: its words may hold a piece of the password
+        # no cause: its text may hold a piece of the password
         raise error(f"{where}: {masked_text(text)!r} is no URL of a database; {ENCODE}") from None
     is_file = url.drivername.split("+")[0] == "sqlite"
     parts = (url.host or "", "" if is_file else url.database or "")

@@ -1,4 +1,4 @@
-"""Drafts: temporary names of files and folders that are being written, and what a killed writer left of them."""
+"""Drafts: temporary names of files and folders during writing, and removal of abandoned ones."""
 
 import contextlib
 import os
@@ -13,22 +13,25 @@ from zlib import crc32
 
 try:
     import fcntl
-except ImportError:  # no POSIX: a draft's age alone decides
+except ImportError:  # no POSIX: only a draft's age is used
     fcntl = None  # type: ignore[assignment]
 
 MACHINE = f"{crc32(platform.node().encode()):08x}"  # locks of another machine may not be seen on a shared volume
 NAME = re.compile(r"\.(?P<target>.+)\.(?P<machine>[0-9a-f]{8})(?P<token>[0-9a-f]{8})\.(?P<kind>part|old)")
-DEAD_AFTER_SECONDS = 24 * 3600.0  # without a change, where no lock can be asked
+DEAD_AFTER_SECONDS = 24 * 3600.0  # without a change, where locks do not exist
 
 
 def draft_of(path: Path, kind: str = "part") -> Path:
-    """A new temporary name beside `path`. kind: `part` is being written, `old` steps aside for a new one."""
+    """A new temporary name in the folder of `path`.
+
+    kind: `part` for content being written, `old` for the previous content while it is replaced.
+    """
     return path.with_name(f".{path.name}.{MACHINE}{secrets.token_hex(4)}.{kind}")
 
 
 @contextlib.contextmanager
 def writing_in(folder: Path) -> Iterator[None]:
-    """Marks the folder as written to: the kernel ends the mark with the process, however that ends."""
+    """Holds a lock that marks the folder as being written to; it ends with the process."""
     with _locked(folder, exclusive=False):
         yield
 
@@ -36,8 +39,8 @@ def writing_in(folder: Path) -> Iterator[None]:
 def remove_dead_drafts(folders: Iterable[Path]) -> list[Path]:
     """Removes drafts directly in these folders whose writer was killed, and returns them; never a live one.
 
-    Dead is a draft of this machine in a folder that no process writes to, or any draft that did not change for a day.
-    An `old` whose successor never came gets its name back.
+    A draft is dead if it is of this machine and no process writes to its folder, or if it did not change for a day. An
+    `old` draft without a successor gets its original name back.
     """
     gone = []
     for folder in folders:
@@ -61,7 +64,7 @@ def _folder_entries(folder: Path) -> list[Path]:
 
 
 def _drop(draft: Path, target: Path, kind: str) -> None:
-    with contextlib.suppress(OSError):  # a disk that refuses is no reason to refuse the command
+    with contextlib.suppress(OSError):  # the command can go on without this clean-up
         if kind == "old" and not target.exists():
             os.replace(draft, target)
         elif draft.is_dir() and not draft.is_symlink():
@@ -71,7 +74,7 @@ def _drop(draft: Path, target: Path, kind: str) -> None:
 
 
 def _age(draft: Path) -> float:
-    """Seconds since the newest change of a draft or of what it holds; 0 where that cannot be read."""
+    """Seconds since the newest change of a draft or its content; 0 where that cannot be read."""
     try:
         inside = draft.rglob("*") if draft.is_dir() and not draft.is_symlink() else ()
         return time.time() - max(path.lstat().st_mtime for path in (draft, *inside))
@@ -81,9 +84,9 @@ def _age(draft: Path) -> float:
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, exclusive: bool) -> Iterator[bool | None]:
-    """Holds the folder's own lock; yields False where others hold it, None where there are no locks.
+    """Holds the folder's lock; yields False where others hold it, None where locks do not exist.
 
-    `flock` on the folder itself: many writers share it, and no lock file is left behind, which filelock cannot do.
+    `flock` on the folder itself lets many writers share it and leaves no lock file, which filelock cannot do.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)

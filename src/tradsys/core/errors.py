@@ -1,4 +1,4 @@
-"""What can go wrong for a user, by domain. Commands turn each into one line and exit code 2."""
+"""Errors that a user can cause, by domain. Commands report each in one line with exit code 2."""
 
 import difflib
 import errno
@@ -28,11 +28,11 @@ class DamagedError(DataError):
 
 
 class WarmUpError(DataError):
-    """Bars that are sound but too few in a row for any feature to be known yet."""
+    """Valid bars that are too few in a row for the warm-up of any feature."""
 
 
 class LeakageError(TradsysError):
-    """Training would see what it is later judged on."""
+    """Training would see data on which it is later evaluated."""
 
 
 class TrainingError(TradsysError):
@@ -52,13 +52,13 @@ class BundleError(TradsysError):
 
 
 class GateError(TradsysError):
-    """A quality gate said stop."""
+    """A quality gate that stops the command."""
 
 
 def no_room(error: BaseException | None, place: object) -> OSError | None:
-    """The OSError of a full disk, a used-up quota or a file beyond its limit among an error and its causes, or None.
+    """The OSError for a full disk, quota or file-size limit among an error's causes; else None.
 
-    No wait makes room. place: of a database whose error names no file.
+    Such an error must not be retried. place: path of a database whose error names no file.
     """
     while error is not None:
         refused = error if isinstance(error, OSError) else refused_by_disk(error, place)
@@ -69,7 +69,7 @@ def no_room(error: BaseException | None, place: object) -> OSError | None:
 
 
 def refused_by_disk(error: BaseException | None, place: object) -> OSError | None:
-    """The OSError behind an error of a database that the file is not to blame for; None for any other.
+    """The OSError of the disk behind an error of a database; None for any other error.
 
     error: of sqlite3 or psycopg, or of SQLAlchemy above them. place: the database. SQLite says `disk I/O error` alike
     for a failed write and for a file beyond `ulimit -f`.
@@ -92,6 +92,6 @@ def refused_by_disk(error: BaseException | None, place: object) -> OSError | Non
 
 
 def nearest(word: str, known: Collection[str]) -> str:
-    """`did you mean ...?`, or that nothing comes near: the next step after a mistyped name."""
+    """`did you mean ...?` with the nearest known name, or `nothing comes near`."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
     return f"did you mean {near[0]!r}?" if near else "nothing comes near"

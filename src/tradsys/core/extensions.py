@@ -1,7 +1,7 @@
 """Parts of other packages: classes that installed distributions register under the entry point `tradsys.parts`.
 
-An entry's name is `<place>.<class>`, its value `package.module:Class`. What is registered is that exact name at that
-place; nothing is imported before the part is asked for.
+An entry's name is `<place>.<class>`, its value `package.module:Class`. Only that exact name is registered, only at that
+place. Nothing is imported before the part is used.
 """
 
 import functools
@@ -17,7 +17,7 @@ from tradsys.core.errors import BundleError, TradsysError, TrainingError
 from tradsys.core.received import one_line
 
 GROUP = "tradsys.parts"
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")  # PEP 508, so that no option or path is one
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")  # PEP 508; excludes options and paths
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,98}")
 
 
@@ -39,7 +39,7 @@ class Part:
 
 @functools.cache
 def installed_parts() -> tuple[Part, ...]:
-    """Every part that an installed distribution registers; an entry of another form is none."""
+    """Every part that an installed distribution registers; malformed entries are ignored."""
     found = []
     for entry in importlib.metadata.entry_points(group=GROUP):
         place, dot, _ = entry.name.partition(".")
@@ -77,7 +77,7 @@ def load_part(place: str, class_name: str) -> Any:
 
 
 def part_files() -> dict[str, Path]:
-    """Where the code of packages that register parts lies, by `<module>:`; nothing is imported.
+    """Path of the code of each package that registers parts, by `<module>:`; imports nothing.
 
     A package in development mode keeps its version while its files change.
     """
@@ -91,14 +91,14 @@ def part_files() -> dict[str, Path]:
 
 
 def is_own(cls: type) -> bool:
-    """Whether a class is of tradsys itself."""
+    """Whether a class is part of tradsys itself."""
     return cls.__module__.partition(".")[0] == "tradsys"
 
 
 def answer(part: Any, method: str, *given: Any, kind: type | tuple[type, ...]) -> Any:
-    """What a part's method returns, if it is of this kind; TrainingError names the part where it is not.
+    """The return value of a part's method; TrainingError where its type is wrong.
 
-    So is anything that a method from outside raises, our own errors and the disk's apart.
+    An outside part's exception becomes a TrainingError too, unless it is a TradsysError or an OSError of the disk.
     """
     cls = type(part)
     try:
@@ -115,14 +115,14 @@ def answer(part: Any, method: str, *given: Any, kind: type | tuple[type, ...]) -
     if not isinstance(found, kind):
         kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
         raise TrainingError(
-            f"{cls.__module__}.{cls.__name__}: its {method} gave {one_line(repr(found), 60)}, a "
-            f"{type(found).__name__}; it gives a {kinds}; see docs/extensions.md"
+            f"{cls.__module__}.{cls.__name__}: its {method} returned {one_line(repr(found), 60)}, a "
+            f"{type(found).__name__}; it must return a {kinds}; see docs/extensions.md"
         )
     return found
 
 
 def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:
-    """Package and version by name of each class that is not part of tradsys: what a bundle's card keeps."""
+    """Package and version of each class from outside tradsys, by class name, for a bundle's card."""
     tops = {cls.__name__: top for cls in classes if (top := cls.__module__.partition(".")[0]) != "tradsys"}
     return {name: _package_of(top) for name, top in tops.items()}
 
@@ -139,11 +139,14 @@ def registered_targets(config: Any) -> dict[str, dict[str, str]]:
 
 
 def _package_of(top: str) -> dict[str, str]:
-    """The distribution of a top-level module; of one in development mode, which lists no modules, what it registers."""
+    """Name and version of the distribution that holds a top-level module.
+
+    A distribution in development mode lists no modules; it is found by its registered parts.
+    """
     for part in installed_parts():
         if part.name.partition(".")[0] == top:
             return {"package": part.package, "version": part.version}
-    listed = importlib.metadata.packages_distributions()  # reads every file list: half a second
+    listed = importlib.metadata.packages_distributions()  # reads every file list, which takes half a second
     package = next(iter(listed.get(top, [])), "")
     return {"package": package, "version": importlib.metadata.version(package) if package else ""}
 
@@ -156,7 +159,7 @@ def is_registered(place: str, cls: type) -> bool:
 def check_foreign(where: str, foreign: Any, is_known: Callable[[str], bool]) -> None:
     """BundleError that names package and version of a part which is not installed here.
 
-    foreign: as `foreign_parts` wrote it, from a received card. is_known: whether a class is at hand.
+    foreign: as `foreign_parts` wrote it, from a received card. is_known: whether a class can be imported.
     """
     if not isinstance(foreign, Mapping):
         raise BundleError(f"{where}: its card lists foreign parts as a {type(foreign).__name__}; export it again")

@@ -1,7 +1,7 @@
-"""The names of the two skills, and the one place that reads the headline from a model's metrics.
+"""The names of the two skill measures, and the reader of the headline skill.
 
-skill_beyond_level is what headlines, verdicts, sweeps, comparisons and the journal read (`evidence.skill` defines it);
-skill_over_base_rate, against always forecasting the training rates, stands beside it.
+skill_beyond_level (defined in `evidence.skill`) is the headline in verdicts, sweeps, comparisons and the journal.
+skill_over_base_rate, relative to a constant forecast of the training rates, is shown next to it.
 """
 
 from collections.abc import Mapping

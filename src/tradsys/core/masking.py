@@ -1,8 +1,8 @@
-"""Secrets leave no trace: passwords in URLs, keys of vendors and values from the environment become three stars.
+"""Masks secrets: passwords in URLs, vendors' keys and values from the environment become three stars.
 
-`masked` works on the form of a text: URLs, secret query keys, `password=`. `remember` adds values that were seen as
-secrets; they are masked wherever they turn up later, as in the words of a driver. `FromEnvironment` is a setting that
-the user wrote as `${oc.env:NAME}`: it computes like its value and is stored as the reference.
+`masked` recognises secrets by form: URLs, secret query keys, `password=`. `remember` registers a value as a secret,
+which is then masked in every later text, such as a driver's error. `FromEnvironment` is a setting that the user wrote
+as `${oc.env:NAME}`: it behaves like its value and is stored as the reference.
 """
 
 import html
@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 STARS = "***"
-MIN_REMEMBERED = 6  # a shorter value stands in too many harmless texts; URLs are masked by their form at any length
+MIN_REMEMBERED = 6  # a shorter value occurs in too many harmless texts; URLs are masked by their form at any length
 MIN_WORD = 5
 WORD_LENGTH = 12  # a value of letters alone, or of digits alone, is remembered from this length on
 # schemes whose rest is shown; of any other, such as apprise's `tgram://TOKEN/CHAT`, it is a secret
@@ -42,7 +42,7 @@ SPACED = re.compile(
 WEBHOOK = re.compile(r"(/(?:webhooks?|services|hooks)/|/bot)(?=[^/\s]{6}).*")
 QUERY = re.compile(r"\?[^=&?@/]+=[^&]*(?:&[^=&]+=[^&]*)*$")
 
-_REMEMBERED: dict[str, str] = {}  # every written form of a secret, and what stands in its place
+_REMEMBERED: dict[str, str] = {}  # every written form of a secret -> its replacement
 _WORDS: dict[str, str] = {}  # values from the environment that are plain words: masked in texts, never in code
 
 
@@ -59,7 +59,7 @@ class FromEnvironment(str):
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """A text, or a JSON value's every text, without its secrets; settings from the environment as references.
+    """The text, or the JSON value, without secrets; settings from the environment as references.
 
     key: under which the value stands; a text under a key such as `password` is a secret, whatever its form, unless
     it is the name of an environment variable.
@@ -89,7 +89,7 @@ def masked_text(text: str) -> str:
 
 
 def without_remembered(text: str) -> str:
-    """The text with stars for every remembered secret in it: all that is safe in code, such as a page's scripts."""
+    """The text with stars for every registered secret; safe for code, such as a page's scripts."""
     return _without(_REMEMBERED, text)
 
 
@@ -101,7 +101,7 @@ def _without(forms: Mapping[str, str], text: str) -> str:
 
 
 def remember_environment(name: str) -> None:
-    """Remembers the value of an environment variable that a setting refers to; its reference is shown instead."""
+    """Registers the value of an environment variable for masking; its reference is shown instead."""
     value, shown = os.environ.get(name, ""), f"${{oc.env:{name}}}"
     remember(value, shown)
     if len(value) >= MIN_WORD and value.isalpha():
@@ -109,9 +109,9 @@ def remember_environment(name: str) -> None:
 
 
 def remember(secret: str, shown: str = STARS) -> None:
-    """Masks a value wherever it turns up from now on, in each form that a URL, JSON, HTML or Python writes it.
+    """Registers a value for masking, in each form that a URL, JSON, HTML or Python writes it.
 
-    Ignored: what is shorter than 6 characters, one plain word or number, or a path; these stand in harmless texts.
+    Ignored are values shorter than 6 characters, one plain word or number, and paths: these occur in harmless texts.
     """
     plain = secret.isalpha() or secret.replace(".", "").isdigit()
     if len(secret) < (WORD_LENGTH if plain else MIN_REMEMBERED) or _is_path(secret) or set(secret) == {"*"}:
@@ -124,7 +124,7 @@ def remember(secret: str, shown: str = STARS) -> None:
 
 
 def remember_urls(text: str) -> None:
-    """Remembers the secrets of a setting or an override that is, or ends with, one URL."""
+    """Registers the secrets of a setting or an override that is, or ends with, one URL."""
     start = re.search(r"[a-z][a-z0-9+.-]*:/{2,3}", text, re.IGNORECASE)
     if start is None:
         return
@@ -161,7 +161,7 @@ def _masked_url(scheme: str, slashes: str, rest: str) -> str:
 
 
 def _split_query(rest: str) -> tuple[str, str]:
-    """What stands behind `://`, and the query with its question mark; passwords may hold any character."""
+    """The part after `://`, and the query with its question mark; a password may hold any character."""
     found = QUERY.search(rest)
     for start in [] if found is None else [found.start()]:
         # an @ behind the question mark and none before it: the mark belongs to the password
@@ -181,7 +181,7 @@ def _is_reference(value: str) -> bool:
 
 
 def _is_path(value: str) -> bool:
-    """Whether it names a place of this machine, which is no secret."""
+    """Whether it is a path of this machine, which is no secret."""
     if not re.match(r"[/~.]", value) or "\0" in value or len(value) > 1000:
         return False
     parent = Path(value).expanduser().parent

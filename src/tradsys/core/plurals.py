@@ -1,10 +1,10 @@
-"""Counts in words: one rule for the plural of every noun that a line, a table or a page counts."""
+"""Plurals of counted nouns in lines, tables and pages."""
 
 IRREGULAR = {"series": "series", "basis": "bases", "child": "children", "is": "are", "was": "were", "has": "have"}
 
 
 def plural(value: float, noun: str) -> str:
-    """The noun as this many of it are called: `run`, `runs`, `entries`, `branches`; the last word of several counts."""
+    """The noun in singular or plural: `run`, `runs`, `entries`; of several words the last changes."""
     first, space, last = noun.rpartition(" ")
     if value == 1:
         return noun

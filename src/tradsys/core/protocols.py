@@ -1,4 +1,4 @@
-"""What a part must offer to stand in a config group. Structural: nothing inherits from these."""
+"""Protocols of the parts in config groups. They are structural: nothing inherits from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Feature(Protocol):
 
 @runtime_checkable
 class Labeller(Protocol):
-    """What became of a position decided at each bar, and the exits that such a position has."""
+    """Labels of a position decided at each bar, and the exits of such a position."""
 
     @property
     def horizon_bars(self) -> int:
@@ -43,12 +43,12 @@ class Labeller(Protocol):
         """Labels [R]. side int8 [R]: +1 long, -1 short, 0 no candidate, which stays unlabelled; None is all long."""
 
     def card(self) -> dict[str, Any]:
-        """JSON values from which serving works out the same exits: `kind`, `horizon_bars`, `atr_bars`, `classes`..."""
+        """JSON values from which serving derives the same exits: `kind`, `horizon_bars`, `atr_bars`, `classes`..."""
 
 
 @runtime_checkable
 class Events(Protocol):
-    """Which bars are worth a decision: moments, as CUSUM's, or the members of a universe."""
+    """Selection of decision bars: events such as CUSUM's, or members of a universe."""
 
     def mask(self, bars: pl.DataFrame) -> Array:
         """True [R] where a decision is taken; reads rows <= t only."""

@@ -1,4 +1,4 @@
-"""Files that others made: read inside their folder, bounded in size and depth, one line for whatever is wrong.
+"""Reads files from outside: inside their folder, with limits of size and depth, errors in one line.
 
 Every loader of bundles, runs, studies and checkpoints reads through this module. A received file is data; nothing in
 it is imported, resolved or run.
@@ -20,11 +20,11 @@ from tradsys.core.errors import BundleError, TradsysError, refused_by_disk
 
 MAX_JSON_BYTES = 256 * 2**20  # an ensemble of large boosters stays far below
 MOST_NAME_BYTES = 255  # of a file, on every usual file system
-MAX_DEPTH = 64  # of nested lists and mappings; what tradsys writes needs about ten
+MAX_DEPTH = 64  # of nested lists and mappings; files of tradsys need about ten
 FOLDER_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
-CONTROL = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0)))  # C0, DEL and C1: what a terminal obeys
+CONTROL = dict.fromkeys((*range(0x20), 0x7F, *range(0x80, 0xA0)))  # C0, DEL and C1: control characters of a terminal
 KEPT_CONTROL = (0x09, 0x0A)
-# what is not seen or turns the order of letters round: zero widths and marks of direction (Unicode UAX 9)
+# invisible characters and marks of writing direction (Unicode UAX 9)
 INVISIBLE = (
     0x61C,
     0x200B,
@@ -40,10 +40,10 @@ _UNSHOWN = {code: None for code in (*CONTROL, *INVISIBLE) if code not in KEPT_CO
 
 @contextmanager
 def refused_in_one_line(where: str, fix: str, error: type[TradsysError] = BundleError) -> Iterator[None]:
-    """Turns anything that a library raises meanwhile into one `error`; our own errors and the disk's pass unchanged.
+    """Turns any library exception in the block into one `error`; a TradsysError or disk error passes.
 
-    where: names the file. fix: the next step. Interrupts and exits pass; a Rust panic, which Python does not count
-    among the exceptions, does not.
+    where: the file. fix: the next step. Interrupts and exits pass; a Rust panic, which is no subclass of Exception, is
+    turned into `error` too.
     """
     try:
         yield
@@ -69,12 +69,12 @@ def one_line(cause: object, most: int = 160) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Received text without what a terminal obeys (ANSI escapes, carriage returns, C1) and what hides or turns text."""
+    """Received text without control, invisible and direction-changing characters."""
     return text if text.isprintable() else text.translate(_UNSHOWN)
 
 
 def is_one_line(text: str) -> bool:
-    """Whether a name or path has neither line breaks nor tabs, nor bytes that are no text of the file system's."""
+    """Whether a name has no line breaks, tabs or bytes outside the file system's encoding."""
     return not re.search("[\t\n\r\ud800-\udfff]", text)
 
 
@@ -104,16 +104,16 @@ def inside(folder: Path, name: Any, error: type[TradsysError] = BundleError) -> 
 
 
 def check_folder_name(where: str, name: object, error: type[TradsysError]) -> None:
-    """Raises where a name that becomes a folder could lead out of its place, hide itself or be no folder's name."""
+    """Raises `error` unless the name is safe for a folder: visible and inside its parent."""
     if not FOLDER_NAME.fullmatch(str(name)):
         raise error(
-            f"{where}={one_line(name)!r}; folders are called so: at most 100 letters, digits, . - and _, "
-            "no . or - first; give another"
+            f"{where}={one_line(name)!r}; a folder's name has at most 100 letters, digits, . - and _, "
+            "and does not begin with . or -; give another"
         )
 
 
 def read_text(path: Path, fix: str, error: type[TradsysError] = BundleError, most: int = MAX_JSON_BYTES) -> str:
-    """A UTF-8 text of at most so many bytes."""
+    """The text of a UTF-8 file of at most `most` bytes."""
     size = path.stat().st_size
     if size > most:
         raise error(f"{path}: {size:,} bytes; at most {most:,} are read; {fix}")
@@ -138,7 +138,7 @@ def read_json(path: Path, fix: str, error: type[TradsysError] = BundleError, kin
 
 
 def parse_json(text: str, where: str, fix: str, error: type[TradsysError] = BundleError, kind: type = dict) -> Any:
-    """`read_json` of text that is at hand."""
+    """`read_json` for a text in memory."""
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as cause:
@@ -150,7 +150,7 @@ def parse_json(text: str, where: str, fix: str, error: type[TradsysError] = Bund
 
 
 def parse_yaml(text: str, where: str, fix: str, error: type[TradsysError] = BundleError) -> Any:
-    """Plain values of YAML; no tags, no aliases, no bombs."""
+    """Plain values of YAML; tags, aliases and deep nesting are refused."""
     try:
         value = yaml.load(text, _PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as cause:

@@ -1,4 +1,4 @@
-"""The code a run was made with, and which commit to check out where today's cannot read the run any more."""
+"""The code version of a run, and the commit to check out if current code cannot read it."""
 
 import contextlib
 import re
@@ -23,10 +23,10 @@ def record_code(folder: Path) -> None:
 
 
 def code_of(folder: Path) -> str | None:
-    """How to get the code a received run was made with; None where the run does not say it.
+    """The command that restores the code of a received run; None where the run has no record of it.
 
-    Reads code.json, or the provenance of an older run's report.json. Only forms of a commit and of a version pass,
-    since the line is one to copy into a shell.
+    Reads code.json, or the provenance of an older run's report.json. Only valid commits and versions are used, because
+    users copy the line into a shell.
     """
     with contextlib.suppress(TradsysError, OSError):
         if (folder / FILE).is_file():
@@ -42,7 +42,7 @@ def code_of(folder: Path) -> str | None:
 
 
 def _command(made: Mapping[str, Any]) -> str | None:
-    """`git checkout SHA`, or the version where it was made outside git; None for today's code and for neither."""
+    """`git checkout SHA`, or `install version ...`; None for the current code or without a record."""
     sha, version = made.get("code_sha"), made.get("version")
     if isinstance(sha, str) and SHA.fullmatch(sha):
         same = sha.removesuffix("+dirty") == code_sha().removesuffix("+dirty")
@@ -54,10 +54,10 @@ def _command(made: Mapping[str, Any]) -> str | None:
 
 @contextlib.contextmanager
 def names_its_code(where: str, folder: Path, error: type[TradsysError] = TradsysError) -> Iterator[None]:
-    """Adds to whatever goes wrong meanwhile how to get the code that the run was made with, in one line.
+    """Adds the command that restores the run's code to any error in the block.
 
-    where: command and artefact. A run of today's code, or one that does not say what made it, fails as it would
-    otherwise; so does a disk. The commit is read before anything is built.
+    where: command and artefact. Errors of the disk, and errors of a run that is of the current code or has no record of
+    its code, pass unchanged. The commit is read before anything is built.
     """
     command = code_of(folder)
     try:
@@ -68,4 +68,4 @@ def names_its_code(where: str, folder: Path, error: type[TradsysError] = Tradsys
         if command is None:
             raise
         said = one_line(cause, 400) if not isinstance(cause, TradsysError) else one_line(str(cause), 400)
-        raise error(f"{where}: {said}; this code is not the one that made the run; to get that: {command}") from cause
+        raise error(f"{where}: {said}; the run was made with other code; to get it: {command}") from cause

@@ -17,7 +17,7 @@ from tradsys.core.drafts import draft_of, writing_in
 from tradsys.core.masking import masked, without_remembered
 
 PACKAGE = Path(__file__).parents[1]  # the folder of the installed package
-ALMOST_NOTHING = 2**20  # bytes free at which a library's failed write is a full disk
+ALMOST_NOTHING = 2**20  # with fewer free bytes, a library's failed write means a full disk
 
 
 def digest_bytes(data: bytes) -> str:
@@ -44,7 +44,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
     with writing_in(path.parent):
         try:
             yield draft
-            if draft.is_dir() and path.exists():  # a folder cannot replace a full one: the old steps aside, unharmed
+            if draft.is_dir() and path.exists():  # rename cannot replace a non-empty folder
                 old = draft_of(path, "old")
                 os.replace(path, old)
                 os.replace(draft, path)
@@ -63,13 +63,13 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 
 def _is_full(error: Exception, folder: Path) -> bool:
-    """Whether no space was left, in whatever words a library says so: torch, polars and SQLite have their own."""
+    """Whether a library's error means a full disk; torch, polars and SQLite word it differently."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOSPC and error.filename is None
     said = str(error).lower()
     if any(words in said for words in ("no space left", "disk is full", "os error 28", "quota exceeded")):
         return True
-    # torch's archive, for one, says `unexpected pos 128 vs 0`
+    # torch, for example, only reports `unexpected pos 128 vs 0`
     writing = "write" in said or "writing" in said or type(error) is RuntimeError
     return writing and shutil.disk_usage(folder).free < ALMOST_NOTHING
 
@@ -113,6 +113,6 @@ def code_sha() -> str:
     sha = git("rev-parse", "--short=12", "HEAD")
     if not sha:
         return "unknown"
-    # without the lock that a refresh of the index takes: a killed command would leave it behind in the checkout
+    # without the index lock, which a killed command would leave behind in the checkout
     same = git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no") == ""
     return sha if same else f"{sha}+dirty"

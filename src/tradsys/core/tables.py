@@ -1,4 +1,4 @@
-"""The few types that every stage exchanges. All arrays, no libraries beyond numpy.
+"""The types that all stages exchange: arrays of numpy and nothing else.
 
 Shapes: R rows of the table, N samples, F features. Rows are sorted by (symbol, time).
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tradsys.core.errors import DataError
 
 Array = NDArray[Any]
-SIDE = "side"  # the feature column that says on which side a position would be taken
+SIDE = "side"  # the feature column with the side on which a position would be taken
 TRAIT = "trait_"  # begins the names of columns that hold the codes of a slow trait's classes; see `trait_classes`
 OF_CLASSES = "_of_"  # stands before the number of classes that ends such a name
 
@@ -21,8 +21,8 @@ OF_CLASSES = "_of_"  # stands before the number of classes that ends such a name
 def trait_classes(names: Sequence[str]) -> dict[int, int]:
     """Place of each trait's column among the names -> its number of classes n, in order.
 
-    Such a column, `trait_<what>_of_<n>`, holds whole numbers: the class 1..n, 0 where it is not known. No scaler
-    moves it.
+    Such a column, `trait_<what>_of_<n>`, holds whole numbers: the class 1..n, 0 where it is unknown. Scalers
+    leave it unchanged.
     """
     found = {at: name.rpartition(OF_CLASSES)[2] for at, name in enumerate(names) if name.startswith(TRAIT)}
     return {at: int(n) for at, n in found.items() if n.isdecimal()}
@@ -71,13 +71,13 @@ class FeatureTable:
         return self.run_length() >= lookback
 
     def column(self, name: str) -> Array:
-        """The float32 [R] column of that name; raises DataError that lists what there is."""
+        """The float32 [R] column of that name; DataError, with the existing names, without one."""
         if name not in self.names:
             raise DataError(f"features: no column {name!r} among {list(self.names)}; add it to the feature set")
         return self.values[:, self.names.index(name)]
 
     def side(self) -> Array | None:
-        """int8 [R] from the column `side`: +1 long, -1 short, 0 no candidate or not known yet; None without one."""
+        """int8 [R] from the column `side`: +1 long, -1 short, 0 no candidate or still in warm-up; None without one."""
         if SIDE not in self.names:
             return None
         return np.sign(np.nan_to_num(self.column(SIDE))).astype(np.int8)
@@ -94,7 +94,7 @@ class FeatureTable:
         return replace(self, values=np.hstack([self.values, added]), names=(*self.names, *new))
 
     def take(self, rows_N: Array) -> "FeatureTable":
-        """These rows alone as a table; rows that follow each other in it need not have done so in time."""
+        """A table of these rows alone; consecutive rows in it need not be consecutive in time."""
         return replace(
             self,
             symbol=self.symbol[rows_N],
@@ -110,9 +110,9 @@ class FeatureTable:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What became of a position entered after each row. The only type that knows the future.
+    """Outcomes of a position entered after each row; the only type with values from the future.
 
-    y: int64 class codes [R], -1 where unlabelled. end: int64 [R], row where the outcome is known, -1 never.
+    y: int64 class codes [R], -1 where unlabelled. end: int64 [R], row at which the label resolves, -1 never.
     ret: float64 [R], realised log return from entry to exit, NaN where unlabelled. weight: float64 [R] >= 0.
     step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it. turnover:
     float64 [R], see `market.tradable.trailing_turnover`, likewise.
@@ -138,7 +138,7 @@ class Samples:
     """Row numbers into one table, with their labels. A sample is a row number, never a tensor.
 
     rows [N]: decision rows. y int64 [N]. weight float64 [N]. ret float64 [N]: realised log return of the label.
-    start [N]: first row the window reads. end [N]: row where the label's outcome is known. realised_range [N]: log of
+    start [N]: first row the window reads. end [N]: row at which the label resolves. realised_range [N]: log of
     the highest high over the lowest low from entry to `end`, for auxiliary targets in training; None without one.
     """
 

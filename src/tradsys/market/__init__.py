@@ -1,4 +1,4 @@
-"""Bars: stores, sources, calendars, universes and made-up markets.
+"""Bars: stores, sources, calendars, universes and synthetic markets.
 
 bars               utc_bars, check_bars, mark_gaps, bar_length
 store              BarStore, StoredBars

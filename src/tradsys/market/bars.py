@@ -1,4 +1,4 @@
-"""The one form of bars: long polars frames, sorted by (symbol, time), `time` = the bar's close in UTC."""
+"""Bars as long polars frames, sorted by (symbol, time); `time` is the bar's close in UTC."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from tradsys.core.tables import Array
 
 PRICES = ("open", "high", "low", "close")
 COLUMNS = ("symbol", "time", *PRICES, "volume")
-SLICE = 1 << 20  # rows of a long table that are looked at together
+SLICE = 1 << 20  # rows of a long table that are checked at a time
 TIME = pl.Datetime("us", "UTC")
 SCHEMA: Mapping[str, pl.DataType] = {
     "symbol": pl.String(),
@@ -23,12 +23,12 @@ SCHEMA: Mapping[str, pl.DataType] = {
     **{name: pl.Float64() for name in (*PRICES, "volume")},
 }
 N_EXAMPLES = 3
-MEASURABLE = 10  # bars of one symbol from which the most common step is its bar length
+MEASURABLE = 10  # with so many bars of one symbol, the most common step is its bar length
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing seen in data: how often, and the first places."""
+    """One kind of defect or oddity in data: its count and the first examples."""
 
     kind: str
     count: int
@@ -41,9 +41,9 @@ class Finding:
 
 
 def utc_bars(frame: pl.DataFrame, column: str = "time", name: str = "bars") -> pl.DataFrame:
-    """The same moments with `column` in UTC microseconds (TIME), whatever zone and unit it came in.
+    """The frame with `column` as UTC microseconds (TIME), from any zone and unit.
 
-    The frame's twin of `core.clock.utc`: a time without a zone is UTC already, digits below a microsecond are cut.
+    Same rules as `core.clock.utc`: a time without a zone is UTC already, digits below a microsecond are cut.
     name: of the frame, for errors. Raises DataError where the column is missing or holds no times.
     """
     kind = frame.schema.get(column)
@@ -68,11 +68,11 @@ def utc_series(times: Array, name: str = "time") -> pl.Series:
 
 
 def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
-    """The same frame, proven to be bars; columns beyond COLUMNS stay, floats or not.
+    """The same frame, checked to be valid bars; columns beyond COLUMNS are kept.
 
     Raises one DataError that lists every kind of defect with its count and first examples: schema, order,
     duplicates, prices or volume not finite, prices not positive, high or low inside the body, volume
-    negative, a joined column infinite (null or NaN says not known).
+    negative, a joined column infinite (null or NaN means missing).
     """
     wrong = [
         f"{name} is {bars.schema.get(name, 'missing')}" for name in COLUMNS if bars.schema.get(name) != SCHEMA[name]
@@ -84,9 +84,9 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
         )
     rules = _row_rules() | {f"{name} infinite": pl.col(name).is_infinite() for name in joined_columns(bars)}
     parts = [bars]
-    if in_order(bars):  # then nothing is out of order or there twice, which is dear to find
+    if in_order(bars):  # then order and duplicates need no further, expensive check
         rules = {kind: rule for kind, rule in rules.items() if kind not in _OF_ORDER}
-        parts = [*bars.iter_slices(SLICE)]  # a row's own rules, in parts: what all need at once is a table more
+        parts = [*bars.iter_slices(SLICE)]  # in slices: all rows at once need the memory of a second table
     seen = [part.select(rule.any().alias(kind) for kind, rule in rules.items()).row(0, named=True) for part in parts]
     broken = {kind: any(one[kind] for one in seen) for kind in rules}
     found = [f for f in (_finding(bars, kind, mask) for kind, mask in rules.items() if broken[kind]) if f]
@@ -120,7 +120,7 @@ def in_order(rows: pl.DataFrame, column: str = "time") -> bool:
 
 
 def joined_columns(bars: pl.DataFrame) -> tuple[str, ...]:
-    """Names of the float columns beyond COLUMNS, sorted: what was joined to the bars as known at `time`."""
+    """Names of the float columns beyond COLUMNS, sorted: the series joined point in time."""
     return tuple(sorted(name for name, kind in bars.schema.items() if name not in COLUMNS and kind.is_float()))
 
 
@@ -144,9 +144,9 @@ def _row_rules() -> dict[str, pl.Expr]:
 
 
 def sound_rows(numbers: Array) -> bool:
-    """Whether bars of one moment pass `_row_rules`, worked out without a frame: what a live step checks.
+    """Whether bars of one moment pass `_row_rules`; the fast check of a live step.
 
-    numbers: float64 [n, 5], PRICES and volume. Symbols and times are the caller's to check.
+    numbers: float64 [n, 5], PRICES and volume. The caller checks symbols and times.
     """
     opened, high, low, close, volume = numbers.T
     return bool(
@@ -166,7 +166,7 @@ def _finding(bars: pl.DataFrame, kind: str, mask: pl.Expr) -> Finding | None:
 def examples(
     rows: pl.DataFrame, columns: Iterable[str] = (*PRICES, "volume"), limit: int = N_EXAMPLES
 ) -> tuple[str, ...]:
-    """The first rows in words: `BTCUSDT 2020-01-01 00:00 open=1.0 ...`; `time` or `stamp` is the moment."""
+    """The first rows as text: `BTCUSDT 2020-01-01 00:00 open=1.0 ...`, by `time` or `stamp`."""
     moment = "time" if "time" in rows.columns else "stamp"
     texts = []
     for row in rows.head(limit).iter_rows(named=True):
@@ -238,7 +238,7 @@ def bar_minutes(bars: pl.DataFrame) -> float:
 def check_bar_minutes(bars: pl.DataFrame, minutes: float, name: str, rule: str) -> None:
     """Raises DataError where the bars' measured length is not `minutes`; bars too few to measure pass.
 
-    name: who compares, for the error; rule: where `minutes` is from, with the next step.
+    name: start of the error line. rule: where `minutes` is from, and the next step.
     """
     counts = bars.group_by("symbol").len()["len"]
     if not len(counts) or int(counts.max()) < MEASURABLE:  # type: ignore[arg-type]
@@ -259,7 +259,7 @@ def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:
 def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
     """Hex SHA-256 per symbol of its rows' bytes: time as int64 microseconds, then OHLCV as float64.
 
-    Joined columns follow, each as its name and float64 with null as NaN: other fundamentals are other data.
+    Joined columns follow, each as its name and float64 with null as NaN: other fundamentals change the digest.
     Independent of row order, column order, chunks and how a file was encoded; minus zero counts as zero.
     """
     digests = {}
@@ -278,7 +278,7 @@ def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
 
 
 def combine_digests(digests: Mapping[str, str]) -> str:
-    """The digest of a whole from its symbols' digests, in the order of their names."""
+    """One digest from the symbols' digests, in the order of their names."""
     lines = "".join(f"{symbol}\t{digests[symbol]}\n" for symbol in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -20,10 +20,10 @@ TICK = timedelta(microseconds=1)
 
 ROUND_THE_CLOCK = "24/7"  # every UTC day is a session and closes at the next midnight
 DAYS_PER_YEAR = 365.0  # markets that never close: 24/7 hourly is 8760, not 8766
-WEEKDAY_SESSIONS = 252.0  # stands in for five days a week where no calendar is named and the record is short
-COUNTED_YEARS = range(2005, 2025)  # whole years whose mean is an exchange's sessions a year; fixed, so runs compare
+WEEKDAY_SESSIONS = 252.0  # for markets with five days a week, where no calendar is named and the record is short
+COUNTED_YEARS = range(2005, 2025)  # fixed span of an exchange's mean sessions a year, so that runs compare
 LONGEST_REST = timedelta(days=12)  # between two sessions of an exchange (Shanghai 2020: 11); longer is a hole
-MEASURED_FROM = timedelta(days=365)  # a shorter record shows its holidays too unevenly to count sessions from it
+MEASURED_FROM = timedelta(days=365)  # a shorter record has too uneven a share of holidays
 MIN_WHOLE_WEEKS = 2
 
 
@@ -35,10 +35,10 @@ def periods_per_year(bars: pl.DataFrame, calendar: str | None = None) -> float:
     1. `sessions_per_year(calendar)`, where a calendar is named: daily NYSE 251.65, seven bars a session 1761.55;
     2. without one, and with bars over a year or more: bars per 365.25 days as they came, pauses of more than
        LONGEST_REST left out (so a hole changes nothing), the median over symbols;
-    3. without either: 252 sessions.
-    No session times are assumed, so sessions that cross UTC midnight count right. Bars of a week or longer: 365 days
-    over their mean step. With fewer than two whole weeks, bars per weekday stand in, and a market that is open round
-    the clock counts as 24/7 unless a weekend without bars is seen. Raises DataError with fewer than two bars.
+    3. without either: 252 sessions. No session times are assumed, so sessions that cross UTC midnight count right. Bars
+    of a week or longer: 365 days over their mean step. With fewer than two full weeks, bars per weekday are used
+    instead, and a market that is open round the clock counts as 24/7 unless there is a weekend without bars. Raises
+    DataError with fewer than two bars.
     """
     bars = utc_bars(bars)
     length = bar_length(bars)
@@ -59,10 +59,10 @@ def periods_per_year(bars: pl.DataFrame, calendar: str | None = None) -> float:
 
 @functools.lru_cache(maxsize=32)
 def sessions_per_year(calendar: str) -> float:
-    """Sessions that an exchange holds in a year: the mean of the whole years 2005 to 2024; 24/7 is 365.
+    """Sessions that an exchange holds in a year: the mean of the years 2005 to 2024; 24/7 is 365.
 
     A constant of the exchange, so that figures of two spans compare: XNYS 251.65, XTKS 244.85, XASX 253.0. A calendar
-    that exchange_calendars cannot date so early (XSAU: 2021) counts its own whole years. Raises DataError on an unknown
+    that begins later in exchange_calendars (XSAU: 2021) uses its own full years. Raises DataError on an unknown
     name.
     """
     if calendar == ROUND_THE_CLOCK:
@@ -82,7 +82,7 @@ def sessions_per_year(calendar: str) -> float:
 @functools.lru_cache(maxsize=32)
 def exchange_calendar(calendar: str, from_year: int) -> "ExchangeCalendar":
     """The calendar of that name from the year's first day to about a year from now. Raises DataError."""
-    import exchange_calendars  # noqa: PLC0415 - brings pandas, which most readers of bars do not need
+    import exchange_calendars  # noqa: PLC0415 - imports pandas, which most code that reads bars does not need
     from exchange_calendars.errors import InvalidCalendarName  # noqa: PLC0415 - as above
 
     try:
@@ -120,7 +120,7 @@ def days_in_a_year(time: pl.Series, calendar: str | None = None) -> float:
     """Days with bars in a year, by the rule of `periods_per_year`; a hole in the series changes nothing.
 
     365 round the clock, XNYS 251.65, XTKS 244.85. time: closes in UTC; one at midnight belongs to the day that it ends.
-    calendar: the exchange's, as `data.calendar` names it; None: what the days show.
+    calendar: the exchange's, as in `data.calendar`; None: estimated from the days themselves.
     """
     day = session_date().cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     days = pl.DataFrame({"symbol": "days", "time": time}).with_columns(time=day).unique().sort("time")
@@ -133,7 +133,7 @@ def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def _whole_weeks(days: pl.DataFrame) -> pl.DataFrame:
-    """Rows (symbol, week, n bars, n_days by how full they are) without each symbol's first and last week."""
+    """Rows (symbol, week, n bars, n_days weighted by their bars) without each symbol's first and last week."""
     fullness = (pl.col("n") / pl.col("n").median().over("symbol")).clip(upper_bound=1.0)
     weeks = (
         days.with_columns(week=pl.col("date").dt.truncate("1w"), full=fullness)
@@ -147,7 +147,7 @@ def _whole_weeks(days: pl.DataFrame) -> pl.DataFrame:
 
 
 def _as_they_came(bars: pl.DataFrame) -> float | None:
-    """Bars per 365.25 days without holes, the median over symbols with a year of them; None where none has that."""
+    """Median bars per 365.25 days without holes, over symbols with a year of bars; else None."""
     step = pl.col("time").diff().over("symbol")
     reported = (
         bars.select("symbol", step=step)

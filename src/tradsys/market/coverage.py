@@ -1,4 +1,4 @@
-"""How much of a table is there: in tiers, by column, symbol and year; and joins that lose or multiply rows."""
+"""Share of finite values by column, symbol and year; checks joins for lost or added rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Coverage:
 
     by_column: column, share, tier. by_symbol: symbol, n_rows, share, tier, worst (its emptiest column).
     by_year: year (UTC, of the bar's close), n_rows, share, tier, worst. by_column_year: column, year, share, tier:
-    where a source began, ended or broke off.
+    shows where a source begins, ends or has a hole.
     """
 
     by_column: pl.DataFrame
@@ -35,15 +35,15 @@ class Coverage:
 
 
 def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
-    """What is there of a feature table, or of a frame (symbol, time and float columns), warm-up rows included.
+    """Coverage of a feature table, or of a frame (symbol, time and float columns), with warm-up rows.
 
-    A value counts where it is finite: null, NaN and infinity do not. Raises DataError on a table without rows or
+    Null, NaN and infinity count as missing. Raises DataError on a table without rows or
     columns.
     """
     found = _of_table(table) if isinstance(table, FeatureTable) else _of_frame(table)
     n_rows, n_columns = found.finite.shape
     if not n_rows or not n_columns:
-        raise DataError(f"coverage: a table of {n_rows} rows and {n_columns} columns has none; give one that has both")
+        raise DataError(f"coverage: a table of {n_rows} rows and {n_columns} columns is empty; give one with both")
     years, year_code = np.unique(found.time.astype("datetime64[Y]").astype(int) + 1970, return_inverse=True)
     columns_FR = np.ascontiguousarray(found.finite.T)
     by_year = _finite_shares(columns_FR, year_code, len(years))
@@ -59,18 +59,18 @@ def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
 
 
 def check_join(before: pl.DataFrame, after: pl.DataFrame, what: str) -> pl.DataFrame:
-    """`after`, proven to hold the (symbol, time) rows of `before`, each once; DataError with the counts otherwise."""
+    """Returns `after`; DataError unless it has each (symbol, time) row of `before` once."""
     keys = ["symbol", "time"]
     n_before, n_after = before.height, after.height
     survivors = before.select(keys).join(after.select(keys).unique(), on=keys, how="semi").height
     if survivors < n_before:
         raise DataError(
-            f"join: {survivors:,} of {n_before:,} rows survive the join on {what}; a row without a value keeps its "
-            "place with an empty one; join from the left, as known at each row's time"
+            f"join: {survivors:,} of {n_before:,} rows survive the join on {what}; a row without a value is kept "
+            "with a null; use a left join, point in time"
         )
     if n_after != n_before:
         raise DataError(
-            f"join: {n_after:,} rows come out of {n_before:,} in the join on {what}; a key of {what} stands there "
+            f"join: {n_after:,} rows result from {n_before:,} in the join on {what}; a key of {what} occurs "
             "more than once; keep one row per symbol and time"
         )
     return after
@@ -103,7 +103,7 @@ def _of_frame(frame: pl.DataFrame) -> _Finite:
 def _finite_shares(columns_FR: Array, code: Array, n_groups: int) -> Array:
     """Share of finite values [groups, F]; NaN for a group without rows."""
     counts = np.bincount(code, minlength=n_groups)
-    # a column at a time: a wide table in 64-bit numbers would not fit beside itself
+    # one column at a time: a 64-bit copy of a wide table would not fit into memory
     sums = np.stack([np.bincount(code, weights=column, minlength=n_groups) for column in columns_FR], axis=1)
     with np.errstate(invalid="ignore"):
         return np.asarray(sums / counts[:, None])

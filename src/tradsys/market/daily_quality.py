@@ -1,4 +1,4 @@
-"""What a reader of a daily run should be warned of: named findings on stored bars, none of which changes a row."""
+"""Warnings about stored bars for the readers of a daily run; no row is changed."""
 
 from collections.abc import Iterable
 from datetime import date, timedelta
@@ -14,26 +14,26 @@ from tradsys.market.sessions import closes, last_closed
 from tradsys.market.sources.jumps import MAX_OPEN_GAP, same_symbol
 from tradsys.market.sources.quality import REGULAR_WEEKDAY_SHARE, Context, flat_copies, presentable
 
-CLOSURE = timedelta(days=4, hours=12)  # the longest that exchanges rest as a matter of course
-STALE_RUN = 5  # sessions in a row with one price and no range: a name that trades does not do this
+CLOSURE = timedelta(days=4, hours=12)  # the longest regular pause of an exchange
+STALE_RUN = 5  # sessions in a row with one price and no range: not seen in a name that trades
 SPLITS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0, 1.5)
 SPLIT_TOLERANCE = 0.03  # log distance from a split's ratio: the move of the day itself
 
 
 def warnings(bars: pl.DataFrame, calendar: str, session: date | None = None) -> list[Finding]:
-    """Named findings, worst first; empty where there is nothing to say.
+    """Findings by name, worst first; empty without any.
 
-    session: the one that the data should reach; by default the calendar's last closed one.
+    session: the session that the data should reach; by default the calendar's last closed one.
     old_data: the last session is older. price_not_positive: a price of zero or less, or none. split_like_jump: an open
     at 1/2, 1/3, ... 2, 3 ... of the close before, or near such a ratio with a volume that jumps by it for good.
-    open_far_from_close: an open a factor of 1.9 or more away otherwise. copied_bar: prices and volume of the bar
-    before once more. stale_price: five sessions or more of one price without
+    open_far_from_close: an open a factor of 1.9 or more away otherwise. copied_bar: prices and volume of the previous
+    bar repeated. stale_price: five sessions or more of one price without
     range. no_volume: nothing traded. vanished_symbol: no bar on the last session. missing_session: sessions between a
     symbol's first and last without a bar. not_a_session: bars at no session's close. short_history: a first bar after
     the data's own first session.
     """
     if bars.is_empty():
-        return [Finding("no_bars", 0, (), "there is nothing to judge")]
+        return [Finding("no_bars", 0, (), "there is nothing to check")]
     wanted = last_closed(calendar) if session is None else session
     rows = bars.with_columns(session=session_date()).sort("symbol", "time")
     found = [
@@ -56,14 +56,14 @@ def _old_data(rows: pl.DataFrame, wanted: date, calendar: str) -> Finding | None
 
 
 def _row_findings(rows: pl.DataFrame) -> Iterable[Finding]:
-    """Findings that a row and the one before it show."""
+    """Findings from a row and its predecessor."""
     priced = rows.select(pl.all_horizontal(pl.col(name) > 0 for name in PRICES).fill_null(value=False)).to_series()
     gap = _open_gap(rows)
     ratio = np.abs(np.abs(gap)[:, None] - np.log(SPLITS)).min(axis=1) < SPLIT_TOLERANCE
     split = (ratio & (np.abs(gap) > np.log(min(SPLITS)) - SPLIT_TOLERANCE)) | (split_like(rows) != 1)
     masks = {
         "price_not_positive": (~priced.to_numpy(), ""),
-        "split_like_jump": (split, "a split or special dividend would look so; a crash opens anywhere"),
+        "split_like_jump": (split, "typical of a split or special dividend; a crash can open at any price"),
         "open_far_from_close": ((np.abs(gap) > MAX_OPEN_GAP) & ~split, ""),
         "copied_bar": (_copied(rows), "prices and volume of the bar before"),
         "stale_price": (_stale(rows), f"{STALE_RUN} sessions or more without a move"),
@@ -136,7 +136,7 @@ def _off_calendar(rows: pl.DataFrame, calendar: str) -> Finding | None:
 
 
 def remarks(rows: pl.DataFrame, context: Context) -> list[Finding]:
-    """What a reader should know though nothing is refused: flat bars, extreme wicks, holes, dividends."""
+    """Findings that refuse nothing: flat bars, extreme wicks, holes, dividends."""
     series = presentable(rows)
     body = pl.max_horizontal("open", "close"), pl.min_horizontal("open", "close")
     kinds = {
@@ -157,8 +157,8 @@ def remarks(rows: pl.DataFrame, context: Context) -> list[Finding]:
 def _holes(series: pl.DataFrame, context: Context) -> Finding:
     """Steps longer than the usual one of that symbol, all counted, the longest first.
 
-    On a market that is open on weekends the usual step is the bar length. Else nights, weekends and holidays of up to
-    four days are none, but a step within one day is.
+    On a market that is open on weekends the usual step is the bar length. Otherwise nights, weekends and holidays of up
+    to four days are no holes, but a longer step within one day is.
     """
     every = pl.lit(context.length.every + (timedelta(days=1) if context.length.monthly else timedelta(0)))
     slack = timedelta(hours=1) if context.daily else timedelta(0)

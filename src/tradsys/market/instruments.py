@@ -1,4 +1,4 @@
-"""Instruments over their lives: hours put together to days, and which of them ended before the data did."""
+"""Resamples bars to days or sessions; finds instruments that ended before the data did."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -16,14 +16,14 @@ RESAMPLED: Mapping[str, timedelta] = MappingProxyType({"1d": DAY})
 
 
 def resample(bars: pl.DataFrame, rule: str, calendar: str | None = None) -> tuple[pl.DataFrame, list[Finding]]:
-    """Bars of UTC days or of an exchange's sessions from shorter ones, and what was left out or is thin.
+    """Bars of UTC days or of an exchange's sessions from shorter bars; findings on dropped and thin days.
 
     `time` is the midnight after the day; with a calendar (XNYS) the session's close: see `to_sessions`.
 
     rule: "1d". open is the day's first, close its last, volume the sum; a bar belongs to the day before a close at
-    midnight. Days that the data themselves begin or end within are dropped for every symbol. A symbol's own first and
-    last day stay however short: a coin that dies at noon has no more hours, and its last fall happened.
-    Raises DataError where bars do not fit into days, or no whole day is left.
+    midnight. Days within which the data begin or end are dropped for every symbol. A symbol's own first and last day
+    are kept however short: a coin delisted at noon has no later hours, and its last loss is real.
+    Raises DataError where bars do not fit into days, or no complete day is left.
     """
     if rule not in RESAMPLED:
         raise DataError(f"instruments: resample={rule!r}; the rules are {list(RESAMPLED)}; leave it out for none")
@@ -32,7 +32,7 @@ def resample(bars: pl.DataFrame, rule: str, calendar: str | None = None) -> tupl
         return to_sessions(bars, str(calendar), length)
     if length >= DAY or DAY % length:
         raise DataError(
-            f"instruments: bars of {length} to days; a day is made of several equal bars; leave resample out"
+            f"instruments: bars of {length} to days; resampling needs several equal bars a day; leave resample out"
         )
     first, last = span(bars)
     opened = first - length
@@ -47,7 +47,7 @@ def resample(bars: pl.DataFrame, rule: str, calendar: str | None = None) -> tupl
     )
     kept, cut = days.filter(whole), days.filter(~whole)
     if kept.is_empty():
-        raise DataError(f"instruments: no whole UTC day between {first} and {last}; bring more bars")
+        raise DataError(f"instruments: no complete UTC day between {first} and {last}; bring more bars")
     thin = kept.filter(pl.col("n") < DAY // length)
     notes = [
         Finding("resampled_to_days", bars.height, (f"{bars.height} bars of {length} to {kept.height} days",)),
@@ -57,14 +57,14 @@ def resample(bars: pl.DataFrame, rule: str, calendar: str | None = None) -> tupl
     return kept.select(COLUMNS).rechunk(), [note for note in notes if note.count]
 
 
-OUTSIDE_SHARE = 0.5  # of bars outside every session: above it the times are not in the zone they are taken for
+OUTSIDE_SHARE = 0.5  # largest share of bars outside every session: above it the times are in another zone than assumed
 
 
 def to_sessions(bars: pl.DataFrame, calendar: str, length: timedelta) -> tuple[pl.DataFrame, list[Finding]]:
-    """Bars of an exchange's sessions from shorter bars, and what was left out or is thin.
+    """Bars of an exchange's sessions from shorter bars; findings on dropped and thin sessions.
 
-    A bar belongs to the session within which it opens, and is known at that session's close. Bars before and after
-    hours are left out and counted. A session within which the data begin or end is dropped for every symbol.
+    A bar belongs to the session within which it opens; a session's bar has the time of its close. Bars outside
+    trading hours are left out and counted. A session within which the data begin or end is dropped for every symbol.
     Raises DataError where most bars open outside every session: their times are in another zone.
     """
     first, last = (moment.date() for moment in span(bars))
@@ -89,7 +89,7 @@ def to_sessions(bars: pl.DataFrame, calendar: str, length: timedelta) -> tuple[p
     )
     full, cut = sessions.filter(whole), sessions.filter(~whole)
     if full.is_empty():
-        raise DataError(f"instruments: no whole session of {calendar} between {begins!s} and {ends!s}; bring more bars")
+        raise DataError(f"instruments: no complete session of {calendar} from {begins!s} to {ends!s}; bring more bars")
     thin = full.filter(pl.col("n") * pl.lit(length) < pl.col("closes") - pl.col("opens"))
     notes = [
         Finding("resampled_to_sessions", bars.height, (f"{kept.height} bars of {length} to {full.height} sessions",)),
@@ -115,10 +115,10 @@ def _merged() -> list[pl.Expr]:
 def ended(bars: pl.DataFrame, within: timedelta) -> dict[str, datetime]:
     """Symbol -> close of its last bar, of those that ended more than `within` before the data's last bar.
 
-    What a re-used ticker was before counts by itself: LUNAUSDT ended, LUNAUSDT.2 did not.
+    The earlier instrument of a re-used ticker counts separately: LUNAUSDT ended, LUNAUSDT.2 did not.
     """
     if within < timedelta(0):
-        raise DataError(f"instruments: within={within}; a symbol ends some time before the data do; use zero or more")
+        raise DataError(f"instruments: within={within}; it must not be negative; use zero or more")
     last = span(bars)[1]
     lasts = bars.group_by("symbol").agg(pl.col("time").max()).filter(pl.col("time") < last - within).sort("symbol")
     return dict(lasts.iter_rows())

@@ -1,4 +1,4 @@
-"""Fundamentals, macro and sentiment beside bars: each value from the moment it was known, never from its own date."""
+"""Joins fundamentals, macro and sentiment to bars point in time: by availability, not by date."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from tradsys.market.universe import untraded_of
 
 LAYOUTS = ("series", "wide", "snapshot")
 PERIODS: Mapping[str, str] = MappingProxyType({"day": "1d", "week": "1w", "month": "1mo", "quarter": "3mo"})
-ALWAYS = datetime(1900, 1, 1, tzinfo=UTC)  # a snapshot pretends that it was known from here on
+ALWAYS = datetime(1900, 1, 1, tzinfo=UTC)  # `available_at` of a snapshot's values
 
 
 class KnownValues(Protocol):
-    """What joins values to bars, each from the moment it was known."""
+    """Protocol: joins values to bars point in time."""
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The bars in their order, with the columns on the right."""
@@ -37,13 +37,13 @@ class KnownValues(Protocol):
 
 
 class BarsSource(Protocol):
-    """What gives bars and says what they are."""
+    """Protocol: a source of bars with a description."""
 
     def bars(self) -> pl.DataFrame:
         """Bars in the schema of `market.bars`."""
 
     def describe(self) -> dict[str, Any]:
-        """What they are, for run records."""
+        """Description of the bars for run records."""
 
 
 def join_known(
@@ -56,9 +56,10 @@ def join_known(
 ) -> pl.DataFrame:
     """The bars with those columns on the right, Float64: the latest value with `available_at <= time`.
 
-    known: available_at (UTC), the columns, and symbol where `by_symbol`. A column's nulls say nothing: the value before
-    stands. Null until a first value is known, and where the latest became known more than `max_age` before the bar.
-    Raises DataError where a column is missing, stands in the bars already, or two rows became known at one moment.
+    known: available_at (UTC), the columns, and symbol where `by_symbol`. A null in a column keeps its
+    previous value. The result is null before the first value, and where the latest became available more than `max_age`
+    before the bar. Raises DataError where a column is missing, exists in the bars already, or two rows have one
+    `available_at`.
     """
     bars = utc_bars(bars)
     keys = ["symbol"] if by_symbol else []
@@ -84,14 +85,14 @@ def _one_column(known: pl.DataFrame, column: str, keys: list[str]) -> pl.DataFra
     twice = values.filter(pl.struct(*keys, "available_at").is_duplicated())
     if twice.height:
         raise DataError(
-            f"known: {twice.height:,} rows of {column} became known at a moment at which another did, such as "
-            f"{twice.row(0)}; one value stands at a time; keep the last of them"
+            f"known: {twice.height:,} rows of {column} share their available_at with another row, such as "
+            f"{twice.row(0)}; one value is valid at a time; keep the last of them"
         )
     return values
 
 
 def _as_of(rows: pl.DataFrame, values: pl.DataFrame, keys: list[str], max_age: timedelta | None) -> pl.Series:
-    """The value [R] last known at each row's time."""
+    """The latest available value [R] at each row's time."""
     moments = rows if keys else rows.select("time").unique().sort("time")
     found = moments.join_asof(  # by default the last at or before the left moment
         values,
@@ -108,23 +109,23 @@ def _as_of(rows: pl.DataFrame, values: pl.DataFrame, keys: list[str], max_age: t
 
 @dataclass(frozen=True)
 class KnownSource:
-    """A vendor's file of values beside prices, and when they were known.
+    """A vendor's file of values to join to bars, with the rule of their availability.
 
-    path: a file as bars come in. layout: `series` (date, series, value), `wide` (date, a column per value, symbol where
-    a value belongs to one) or `snapshot` (one row per symbol and no date). columns: vendor's name -> our column.
+    path: a file in any format that bars may have. layout: `series` (date, series, value), `wide` (date, a column per
+    value, symbol where a value belongs to one) or `snapshot` (one row per symbol and no date). columns: vendor's name
+    -> our column.
 
-    A value is known `lag_days` after its reference period ends: available_at = the midnight (UTC) at which the period
-    of length `period` that begins on `date` is over, plus lag_days. A day's rate with lag_days 4 is used from the fifth
-    midnight after its date on; May's CPI (dated 1 May, period month, lag_days 45) from 16 July on. Without lag_days the
-    file must give `available_at` itself. max_age_days: a value known for longer than that is no longer used.
-    revised: the file holds the latest vintage, so values, not dates, know of later revisions; reported by `describe`.
+    A value becomes available `lag_days` after its reference period ends: available_at = the midnight (UTC) at which the
+    period of length `period` that begins on `date` is over, plus lag_days. A day's rate with lag_days 4 is used from
+    the fifth midnight after its date on; May's CPI (dated 1 May, period month, lag_days 45) from 16 July on. Without
+    lag_days the file must give `available_at` itself. max_age_days: a value available for longer than that is no longer
+    used. revised: the file holds the latest vintage, so its values include later revisions; reported by `describe`.
 
-    A snapshot has no history: on every earlier row it is the future. It is refused unless `allow_snapshot`.
-    as_of: the values as they read at that moment: what a download of this file found changed later is undone, by the
-    revision ledger that it keeps in the folder of the file's name (`funding/NAME_SYMBOL/`, `macro/NAME_vintages/`).
-    zone, date_format, decimal, separator: as the fetch command has them, where the file does not tell. A date with a
-    zone ends at its own midnight: 2024-01-04 00:00+09:00 is over at 15:00 UTC.
-    Raises DataError where these do not fit each other or the file.
+    A snapshot has no history and is look-ahead on every earlier row. It is refused unless `allow_snapshot`. as_of: the
+    values as of that moment: later revisions are undone by the revision ledger that the download keeps in the folder of
+    the file's name (`funding/NAME_SYMBOL/`, `macro/NAME_vintages/`). zone, date_format, decimal, separator: as of the
+    fetch command, where the file does not show them. A date with a zone ends at its own midnight: 2024-01-04
+    00:00+09:00 is over at 15:00 UTC. Raises DataError where these settings do not fit each other or the file.
     """
 
     path: str
@@ -152,15 +153,15 @@ class KnownSource:
         ours = list(self.columns.values())
         clash = sorted({name for name in ours if ours.count(name) > 1} | (set(ours) & {*COLUMNS, "segment"}))
         if clash:
-            raise DataError(f"known: {self.file}: columns {clash} stand twice or are bars' own; name them otherwise")
+            raise DataError(f"known: {self.file}: columns {clash} are named twice or are columns of bars; rename them")
         if self.layout == "snapshot" and not self.allow_snapshot:
             raise DataError(
                 f"known: {self.file} is a snapshot without history: a backtest on it uses values that were not known "
-                "then; leave it out, or say allow_snapshot: true, which every report then prints"
+                "then; leave it out, or set allow_snapshot: true, which every report then shows"
             )
 
     def _check_kinds(self) -> None:
-        """Raises DataError with the first key whose value is of another kind."""
+        """Raises DataError for the first key with a value of the wrong type."""
         words = ("zone", "date_format", "decimal", "separator", "as_of")
         rules = {
             "path": (isinstance(self.path, str | Path) and bool(str(self.path)), "the path of a file"),
@@ -171,7 +172,7 @@ class KnownSource:
             ),
             "lag_days": (
                 is_within(self.lag_days, "null or whole [0, inf)"),
-                "null or whole days >= 0, for no value is known before it is",
+                "null or whole days >= 0, since no value is available before its period ends",
             ),
             "max_age_days": (is_within(self.max_age_days, "null or whole [1, inf)"), "null or whole days >= 1"),
             **{
@@ -190,7 +191,7 @@ class KnownSource:
 
     @property
     def point_in_time(self) -> bool:
-        """Whether each value is used only from when it was known; False for a snapshot."""
+        """Whether each value is used only from its availability on; False for a snapshot."""
         return self.layout != "snapshot"
 
     def frame(self) -> pl.DataFrame:
@@ -212,7 +213,7 @@ class KnownSource:
         return frame if self.as_of is None else self._before(frame, utc(self.as_of, f"known: {self.file}: as_of"))
 
     def _before(self, frame: pl.DataFrame, moment: datetime) -> pl.DataFrame:
-        """The values as they read at a moment, where the download of this file keeps a ledger."""
+        """The values as of a moment, where the download of this file keeps a revision ledger."""
         path = Path(self.path)
         if self.layout == "wide" and self.lag_days is None and vintages_beside(path).is_file():
             wide = known_before(vintages_beside(path), moment)
@@ -266,19 +267,22 @@ class KnownSource:
         naive = read.moments is not None and read.moments.assumed
         if self.lag_days is None and self.layout == "wide" and naive:
             raise DataError(
-                f"known: {self.file}: available_at is without a zone; it is the moment a value was known; write "
-                "its zone, or give zone="
+                f"known: {self.file}: available_at is without a zone; it is the moment from which a value is used; "
+                "write its zone, or give zone="
             )
 
     def _spread(self, table: pl.DataFrame) -> pl.DataFrame:
-        """One column per asked series, one row per date."""
+        """One column per wanted series, one row per date."""
         self._need(list(self.columns), table["series"].unique().sort().to_list())
         if self.lag_days is None:
-            raise DataError(f"known: {self.file}: a file of series needs lag_days: their dates are not when they came")
+            raise DataError(
+                f"known: {self.file}: a file of series needs lag_days, since its dates are no times of availability; "
+                "set lag_days"
+            )
         rows = table.filter(pl.col("series").is_in(list(self.columns)))
         twice = rows.filter(pl.struct("date", "series").is_duplicated())
         if twice.height:
-            raise DataError(f"known: {self.file}: {twice.height} rows of one date and series; keep one of each")
+            raise DataError(f"known: {self.file}: {twice.height} rows repeat a date of a series; keep one of each")
         return rows.pivot("series", index="date", values="value")
 
     def _need(self, names: list[str], there: list[str]) -> None:
@@ -292,9 +296,9 @@ class KnownSource:
 
 @dataclass(frozen=True)
 class JoinedBars:
-    """A source of bars with what was known at each bar joined on the right, in the order of `known`.
+    """A source of bars with values of other sources joined point in time, in the order of `known`.
 
-    known: sources, by any names that let configuration add and remove them.
+    known: sources of values by name; the names only let configuration add and remove them.
     """
 
     source: BarsSource
@@ -308,7 +312,7 @@ class JoinedBars:
 
     @property
     def untraded(self) -> str | None:
-        """As the source says."""
+        """See the source's `untraded`."""
         return untraded_of(self.source)
 
     def bars(self) -> pl.DataFrame:
@@ -316,15 +320,15 @@ class JoinedBars:
         return check_bars(self.join(self.source.bars()))
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """These bars, of whatever feed, with the same columns as stored ones get."""
+        """These bars, of any feed, with the same columns as stored ones."""
         for one in self.known.values():
             bars = one.join(bars)
         return bars
 
     def describe(self) -> dict[str, Any]:
-        """As the source says, with the digest of the joined bars; `known`: one sentence a file; `point_in_time`.
+        """The source's description with `known` (a sentence per file), `point_in_time` and the joined digest.
 
-        known_sha256: digest of each file. not_point_in_time: the sentences of the files that are not.
+        known_sha256: digest of each file. not_point_in_time: the sentences of files that are not point in time.
         """
         reported = [one.describe() for one in self.known.values()]
         return {

@@ -1,4 +1,4 @@
-"""Parquet files whose header is looked at before their content: a small file can claim a table no memory holds."""
+"""Reads parquet files after a check of their header: a small file can claim an enormous table."""
 
 import os
 from pathlib import Path
@@ -9,13 +9,13 @@ from tradsys.core.errors import DataError
 from tradsys.core.received import refused_in_one_line
 
 BYTES_PER_VALUE = 8
-MEMORY_SHARE = 0.5  # of the machine, for one table
+MEMORY_SHARE = 0.5  # largest share of the machine's memory for one table
 # repeated rows compress without limit, prices by a factor of about ten
 MOST_ROWS_UNASKED, MOST_COMPRESSION = 5_000_000, 300
 
 
 def read_parquet(path: Path, fix: str, *, lists: bool = False) -> pl.DataFrame:
-    """The table of plain columns; DataError for damage, binary or nested columns, and rows that cannot be meant.
+    """The table of plain columns; DataError for damage, binary or nested columns, and an impossible number of rows.
 
     lists: columns may hold lists, as tables that tradsys itself writes do.
     """
@@ -32,8 +32,8 @@ def read_parquet(path: Path, fix: str, *, lists: bool = False) -> pl.DataFrame:
     too_dense = n_rows > MOST_ROWS_UNASKED and needed > MOST_COMPRESSION * max(size, 1)
     if too_dense or (memory is not None and needed > MEMORY_SHARE * memory):
         raise DataError(
-            f"{where}: {size:,} bytes claim {n_rows:,} rows, {needed / 1e9:.1f} GB; a table fits into memory and is "
-            "not one value without end; split the file, or see where it comes from"
+            f"{where}: {size:,} bytes claim {n_rows:,} rows, {needed / 1e9:.1f} GB; a table must fit into memory and "
+            "not be one repeated value; split the file, or check where it comes from"
         )
     with refused_in_one_line(where, fix, DataError):
         return pl.read_parquet(path, glob=False, hive_partitioning=False)

@@ -1,4 +1,4 @@
-"""When an exchange's days close, in UTC: daylight saving and half days as its own calendar has them."""
+"""Opens and closes of an exchange's sessions in UTC, with daylight saving and half days."""
 
 import functools
 from datetime import date, datetime, timedelta
@@ -17,7 +17,7 @@ def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
     """One row per session from `first` to `last`, both included: session (Date) and its close (UTC).
 
     calendar: a name of exchange_calendars, by ISO 10383 code: XNYS, XASX, XLON, ...; `24/7` for markets that
-    never close. Raises DataError on an unknown name, or dates beyond what the calendar knows.
+    never close. Raises DataError on an unknown name, or dates beyond the calendar's range.
     """
     if last < first:
         raise DataError(
@@ -30,10 +30,10 @@ def hours(calendar: str, first: date, last: date) -> pl.DataFrame:
     """One row per session as `closes` has them, with its open: session (Date), open and close (UTC)."""
     schedule = _schedule(calendar, first.year)
     known_until = schedule["session"][-1]
-    if last - known_until > timedelta(days=31):  # no exchange rests for so long
+    if last - known_until > timedelta(days=31):  # no exchange pauses for so long
         raise DataError(
-            f"sessions: calendar {calendar} knows sessions until {known_until}, asked until {last}; it looks about a "
-            "year ahead; see that the dates are right, or upgrade exchange_calendars"
+            f"sessions: calendar {calendar} has sessions until {known_until}, needed until {last}; it covers about a "
+            "year ahead; check the dates, or upgrade exchange_calendars"
         )
     return schedule.filter(pl.col("session").is_between(first, last))
 
@@ -49,7 +49,7 @@ def last_closed(calendar: str, now: datetime | None = None) -> date:
 
 
 def close_of(calendar: str, session: date) -> datetime:
-    """The close of that session, UTC. Raises DataError with the neighbours where it is none."""
+    """The close of that session, UTC. Raises DataError, with the neighbouring sessions, where it is none."""
     around = closes(calendar, session - timedelta(days=31), session + timedelta(days=31))
     found = around.filter(session=session)
     if found.is_empty():
@@ -68,7 +68,7 @@ def time_zone(calendar: str) -> str:
 
 
 def weekdays(calendar: str) -> list[int]:
-    """Days of the week on which the exchange holds sessions now, 0 is Monday: 0 to 4 in New York, 0 to 6 for 24/7."""
+    """Current weekdays of an exchange's sessions; 0 is Monday. New York: 0 to 4, 24/7: 0 to 6."""
     mask = exchange_calendar(calendar, utc_now().year - 1).weekmask
     return [day for day, opens in enumerate(mask) if opens == "1"]
 

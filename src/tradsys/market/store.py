@@ -1,4 +1,4 @@
-"""Bars on disk: one parquet file per symbol, a manifest with digests, nothing read that does not match it."""
+"""Bars on disk: one parquet file per symbol, and a manifest whose digests every read verifies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,25 +49,25 @@ from tradsys.market.updates import (
 )
 
 MONTH_MINUTES = 28 * 1440
-PRINTS = ("final", "first")  # of a bar that the vendor revised
+PRINTS = ("final", "first")  # which values of a revised bar are read
 
 
 @dataclass(frozen=True)
 class BarStore:
     """Datasets of bars under one folder: `root/name/manifest.json` beside one parquet file per symbol.
 
-    A symbol's file carries its digest in its name and is never overwritten; the manifest, renamed into
-    place last, decides which files count. So a write cut short at any point leaves the dataset as it was.
+    A symbol's file has its digest in its name and is never overwritten. The manifest is renamed into place last and
+    lists the valid files, so an interrupted write leaves the dataset as it was.
     """
 
     root: Path
 
     def names(self) -> list[str]:
-        """The datasets there are, sorted."""
+        """The names of all datasets, sorted."""
         return sorted(path.parent.name for path in Path(self.root).glob(f"*/{MANIFEST}"))
 
     def write(self, name: str, bars: pl.DataFrame, meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Stores bars, replacing the symbols that are in them whole; returns the manifest. See `append`."""
+        """Stores bars and replaces all stored bars of their symbols; returns the manifest. See `append`."""
         return self.append(name, bars, meta, mode="replace").manifest
 
     def append(
@@ -79,13 +79,13 @@ class BarStore:
         mode: str = "append",
         conflicts: str = "refuse",
     ) -> WriteSummary:
-        """Stores bars (COLUMNS only: what is joined is joined anew at each read) and says what became of them.
+        """Stores bars (COLUMNS only: joined columns are added at each read); returns a summary of the changes.
 
-        mode: `append` compares bars that are stored already one by one and adds the others; `replace` puts these bars
-        in the place of all that is stored of their symbols, and the summary counts what is dropped. conflicts: where a
-        stored bar differs, `refuse` the whole write, `keep` the stored one, or `take` the new one.
-        source: where these bars are from (source, sha256, layout, repairs), kept in the manifest's `imports`.
-        The content before stays restorable with `undo` until `clean`.
+        mode: `append` compares these bars with stored ones and adds the new ones; `replace` replaces all stored bars of
+        their symbols, and the summary counts dropped bars. conflicts: where a stored bar differs, `refuse` the complete
+        write, `keep` the stored bar, or `take` the new one.
+        source: the origin of these bars (source, sha256, layout, repairs), kept in the manifest's `imports`.
+        The previous content can be restored with `undo` until `clean`.
         Raises DataError on bad bars or names, on conflicts, or where the bar length is not the dataset's.
         """
         for key, value, known in (("mode", mode, MODES), ("conflicts", conflicts, CONFLICTS)):
@@ -117,7 +117,7 @@ class BarStore:
         return WriteSummary(name, mode, updates, clashes, manifest)
 
     def add_events(self, name: str, found: pl.DataFrame, source: Mapping[str, Any]) -> tuple[int, int]:
-        """Adds dividends, splits and funding (`actions.SCHEMA`) to a dataset; how many are new, and how many revised.
+        """Adds dividends, splits and funding (`actions.SCHEMA`); returns the counts of new and revised events.
 
         A revised event keeps its earlier value for reads as of an earlier moment. source: for the manifest's imports.
         """
@@ -147,9 +147,9 @@ class BarStore:
         return actions.as_known(found, _moment("as_of", moment))
 
     def undo(self, name: str) -> dict[str, Any]:
-        """Puts the content before the last write back in place; returns its manifest.
+        """Restores the content before the last write; returns its manifest.
 
-        Raises DataError where nothing earlier is kept.
+        Raises DataError where no earlier content is kept.
         """
         folder = self._folder(name)
         self.manifest(name)
@@ -165,7 +165,7 @@ class BarStore:
         return manifest
 
     def clean(self, name: str) -> int:
-        """Removes all earlier content of a dataset; returns how many files went."""
+        """Removes all earlier content of a dataset; returns the number of removed files."""
         folder = self._folder(name)
         manifest = self.manifest(name)
         with FileLock(str(folder / ".lock")):
@@ -174,10 +174,10 @@ class BarStore:
             return sweep(folder, manifest)
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """What is stored: format, name, digest, bar_minutes, n_rows, start, end, symbols, imports.
+        """The dataset's manifest: format, name, digest, bar_minutes, n_rows, start, end, symbols, imports.
 
-        Raises DataError where the dataset is missing, with those there are and how to bring it in, or is
-        damaged.
+        Raises DataError where the dataset is damaged or missing; then the error lists the existing ones and the
+        command.
         """
         folder = self._folder(name)
         if not (folder / MANIFEST).exists():
@@ -192,10 +192,10 @@ class BarStore:
     ) -> pl.DataFrame:
         """Bars of those symbols (None: all), closed after `start` and until `end`.
 
-        start, end: ISO dates or times, UTC where they name no zone. A bar lies in (start, end] by its
+        start, end: ISO dates or times, UTC without a zone. A bar lies in (start, end] by its
         close, so start="2020-01-01", end="2021-01-01" is the year 2020 for hourly and daily bars alike.
-        Every file is verified against the manifest's digest before it is cut. Raises DataError on a digest
-        that does not match, an unknown symbol, or where nothing is left.
+        Every file is verified by the manifest's digest before it is cut. Raises DataError for a digest that does not
+        match, an unknown symbol, or an empty result.
         """
         manifest = self.manifest(name)
         entries = chosen_entries(name, manifest, symbols)
@@ -236,14 +236,14 @@ class BarStore:
 
 @dataclass(frozen=True)
 class StoredBars:
-    """A source of bars: part of a stored dataset, as conf/data names it; start, end as in `BarStore.read`.
+    """A source of bars: part of a stored dataset. start, end: as in `BarStore.read`.
 
-    reference: a symbol such as the market's, read beside `symbols` whether or not they name it; where it is only read,
-    its bars before the first and after the last of the others are left out, so that it does not outlast them.
-    as_of: the bars as they read at that moment: what a vendor changed later is undone, by the revision ledger.
-    events: whether dividends, splits and funding that the store holds are put onto the bars (`actions.on_bars`).
-    prints: `final`, or `first`: each bar as it was first stored, every later revision of its values undone.
-    trade_reference: whether the reference is an instrument like the others; null: where `symbols` names it or is null.
+    reference: a symbol such as the market's, read in addition to `symbols`. Where it is not traded, its bars before the
+    first and after the last of the others are left out, so that it does not outlast them.
+    as_of: the bars as of that moment: the vendor's later revisions are undone by the revision ledger.
+    events: whether stored dividends, splits and funding are applied to the bars (`actions.on_bars`).
+    prints: `final`, or `first`: each bar as it was first stored, with all later revisions undone.
+    trade_reference: whether the reference is traded like the others; null: if `symbols` names it or is null.
     """
 
     root: str
@@ -279,7 +279,7 @@ class StoredBars:
 
     @property
     def untraded(self) -> str | None:
-        """The reference, where it is only read: features see it, no sample, book or benchmark of holdings does."""
+        """The reference symbol if it is not traded: features read it, samples and portfolios do not."""
         traded = self.trade_reference
         if traded is None:
             traded = self.symbols is None or self.reference in self.symbols
@@ -302,25 +302,25 @@ class StoredBars:
         others = bars.filter(pl.col("symbol") != self.untraded)["time"]
         if others.is_empty():
             raise DataError(
-                f"store {self.name}: {self.untraded} is read for reference only and nothing else is left; name "
+                f"store {self.name}: {self.untraded} is a reference and not traded, and no other symbol is left; name "
                 "symbols to trade, or data.source.trade_reference=true"
             )
         inside = pl.col("time").is_between(others.min(), others.max())
         return bars.filter(inside | (pl.col("symbol") != self.untraded)).rechunk()
 
     def _check_rewritten(self, moment: datetime) -> None:
-        """Raises DataError where mode=replace changed stored bars after that moment: no ledger has what they were."""
+        """Raises DataError where mode=replace changed bars after that moment: their old values are lost."""
         wanted = self._wanted()
         for one in BarStore(Path(self.root)).manifest(self.name)["imports"]:
             gone = [s for s in one.get("rewrote", ()) if wanted is None or s in wanted]
             if gone and utc(one["written"], "store: written") > moment:
                 raise DataError(
-                    f"store {self.name}: mode=replace put {gone[0]} in the place of other bars on {one['written']}, so "
+                    f"store {self.name}: mode=replace replaced bars of {gone[0]} on {one['written']}, so "
                     f"it cannot be read as_of={self.as_of}; set a later moment, or restore it with mode=undo"
                 )
 
     def _check_length(self, bars: pl.DataFrame) -> None:
-        """Raises DataError where bars step otherwise than the manifest says; months have no one length."""
+        """Raises DataError where the bar length differs from the manifest's; months are not checked."""
         minutes = float(BarStore(Path(self.root)).manifest(self.name)["bar_minutes"])
         if minutes < MONTH_MINUTES:
             rule = "one dataset has one bar length; fetch the files again, each length under its own name="
@@ -334,7 +334,7 @@ class StoredBars:
         return check_bars(actions.on_bars(bars, own))
 
     def _wanted(self) -> tuple[str, ...] | None:
-        """The symbols to read, the reference among them."""
+        """The symbols to read, with the reference."""
         if self.symbols is None or self.reference is None or self.reference in self.symbols:
             return self.symbols
         return (*self.symbols, self.reference)
@@ -368,10 +368,10 @@ class StoredBars:
         if self.untraded is not None and spans:
             since, until = min(begin for begin, _ in spans), max(end for _, end in spans)
             digests |= kept_digests(folder, {self.untraded: chosen[self.untraded]}, since=since, until=until)[0]
-        # without any, reading says that nothing is left
+        # without any, reading the bars raises DataError
         return combine_digests(digests) if spans else content_digest(self.bars())
 
 
 def _moment(what: str, value: Moment | None) -> datetime | None:
-    """UTC; a bare date is its midnight."""
+    """The moment in UTC; a bare date is its midnight."""
     return None if value is None else utc(value, f"store: {what}")

@@ -1,4 +1,4 @@
-"""One parquet file per symbol: written under its digest, read only where it still matches."""
+"""One parquet file per symbol, named by its digest, which every read verifies."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ MAX_FILE_NAME = 200  # bytes of a symbol in a file's name, where a letter of ano
 
 
 def empty_manifest(name: str) -> dict[str, Any]:
-    """Of a dataset that holds nothing yet."""
+    """The manifest of an empty dataset."""
     return {"name": name, "bar_minutes": None, "symbols": {}, "imports": []}
 
 
 def is_symbol(symbol: str) -> bool:
-    """Whether a file can be named after it."""
+    """Whether a symbol can be part of a file's name."""
     return bool(_SYMBOL.fullmatch(symbol)) and ".." not in symbol and len(quote(symbol, safe="")) <= MAX_FILE_NAME
 
 
 def check_symbol(symbol: str) -> None:
-    """Raises DataError for a symbol that no file could be named after."""
+    """Raises DataError for a symbol that cannot be part of a file's name."""
     if not is_symbol(symbol):
         raise DataError(
             f"store: {symbol!r} is no symbol that can be stored; letters of any script, digits and "
@@ -41,7 +41,7 @@ def check_symbol(symbol: str) -> None:
 
 
 def dataset_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[str, Any]) -> float:
-    """The dataset's bar length; bars of another length do not belong in it."""
+    """The dataset's bar length in minutes; DataError for bars of another length."""
     reported = meta.get("bar_minutes")
     minutes = float(reported if reported is not None else bar_length(bars) / timedelta(minutes=1))
     if old["bar_minutes"] not in (None, minutes):
@@ -55,7 +55,7 @@ def dataset_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[st
 def merged(
     folder: Path, old: Mapping[str, Any], bars: pl.DataFrame, mode: str, conflicts: str
 ) -> tuple[pl.DataFrame, tuple[SymbolUpdate, ...], pl.DataFrame]:
-    """What the touched symbols will hold, what changes by symbol, and the stored bars that differ."""
+    """New content of the touched symbols, changes by symbol, and the stored bars that differ."""
     frames: list[pl.DataFrame] = []
     updates: list[SymbolUpdate] = []
     clashes: list[pl.DataFrame] = []
@@ -115,8 +115,8 @@ def read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.DataF
     digest = symbol_digests(part).get(symbol) if right_form else None
     if digest != entry["digest"] or part["symbol"].n_unique() != 1:
         raise DataError(
-            f"store {folder.name}: {symbol} has content {str(digest)[:12]}, the manifest says "
-            f"{entry['digest'][:12]}; stored bars are never changed by hand; fetch the dataset again"
+            f"store {folder.name}: {symbol} has content {str(digest)[:12]}, the manifest states "
+            f"{entry['digest'][:12]}; stored bars must not be changed by hand; fetch the dataset again"
         )
     return part
 

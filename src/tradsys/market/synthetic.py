@@ -1,4 +1,4 @@
-"""A market whose truth is known: the habits of a real one, and exactly as much edge as is planted."""
+"""A synthetic market with realistic behaviour and a planted edge of known size."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +15,9 @@ from tradsys.market.bars import utc_series
 
 START = np.datetime64("2023-01-01T00:00", "us")
 START_PRICE = 100.0
-REGIMES = ("calm", "trend", "panic")  # of the whole market
+REGIMES = ("calm", "trend", "panic")  # states of the market
 TREND, PANIC = 1, 2
-PHASES = ("normal", "squeeze", "burst")  # of one symbol; a squeeze always ends in a burst
+PHASES = ("normal", "squeeze", "burst")  # states of one symbol; a squeeze always ends in a burst
 
 # Markov chains: mean stay in bars, next state's chances (row: from), and volatility relative to the others.
 REGIME_STAY = np.array([80.0, 80.0, 28.0])
@@ -39,7 +39,7 @@ GAP_SHARE = 0.02  # of a bar's variance lies between the close before and the op
 
 TREND_BARS, RANGE_BARS = 48, 12  # memory of the momentum and of the stretch
 DAY, LEG, SHAPE_BARS = 24, 5, 8  # bars of a block; of each leg of the shape; that drift after it
-DEAD_ZONE = 0.5  # a pattern below this many deviations says nothing; one above by 1 says all
+DEAD_ZONE = 0.5  # in deviations: weaker patterns give no drift; the drift is largest from 1 above it on
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,25 @@ class SyntheticMarket:
     """Bars of a market with regimes, clustered volatility, fat tails, jumps, squeezes and bursts.
 
     symbols: the first is the market itself, the others follow it (their noise correlates by 0.6 with it).
-    annual_vol: deviation of log returns over 365 days, without edge. seed: fixes every draw; `edge` changes
-    none of them, only what is added.
+    annual_vol: deviation of log returns over 365 days, without edge. seed: fixes every draw, whatever `edge` is.
 
     edge: the largest drift of the log price per bar, in sigmas of that bar. Bar t of a symbol drifts by
     edge * d(m) after a trend bar, -edge * d(s) after a calm bar, 0 after a panic bar, with
     d(x) = sign(x) * min(max(|x| - 0.5, 0), 1). m and s are exponential means, up to bar t-1, of the symbol's
-    returns in sigmas (memory 48 and 12 bars, scaled to variance 1 of a random walk): in trends momentum goes
-    on, in calm ranges stretched prices come back.
+    returns in sigmas (memory 48 and 12 bars, scaled to variance 1 of a random walk): in trends momentum
+    continues, in calm ranges stretched prices revert.
 
     shape: the largest drift per bar, in sigmas, that the shape of a window decides. Of every 24 bars (midnight to
     midnight where bars are hours), the first 8 drift by shape * d(v), v = the symbol's returns in sigmas over bars 18
-    to 22 of the block before less those over its bars 13 to 17, scaled to variance 1 of a random walk: a V goes on
-    rising, an upturned V falling. The last bar before the drift has no part in it, so at a decision then nothing in
-    that one row tells anything, and the window tells all.
+    to 22 of the block before less those over its bars 13 to 17, scaled to variance 1 of a random walk: a V keeps
+    rising, an inverted V falling. The last bar before the drift is not part of the shape, so at that decision the last
+    row alone predicts nothing and the window predicts the drift.
 
-    At edge=0 and shape=0 every price is a martingale, E[later price | all bars so far] = price now: nothing predicts,
-    and no rule gains on average before costs. Raises TradsysError for fields out of range.
+    At edge=0 and shape=0 every price is a martingale, E[later price | all bars so far] = price now: nothing is
+    predictable, and no rule gains on average before costs. Raises TradsysError for fields out of range.
 
     Measured at edge 0, 0.15, 0.3, 0.5: AUC 0.50, 0.53, 0.62, 0.71 of a plain model (15 features, triple
-    barrier of 1.5 ATR over 24 bars, judged on the last 1,500 of 6,000 hourly bars, mean of 10 seeds, deviation
+    barrier of 1.5 ATR over 24 bars, evaluated on the last 1,500 of 6,000 hourly bars, mean of 10 seeds, deviation
     0.02 to 0.04); correlation of a bar's drift with the return of the 24 bars from it 0, 0.20, 0.47, 0.69.
     Source of the null: given its variance v, a step's log return is normal with mean -v/2, so its exponential
     has mean 1; tails and jumps enter through v alone (a mixture of normals, Clark 1973).
@@ -104,15 +103,15 @@ class SyntheticMarket:
         return self._frame(("open", "high", "low", "close", "volume"))
 
     def regimes(self) -> pl.DataFrame:
-        """The truth behind each bar, row for row with `bars`: what no trader sees.
+        """The hidden state behind each bar, row for row with `bars`.
 
-        regime, phase: names. sigma: deviation of the bar's log return before tails and jumps. drift: what was
-        planted in this bar's log return, in sigmas, decided by the bars before it.
+        regime, phase: names. sigma: deviation of the bar's log return before tails and jumps. drift: the planted part
+        of this bar's log return, in sigmas; it depends on earlier bars only.
         """
         return self._frame(("regime", "phase", "sigma", "drift"))
 
     def describe(self) -> dict[str, Any]:
-        """What the data are, for cards and reports."""
+        """Description of the data for cards and reports."""
         sizes = {"edge": self.edge, "shape": self.shape}
         planted = [f"a planted {name} of {size:g} sigma per bar" for name, size in sizes.items() if size]
         return {
@@ -168,7 +167,7 @@ class SyntheticMarket:
 
 @dataclass(frozen=True, eq=False)
 class _MarketNoise:
-    """What all symbols share. regime, sigma, tail, daily: [n_bars]; noise [n_bars, N_STEPS + 1], N(0, 1)."""
+    """The draws shared by all symbols. regime, sigma, tail, daily: [n_bars]; noise [n_bars, N_STEPS + 1], N(0, 1)."""
 
     regime: Array
     sigma: Array
@@ -200,7 +199,7 @@ class _MarketNoise:
 
 
 def _mean_variance() -> float:
-    """Long-run mean square of log returns at scale 1, so that `annual_vol` is what comes out."""
+    """Long-run mean square of log returns at scale 1, used to scale returns to `annual_vol`."""
     regime, phase = _state_shares(REGIME_STAY, REGIME_NEXT), _state_shares(PHASE_STAY, PHASE_NEXT)
     jumps = 1 + 1.5 * JUMP_CHANCE * JUMP_SIGMAS**2
     log_vol = np.exp(2 * (SHARED_VOL[1] ** 2 + OWN_VOL[1] ** 2))
@@ -249,7 +248,7 @@ def ar1(shocks: Array, coefficient: float) -> Array:
 
 @compiled
 def _drift(noise: Array, regime: Array, edge: float, shape: float) -> Array:
-    """Drift [n_bars] in sigmas that earlier bars give each; noise: returns in sigmas, less the drift."""
+    """Drift [n_bars] in sigmas from earlier bars; noise: returns in sigmas without drift."""
     out = np.zeros(len(noise))
     move = np.zeros(len(noise))
     keep_m, keep_s = 1 - 1 / TREND_BARS, 1 - 1 / RANGE_BARS
@@ -272,5 +271,5 @@ def _drift(noise: Array, regime: Array, edge: float, shape: float) -> Array:
 
 @compiled
 def _direction(felt: float) -> float:
-    """In [-1, 1]; 0 in the dead zone."""
+    """The pattern's direction in [-1, 1]; 0 in the dead zone."""
     return np.sign(felt) * min(max(abs(felt) - DEAD_ZONE, 0.0), 1.0)

@@ -1,4 +1,4 @@
-"""A panel of daily bars whose truth is known: members of one market, drawn in arrays, with what is planted."""
+"""A synthetic panel of daily bars with a planted edge or planted explosions of known size."""
 
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
@@ -15,23 +15,23 @@ from tradsys.market.sessions import closes
 from tradsys.market.synthetic import MOST_BARS
 
 START_PRICE = 50.0
-SESSIONS_PER_YEAR = 252  # over which this market spreads its yearly rates; annualising goes by the calendar
+SESSIONS_PER_YEAR = 252  # of this market's yearly rates; annualisation uses the calendar instead
 MARKET_VOL, MEMBER_VOL, MEMBER_SPREAD = 0.16, 0.30, 0.30  # annual; spread of the members' log volatility
 SHARED_VOL, OWN_VOL = (0.97, 0.30), (0.95, 0.25)  # log volatility: AR(1) coefficient per session, deviation
 TAIL_DF, TAIL_CAP = 6.0, 8.0  # Student t of a session's return; its variance at most so many times the usual
 BETA = (0.5, 1.5)
 N_STEPS = 6  # prices inside a session after its open
 GAP_SHARE = 0.15  # of a session's variance lies between the close before and the open
-BLOCK = 256  # members whose inner prices are drawn at a time: bounds the memory
+BLOCK = 256  # members whose inner prices are drawn at a time, to bound the memory
 
 RANK_BARS = 20  # sessions of the return whose rank decides the drift
 SQUEEZE, RIPE, BURST = (15, 31), 10, (3, 6)  # sessions: length of a squeeze, of its unripe part, of a burst
 SQUEEZE_VOL, BURST_VOL = 0.35, 1.5
-SQUEEZE_SHARE = 0.7  # of explosions that a squeeze precedes; the others come out of nothing
-SQUEEZE_HITS = 0.5  # of squeezes that end in an explosion
+SQUEEZE_SHARE = 0.7  # share of explosions after a squeeze; the others come without one
+SQUEEZE_HITS = 0.5  # share of squeezes that end in an explosion
 NEARBY = 10  # sessions: an explosion counts for the rows up to so many before its first session
-LEAST_GAP = 60  # sessions between two releases of one member
-DEATH_BARS, DEATH_FALL = 5, 0.8  # a collapse: sessions and share of the price lost
+LEAST_GAP = 60  # least sessions between two explosions or ends of squeezes of one member
+DEATH_BARS, DEATH_FALL = 5, 0.8  # a collapse before a delisting: sessions and share of the price lost
 NORMAL, SQUEEZED, BURSTING = 0, 1, 2
 PHASES = ("normal", "squeeze", "burst")
 
@@ -46,7 +46,7 @@ class PlantedLift:
 
     @property
     def lift(self) -> float:
-        """How many times likelier an explosion is from a compressed row; NaN without any."""
+        """Ratio of the explosion rate from compressed rows to that from all rows; NaN without any."""
         return self.compressed / self.all_rows if self.all_rows else float("nan")
 
 
@@ -63,17 +63,17 @@ class SyntheticPanel:
     """Daily bars of `n_symbols` members P0000, P0001, ... and of the market symbol that they follow.
 
     Log returns are normal given their variance v, with mean -v/2: with nothing planted every price is a martingale
-    and nothing predicts. Variance has clusters, fat tails, the market's share through betas of 0.5 to 1.5.
+    and nothing is predictable. Variance has clusters, fat tails, the market's share through betas of 0.5 to 1.5.
 
     edge: largest drift per session in deviations of the member's own return, planted by the cross-section: member i
     drifts on session t by edge * (2 rank - 1), rank in (0, 1) of its 20-session log return up to the close before,
-    among the members then alive. It is what the rank of a 20-day return can find.
+    among the members listed then. The rank of a 20-day return can find it.
     explosions: share of rows that lie 1 to 10 sessions before the first session of a planted explosion, about 0.03 for
     rare events; 0 plants none. An explosion lifts the log price by log(1 + rise) times 1.2 to 2 over 3 to 5 sessions.
-    Of them 70 % follow a squeeze (15 to 30 sessions of low volatility and volume), of which every second ends in
-    nothing. The column `attention` is a level around 1; it grows over the five sessions before an explosion.
-    late, deaths: share of members that are listed later than the first session; that leave within a year. Every second
-    death is a collapse by 80 % over the last five sessions; bars end there.
+    Of them 70 % follow a squeeze (15 to 30 sessions of low volatility and volume), of which every second ends without
+    an explosion. The column `attention` is a level around 1; it grows over the five sessions before an explosion.
+    late: share of members listed later than the first session. deaths: share of members delisted within a year. Every
+    second delisting is a collapse by 80 % over the last five sessions; bars end there.
     Raises TradsysError for fields out of range.
     """
 
@@ -121,11 +121,11 @@ class SyntheticPanel:
         return self._drawn.frame(("open", "high", "low", "close", "volume", "attention"))
 
     def truth(self) -> pl.DataFrame:
-        """What no trader sees, row for row with `bars`: phase, compressed (ripe squeeze), drift in deviations."""
+        """The hidden state, row for row with `bars`: phase, compressed (late squeeze), drift in deviations."""
         return self._drawn.frame(("phase", "compressed", "drift"))
 
     def planted_lift(self) -> PlantedLift:
-        """How much likelier a planted explosion is within ten sessions of a compressed row than of any row."""
+        """Rates of a planted explosion within ten sessions of a compressed row and of any row."""
         drawn = self._drawn
         before = np.zeros((self.n_symbols, self.n_sessions), dtype=bool)
         for member, start in zip(*drawn.explosions, strict=True):
@@ -136,7 +136,7 @@ class SyntheticPanel:
         return PlantedLift(rate, float(before[member_rows].mean()), len(drawn.explosions[0]))
 
     def describe(self) -> dict[str, Any]:
-        """What the data are, for cards and reports."""
+        """Description of the data for cards and reports."""
         sizes = {"a planted edge": self.edge, "planted explosions": self.explosions}
         planted = [f"{what} of {size:g}" for what, size in sizes.items() if size]
         return {
@@ -181,7 +181,8 @@ def _drawn_panel(spec: SyntheticPanel) -> _Drawn:
     market_z, own_z = rng.standard_normal(n_sessions), rng.standard_normal((n, n_sessions))
     beta = rng.uniform(*BETA, (n, 1))
     shared = beta * np.sqrt(market_v) * market_z - beta**2 * market_v / 2
-    shared[phase == SQUEEZED] *= SQUEEZE_VOL  # a squeezed name follows the market less, or it would not be squeezed
+    # in a squeeze a member follows the market less, else its volatility would not be low
+    shared[phase == SQUEEZED] *= SQUEEZE_VOL
     quiet = shared + np.sqrt(own_v) * own_z - own_v / 2 + push + collapse
     drift = _cross_section(quiet, np.sqrt(own_v), alive, spec.edge)
     moves = np.vstack([np.sqrt(market_v) * market_z - market_v / 2, quiet + drift * np.sqrt(own_v)])
@@ -214,7 +215,8 @@ def _variance(rng: np.random.Generator, n: int, n_sessions: int, vol: Any, kind:
     for t in range(1, n_sessions):
         shocks[:, t] = coefficient * shocks[:, t - 1] + np.sqrt(1 - coefficient**2) * shocks[:, t]
     tail = np.minimum((TAIL_DF - 2) / rng.chisquare(TAIL_DF, (n, n_sessions)), TAIL_CAP)
-    level = np.exp(deviation * shocks - deviation**2)  # its square has mean 1, so that `vol` is what comes out
+    # its square has mean 1, so that the volatility is `vol` on average
+    level = np.exp(deviation * shocks - deviation**2)
     return np.asarray((vol / np.sqrt(SESSIONS_PER_YEAR) * level) ** 2 * tail)
 
 
@@ -260,7 +262,7 @@ def _releases(spec: SyntheticPanel, rng: np.random.Generator) -> tuple[Array, Ar
     n_most = (spec.n_sessions + burn_in) // LEAST_GAP + 1
     gaps = LEAST_GAP + rng.exponential(mean_gap - LEAST_GAP, (spec.n_symbols, n_most))
     start = np.cumsum(gaps, axis=1).astype(int) - burn_in
-    # none is cut off: the squeeze before it, and the burst after it, lie within the sessions
+    # both the squeeze before and the burst after lie within the sessions
     member, place = np.nonzero((start >= SQUEEZE[1]) & (start <= spec.n_sessions - BURST[1]))
     return member, start[member, place]
 
@@ -294,7 +296,7 @@ def _prices(rng: np.random.Generator, moves: Array, variance: Array, alive: Arra
         bridge = steps - share * steps.sum(axis=2, keepdims=True)
         path = np.cumsum(np.sqrt(variance[part])[..., None] * bridge + share * moves[part][..., None], axis=2)
         inner = (close[part] * np.exp(-living[part]))[..., None] * np.exp(path)
-        inner[..., -1] = close[part]  # the last step lands there but for rounding
+        inner[..., -1] = close[part]  # exact, without the rounding of the last step
         columns["open"][part], columns["high"][part] = inner[..., 0], inner.max(axis=2)
         columns["low"][part] = inner.min(axis=2)
     return {**columns, "close": close}
@@ -310,7 +312,7 @@ def _volume(rng: np.random.Generator, prices: dict[str, Array], variance: Array,
 
 
 def _attention(rng: np.random.Generator, shape: tuple[int, ...], hits: tuple[Array, Array]) -> Array:
-    """Social attention [1 + S, T] around 1, known at the close; grows over the five sessions before an explosion."""
+    """Social attention [1 + S, T] around 1; grows over the five sessions before an explosion."""
     log_level = 0.4 * rng.standard_normal(shape)
     for lead in range(1, 6):
         log_level[hits[0] + 1, hits[1] - lead] += 0.2 * (6 - lead)

@@ -1,6 +1,6 @@
-"""Which printed prices could be traded, and what one bar can fill: the rule that simulators and labels share.
+"""Rules on which prices can be traded and which orders a bar can fill, shared by simulators and labels.
 
-The compiled part is `portfolio.fills` bar by bar: bars in which nothing traded, prints that no neighbour confirms.
+The compiled part is `portfolio.fills` for single bars: bars without trades, and prices too far from their neighbours.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.market.true_range import changes
 
-# an open or extreme a factor of e^0.66 = 1.93 from the close before is not believed; see `sources.jumps.MAX_OPEN_GAP`
+# an open or extreme a factor of e^0.66 = 1.93 from the close before is a bad print; see `sources.jumps.MAX_OPEN_GAP`
 MAX_PRINT_FACTOR = float(np.exp(0.66))
 TAKE_PROFIT, STOP_LOSS, TIMEOUT = 0, 1, 2
 MICROSECONDS_A_YEAR = 365 * 86_400e6
@@ -37,8 +37,8 @@ def traded_volume(bars: pl.DataFrame) -> Array:
 def trailing_turnover(bars: pl.DataFrame) -> Array:
     """Mean of close times volume over a symbol's bars of the last week, its own bar included, float64 [R].
 
-    In the price's currency; known at the bar's close. 0 where nothing traded. Raises DataError where a symbol has no
-    recorded volume: nothing would say how liquid it is.
+    In the price's currency; available at the bar's close. 0 without trades. Raises DataError where a symbol has no
+    recorded volume, because its liquidity is unknown.
     """
     unknown = np.isinf(traded_volume(bars))
     if unknown.any():
@@ -49,7 +49,7 @@ def trailing_turnover(bars: pl.DataFrame) -> Array:
         )
     money = (pl.col("close") * pl.col("volume")).cast(pl.Float64)
     week = money.rolling_mean_by("time", f"{TURNOVER_DAYS}d").over("symbol")
-    # a rolling sum leaves rounding, above or below 0, of what has left the window
+    # a rolling sum keeps rounding errors, above or below 0, of values that left the window
     return bars.select(turnover=pl.max_horizontal(week, 0.0))["turnover"].to_numpy()
 
 
@@ -68,7 +68,7 @@ def _recorded(bars: pl.DataFrame, volume: pl.Series) -> Array | None:
 
 
 def symbol_runs(bars: pl.DataFrame) -> Array | None:
-    """First row of each symbol; None where the bars of a symbol do not lie together. Without symbols all are one."""
+    """First row of each symbol, or of a frame without symbols; None where a symbol's bars are not contiguous."""
     if not bars.height or "symbol" not in bars.columns:
         return np.zeros(min(bars.height, 1), dtype=np.int64)
     firsts = np.append(0, np.flatnonzero(changes(bars["symbol"])) + 1)
@@ -95,7 +95,7 @@ def fillable_opens(bars: pl.DataFrame) -> Array:
 
 
 def fillable_closes(bars: pl.DataFrame) -> Array:
-    """True [R] where a position could leave at the close: traded, and confirmed by the close before or the open."""
+    """True [R] where a position can be closed at the close: traded, and near the close before or the open."""
     before = close_before(bars)
     opened, close = (bars[name].cast(pl.Float64).to_numpy() for name in ("open", "close"))
 
@@ -115,25 +115,25 @@ def years_since(bars: pl.DataFrame) -> Array:
 
 
 def event(bars: pl.DataFrame, name: str) -> Array:
-    """An event's column [R] (`funding_due`, `dividend_due`) with 0 where nothing happened; all 0 without the column."""
+    """An event's column [R] (`funding_due`, `dividend_due`) with 0 for no event; all 0 without the column."""
     if name not in bars.columns:
         return np.zeros(bars.height)
     return bars[name].cast(pl.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
 
 
 def dies_after(bars: pl.DataFrame, dead_after_bars: int | None) -> Array:
-    """True [R] at a bar whose symbol is dead before it has another, by the rule of `death_known_at`; None: nowhere."""
+    """True [R] at a symbol's last bar before its delisting, by `death_known_at`; None: nowhere."""
     if dead_after_bars is None:
         return np.zeros(bars.height, dtype=np.bool_)
     return death_known_at(bars, dead_after_bars) >= 0
 
 
 def death_known_at(bars: pl.DataFrame, dead_after_bars: int) -> Array:
-    """Position in the clock at which each bar's symbol counts as dead, int64 [R]; -1 where it has a bar before.
+    """Position in the clock at which each bar's symbol counts as delisted, int64 [R]; -1 where it has a bar by then.
 
-    The clock is the distinct times of all bars. A symbol is dead at the `dead_after_bars`-th of them in a row without a
-    bar of its own, which needs nothing later than that time; one that comes back afterwards is traded anew. The one
-    rule of simulators, books, brokers and labels.
+    The clock is the distinct times of all bars. A symbol counts as delisted at the `dead_after_bars`-th of them in a
+    row without a bar of its own, which uses nothing later than that time; a symbol that returns afterwards is traded
+    again. Simulators, portfolios, brokers and labels all use this rule.
     """
     if not bars.height:
         return np.zeros(0, dtype=np.int64)

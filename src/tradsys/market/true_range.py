@@ -1,4 +1,4 @@
-"""How far bars move: Wilder's average true range, trailing means and ranges, one pass over all symbols."""
+"""Wilder's average true range, trailing means and ranges, in one pass over all symbols."""
 
 import operator
 from collections import deque
@@ -12,11 +12,11 @@ from tradsys.core.compiled import compiled, read_only
 from tradsys.core.errors import TradsysError
 from tradsys.core.tables import Array
 
-MIN_UNIT = 1e-9  # of the price; no market quotes prices that finely
+MIN_UNIT = 1e-9  # share of the price below which an ATR counts as zero; no market quotes so finely
 
 
 def segment_starts(bars: pl.DataFrame) -> Array:
-    """True [R] at the first bar of every segment: nothing may look back across it.
+    """True [R] at the first bar of every segment: no window may reach across it.
 
     A segment is a run of equal `segment` where that column exists, else all bars of a symbol.
     """
@@ -34,7 +34,7 @@ def changes(column: pl.Series) -> Array:
 
 
 def price_columns(bars: pl.DataFrame, names: Sequence[str]) -> tuple[Array, ...]:
-    """Columns as contiguous float64 [R] each, NaN where null; on the frame's memory where it is such."""
+    """Columns as contiguous float64 [R] each, NaN where null; without a copy where possible."""
     return tuple(np.ascontiguousarray(bars[name].cast(pl.Float64).to_numpy()) for name in names)
 
 
@@ -48,11 +48,11 @@ def wilder_atr(high: Array, low: Array, close: Array, starts: Array, atr_bars: i
 
     high, low, close: float64 [R]. starts: bool [R], first bar of each segment.
     NaN for the first `atr_bars` rows of a segment (the true range needs the close before); a NaN in a bar
-    gives NaN there and starts anew after it. Raises TradsysError where atr_bars < 1.
+    gives NaN there and restarts the warm-up after it. Raises TradsysError where atr_bars < 1.
     Source: Wilder 1978; seed (plain mean of the first `atr_bars` true ranges) and warm-up as TA-Lib's ATR.
     """
     if not atr_bars >= 1:
-        raise TradsysError(f"ranges: atr_bars={atr_bars}; a mean is over atr_bars >= 1; use 14 as Wilder did")
+        raise TradsysError(f"ranges: atr_bars={atr_bars}; it must be at least 1; use 14 as Wilder did")
     highs, lows, closes = (np.ascontiguousarray(column, dtype=np.float64) for column in (high, low, close))
     return _wilder_atr(*read_only((highs, lows, closes, starts)), int(atr_bars))
 
@@ -75,11 +75,11 @@ def log_steps(bars: pl.DataFrame) -> Array:
 
 
 def usable_unit(unit: Array, price: Array) -> Array:
-    """A volatility unit [R] where distances can be measured in it, NaN elsewhere: one rule for labels and exits.
+    """A volatility unit [R] where distances can be measured in it, NaN elsewhere: shared by labels and exits.
 
     unit: for example an ATR, in price units. price: of the same bar. A unit that is not finite, or at most MIN_UNIT of
-    the price, measures nothing: the bars behind it did not move, and both barriers would lie on the entry. Wilder's
-    mean only nears zero on flat bars, so that zero itself would be too strict.
+    the price, is unusable: its bars did not move, and both barriers would lie on the entry. Wilder's
+    mean only approaches zero on flat bars, so a test for exact zero would miss them.
     """
     usable = unit > MIN_UNIT * np.abs(price)  # no comparison holds for a NaN, and none for an infinite price
     usable &= unit < np.inf
@@ -89,8 +89,8 @@ def usable_unit(unit: Array, price: Array) -> Array:
 def trailing_mean(bars: pl.DataFrame, mean_bars: int) -> Array:
     """Plain mean of the last `mean_bars` closes, float64 [R] in price units.
 
-    NaN until a segment holds so many, and while a NaN close is among them. Summed anew for every row, so that a
-    live buffer gives the batch's bits. Raises TradsysError where mean_bars < 1.
+    NaN until a segment holds so many, and while a NaN close is among them. Summed separately for every row, so that a
+    live buffer gives bitwise the batch's values. Raises TradsysError where mean_bars < 1.
     """
     _check_count("mean_bars", mean_bars)
     return _trailing_mean(price_matrix(bars, ("close",))[:, 0], segment_starts(bars), int(mean_bars))
@@ -129,7 +129,7 @@ class LiveAtr:
 
 
 class LiveMean:
-    """`trailing_mean` one bar at a time: each window summed anew, oldest first, so that it has the batch's bits."""
+    """`trailing_mean` one bar at a time, bitwise equal: each window is summed oldest first."""
 
     def __init__(self, mean_bars: int) -> None:
         _check_count("mean_bars", mean_bars)
@@ -151,7 +151,7 @@ class LiveMean:
 
 def _check_count(name: str, value: int) -> None:
     if not value >= 1:
-        raise TradsysError(f"ranges: {name}={value}; a window holds {name} >= 1 bars; use 24, say")
+        raise TradsysError(f"ranges: {name}={value}; it must be at least 1; use 24, for example")
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""Who counts on which day: members of a panel by what each bar's own past shows, symbols that are only read, pools."""
+"""Point-in-time membership of a panel, reference symbols that are not traded, and pooled sources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,14 +16,13 @@ from tradsys.market.bars import COLUMNS, bar_length, check_bars, content_digest
 
 @dataclass(frozen=True)
 class Members:
-    """Rows on which a symbol is a member of the panel, judged from rows <= t of that symbol alone.
+    """Rows on which a symbol is a member of the panel, from rows <= t of that symbol alone.
 
-    exclude: symbols that are never members, such as the benchmark; None among them is skipped.
-    min_price: least close. Closes that a vendor adjusted for later splits are not the prices of that day, so on such
-    data the rule knows a little of the future; `min_dollar_volume` does not, as splits leave price times volume alone.
-    min_dollar_volume: least mean of close times volume over the last `dollar_volume_bars` bars; a symbol with fewer
-    bars is no member yet. min_bars: bars a symbol must have, the current one included.
-    Raises TradsysError out of range.
+    exclude: symbols that are never members, such as the benchmark; None among them is skipped. min_price: least close.
+    Closes that a vendor adjusted for later splits are not the prices of that day, so on such data this rule has slight
+    look-ahead; `min_dollar_volume` has none, because splits do not change price times volume. min_dollar_volume: least
+    mean of close times volume over the last `dollar_volume_bars` bars; a symbol with fewer bars is no member yet.
+    min_bars: bars a symbol must have, the current one included. Raises TradsysError out of range.
     """
 
     exclude: Sequence[str | None] = field(default=())
@@ -36,18 +35,20 @@ class Members:
         object.__setattr__(self, "exclude", tuple(name for name in self.exclude if name is not None))
         for name, least in (("dollar_volume_bars", 1), ("min_bars", 1)):
             if not getattr(self, name) >= least:
-                raise TradsysError(f"universe: {name}={getattr(self, name)}; it is {least} or more; fix conf/events")
+                raise TradsysError(
+                    f"universe: {name}={getattr(self, name)}; it must be {least} or more; fix conf/events"
+                )
         for name in ("min_price", "min_dollar_volume"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise TradsysError(f"universe: {name}={value}; it is zero or more, or null for no limit; fix it")
+                raise TradsysError(f"universe: {name}={value}; it must be zero or more, or null for no limit; fix it")
 
     def mask(self, bars: pl.DataFrame) -> Array:
-        """True [R] where the row's symbol is a member at its close; DataError where no row is, or a name is unknown."""
+        """True [R] where the row's symbol is a member at its close; DataError for no member or an unknown name."""
         unknown = sorted({str(name) for name in self.exclude} - set(bars["symbol"].unique().to_list()))
         if unknown:
             raise DataError(
-                f"universe: {unknown} are to be excluded but the bars hold no such symbol; a name spelled wrong would "
+                f"universe: {unknown} are to be excluded but the bars hold no such symbol; a misspelt name would "
                 "stay a member; correct `exclude`, or load those symbols"
             )
         member = (~pl.col("symbol").is_in(self.exclude)) & (pl.col("close").cum_count().over("symbol") >= self.min_bars)
@@ -63,13 +64,13 @@ class Members:
         return mask
 
     def _dollar_volume(self) -> pl.Expr:
-        """Mean close times volume of the last bars; null until a symbol has so many."""
+        """Mean close times volume of the last bars; null until a symbol has enough bars."""
         return (pl.col("close") * pl.col("volume")).rolling_mean(self.dollar_volume_bars)
 
 
 @dataclass(frozen=True)
 class TradedRows:
-    """Rows of all symbols but the reference, which is only read; of those the ones that `events` choose, if given."""
+    """Rows of all symbols except an untraded reference; if `events` is given, only its rows."""
 
     reference: str
     events: Events | None = None
@@ -81,21 +82,21 @@ class TradedRows:
 
 
 class Bars(Protocol):
-    """What gives bars and says what they are."""
+    """Protocol: a source of bars with a description."""
 
     def bars(self) -> pl.DataFrame:
         """Bars in the schema of `market.bars`."""
 
     def describe(self) -> dict[str, Any]:
-        """What they are, for run records."""
+        """Description of the bars for run records."""
 
 
 @dataclass(frozen=True)
 class PooledBars:
-    """Symbols of several sources as one set of bars, such as a few names over many years and many names over a few.
+    """Symbols of several sources as one set of bars, such as few names over many years and many over few.
 
-    sources: by any names; prices and volume alone are read. end: bars closed after it are left out, null for none.
-    Raises DataError where two sources give a symbol or are of different bar lengths.
+    sources: by any names; only prices and volume are read. end: bars closed after it are left out; null for no end.
+    Raises DataError where two sources have a symbol or different bar lengths.
     """
 
     sources: Mapping[str, Bars]
@@ -107,7 +108,7 @@ class PooledBars:
                 f"pool: {self.sources!r}; it must name sources of bars; set data.source.source.sources.NAME"
             )
         if not self.sources:
-            raise DataError("pool: no source is named; a pool needs one at least; set data.source.source.sources")
+            raise DataError("pool: no source is named; a pool needs at least one; set data.source.source.sources")
 
     def bars(self) -> pl.DataFrame:
         """All bars, sorted; checked."""
@@ -116,7 +117,9 @@ class PooledBars:
         lengths = {name: bar_length(bars) for name, bars in given.items()}
         if len(set(lengths.values())) > 1:
             steps = {name: str(length) for name, length in lengths.items()}
-            raise DataError(f"pool: bars of different lengths, {steps}; one set of bars has one; choose sources of one")
+            raise DataError(
+                f"pool: bars of different lengths, {steps}; they must be equal; choose sources of one length"
+            )
         for name, bars in given.items():
             symbols = bars["symbol"].unique().sort().to_list()
             if twice := [symbol for symbol in symbols if symbol in owners]:
@@ -145,24 +148,24 @@ class PooledBars:
 
 
 def untraded_of(source: Any) -> str | None:
-    """The symbol that a source of bars holds for reference only, None where all of its symbols are traded."""
+    """The untraded reference symbol of a source of bars; None where all symbols are traded."""
     found: str | None = getattr(source, "untraded", None)
     return found
 
 
 def without_reference(events: Events | None, reference: str | None) -> Events | None:
-    """Events that never choose a row of the reference; the same ones where there is none."""
+    """Events that never select a row of the reference; unchanged without a reference."""
     if reference is None or isinstance(events, TradedRows):
         return events
-    if isinstance(events, Members):  # stays a universe, in which a young name without samples is no error
+    if isinstance(events, Members):  # kept as Members, for which a new symbol without samples is no error
         return replace(events, exclude=tuple(dict.fromkeys((*events.exclude, reference))))
     return TradedRows(reference, events)
 
 
 def market_span_note(bars: pl.DataFrame, market_symbol: str | None) -> str:
-    """Which closes of the others lie before the first or after the last bar of the market symbol; "" where none does.
+    """A note on closes before the first or after the last bar of the market symbol; "" without any.
 
-    Features that read the market are unknown there, so nothing is decided on these closes.
+    Features that read the market are missing there, so no decision is taken on these closes.
     """
     if market_symbol is None:
         return ""
@@ -177,17 +180,17 @@ def market_span_note(bars: pl.DataFrame, market_symbol: str | None) -> str:
     return (
         f"the market symbol {market_symbol} has bars from {first:%Y-%m-%d} to {last:%Y-%m-%d}, the others from "
         f"{began:%Y-%m-%d} to {ended:%Y-%m-%d}: {outside:,} of their {others.n_unique():,} closes are cut, "
-        f"as features read the market there; load all of {market_symbol}, or set market_symbol=null"
+        f"since features need the market there; load all of {market_symbol}, or set market_symbol=null"
     )
 
 
 def decided_span(
     bars: pl.DataFrame, decisions: pl.DataFrame, span: tuple[datetime, datetime]
 ) -> tuple[pl.DataFrame, datetime, datetime, str]:
-    """Bars and span cut to the first and last decision, so that what is held beside covers the same days; why, or "".
+    """Bars cut to the span of decisions, so that the benchmark covers the same days; and a note, or "".
 
-    bars, decisions: with `time`. Bars that begin with a warm-up, or whose features read a market that begins late, have
-    no decision at first: a strategy would stand still there while the benchmark earned.
+    bars, decisions: with `time`. Bars in a warm-up, or before a market series begins, have no decision: the strategy
+    would hold nothing there while the benchmark earned a return.
     """
     since, until = span
     (first, last), (began, ended) = _ends(decisions["time"]), _ends(bars["time"])
@@ -203,10 +206,10 @@ def decided_span(
 
 
 def traded_rows(frame: pl.DataFrame, reference: str | None) -> pl.DataFrame:
-    """Rows of a frame with `symbol` that are not the reference's: what books hold, and what they are measured on."""
+    """Rows of a frame with `symbol` that are not the reference's: the rows that portfolios hold and are measured on."""
     return frame if reference is None else frame.filter(pl.col("symbol") != reference)
 
 
 def _ends(times: pl.Series) -> tuple[Any, Any]:
-    """The first and the last time; None twice where there is none."""
+    """The first and the last time; (None, None) without rows."""
     return times.min(), times.max()

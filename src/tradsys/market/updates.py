@@ -1,4 +1,4 @@
-"""New bars beside stored ones: compared bar by bar, every difference named, and the content before kept."""
+"""Merges new bars into stored ones: compares bar by bar, reports differences, keeps old content."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from tradsys.core.received import read_json
 from tradsys.core.runs import written_atomically
 from tradsys.market.bars import PRICES, combine_digests
 
-MOST_LINES = 8  # of one kind that a write prints
+MOST_LINES = 8  # of one kind, printed by a write
 FORMAT = 1
 MANIFEST = "manifest.json"
 HISTORY = "history"  # earlier manifests, newest last; their files stay until a clean-up
@@ -25,7 +25,7 @@ VALUES = (*PRICES, "volume")
 
 @dataclass(frozen=True)
 class SymbolUpdate:
-    """What a write does to one symbol: bars stored before, added, equal, in conflict, and dropped (replace only)."""
+    """Counts of a write for one symbol: bars stored before, added, equal, in conflict, dropped."""
 
     symbol: str
     n_before: int
@@ -54,7 +54,7 @@ class SymbolUpdate:
 
 @dataclass(frozen=True, eq=False)
 class WriteSummary:
-    """What a write did. conflicts: symbol, time, column, old, new, one row per value that differs from a stored one."""
+    """Result of a write. conflicts: symbol, time, column, old, new; a row per differing value."""
 
     name: str
     mode: str
@@ -69,14 +69,14 @@ class WriteSummary:
 
     @property
     def n_dropped(self) -> int:
-        """Bars that were stored and are no more."""
+        """Bars that were stored and no longer are."""
         return sum(one.n_dropped for one in self.updates)
 
 
 def merge(
     symbol: str, stored: pl.DataFrame, new: pl.DataFrame, mode: str, conflicts: str
 ) -> tuple[pl.DataFrame, SymbolUpdate, pl.DataFrame]:
-    """What one symbol holds after a write, what changed, and the values that differ.
+    """Content of one symbol after a write, the changes, and the differing values.
 
     stored, new: bars of that symbol. Values are compared exactly: a revision by the last bit is one.
     """
@@ -103,7 +103,7 @@ def merge(
 
 
 def check_conflicts(name: str, clashes: pl.DataFrame, conflicts: str) -> None:
-    """Raises DataError where stored bars differ and nobody said which to keep."""
+    """Raises DataError where stored bars differ and `conflicts` does not choose between them."""
     if clashes.is_empty() or conflicts != "refuse":
         return
     n_bars = clashes.select("symbol", "time").n_unique()
@@ -133,7 +133,7 @@ def _long_changes(symbol: str, both: pl.DataFrame) -> pl.DataFrame:
 
 
 def _gap(stored: pl.DataFrame, new: pl.DataFrame) -> tuple[datetime, datetime] | None:
-    """The time between stored and new bars where they do not touch: more than the new bars' own usual step."""
+    """The gap between stored and new bars if it is longer than the new bars' usual step; else None."""
     if stored.is_empty() or new.is_empty():
         return None
     ends, begins = stored["time"].max(), new["time"].min()
@@ -145,7 +145,7 @@ def _gap(stored: pl.DataFrame, new: pl.DataFrame) -> tuple[datetime, datetime] |
 
 
 def as_lines(summary: WriteSummary, limit: int = MOST_LINES) -> list[str]:
-    """The updates in words, those with conflicts, drops or gaps first."""
+    """The updates as lines of text, those with conflicts, drops or gaps first."""
     ordered = sorted(summary.updates, key=lambda u: (-(u.n_conflicts + u.n_dropped + bool(u.gap)), u.symbol))
     lines = [str(one) for one in ordered[:limit]]
     return [*lines, f"and {len(ordered) - limit} symbols more"] if len(ordered) > limit else lines
@@ -171,7 +171,7 @@ def manifest_of(
 def imports(
     old: Sequence[Mapping[str, Any]], symbols: Sequence[str], source: Mapping[str, Any], mode: str
 ) -> list[dict[str, Any]]:
-    """Where each symbol is from; an import whose symbols have all been replaced is forgotten."""
+    """The imports of stored symbols; one whose symbols have all been replaced is removed."""
     gone = symbols if mode == "replace" else ()
     kept = [{**one, "symbols": [s for s in one["symbols"] if s not in gone]} for one in old]
     return [
@@ -195,7 +195,7 @@ def remember(folder: Path) -> None:
 
 
 def sweep(folder: Path, manifest: Mapping[str, Any]) -> int:
-    """Removes files that no kept manifest names, such as what a write cut short left; returns how many."""
+    """Removes files that no kept manifest lists, such as those of an interrupted write; their number."""
     named = _files(manifest)
     for path in earlier(folder):
         named |= _files(read_json(path, "restore it from a copy, or move it away", DataError))
@@ -206,6 +206,6 @@ def sweep(folder: Path, manifest: Mapping[str, Any]) -> int:
 
 
 def _files(manifest: Mapping[str, Any]) -> set[str]:
-    """Names of the files that a manifest counts."""
+    """Names of the files that a manifest lists."""
     events = {manifest["events"]["file"]} if manifest.get("events") else set()
     return events | {entry["file"] for entry in manifest["symbols"].values()}

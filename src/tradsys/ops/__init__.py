@@ -1,4 +1,4 @@
-"""Operations: the daily pipeline, the machine a run needs, and the trading bot.
+"""Operations: the daily pipeline, checks of the machine, trackers, notices and the trading bot.
 
 notify    Notifier
 """

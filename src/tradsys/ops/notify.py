@@ -1,4 +1,4 @@
-"""Notices to people through apprise: Telegram, Discord, mail and whatever else its URLs name."""
+"""Sends notices through apprise: Telegram, Discord, mail and other services, by URL."""
 
 import logging
 import os
@@ -9,11 +9,11 @@ from tradsys.core.masking import masked, remember, remember_urls
 from tradsys.core.plurals import counted
 
 LOG = logging.getLogger(__name__)
-VARIABLE = "TRADSYS_NOTIFY"  # URLs separated by spaces or commas; never in a file of ours
+VARIABLE = "TRADSYS_NOTIFY"  # URLs separated by spaces or commas; never stored by tradsys
 
 
 class Notifier:
-    """Sends short texts to apprise URLs. A notice that fails is logged and never stops what it is about.
+    """Sends short texts to apprise URLs. A failed notice is logged and never stops the program.
 
     urls: apprise URLs; none: every notice is dropped. Raises TradsysError for a URL that apprise does not know.
     """
@@ -23,7 +23,7 @@ class Notifier:
         if not urls:
             return
         try:
-            import apprise  # noqa: PLC0415 - an extra: only those who want notices need it
+            import apprise  # noqa: PLC0415 - an extra, needed only for notices
         except ImportError as error:
             raise TradsysError(
                 "notify: apprise is not installed; install it with: pip install 'tradsys[live]'"
@@ -35,7 +35,7 @@ class Notifier:
             remember_urls(url)
             if not self._targets.add(url):
                 raise TradsysError(
-                    f"notify: URL number {number} of {VARIABLE} is none that apprise knows; see its list of services"
+                    f"notify: URL number {number} of {VARIABLE} is unknown to apprise; see its list of services"
                 )
 
     @classmethod
@@ -45,11 +45,11 @@ class Notifier:
 
     @property
     def n_targets(self) -> int:
-        """How many targets a notice goes to."""
+        """Number of targets of a notice."""
         return 0 if self._targets is None else len(self._targets)
 
     def send_test(self) -> str:
-        """How many targets took a test notice, in words; TradsysError where there is none, or one did not take it."""
+        """Sends a test notice and returns the number of targets in words; TradsysError if one failed."""
         if self._targets is None:
             raise TradsysError(
                 f"notify: {VARIABLE} holds no URL, so nothing can be sent; set it in the environment or .env to URLs "
@@ -57,18 +57,18 @@ class Notifier:
             )
         n = counted(self.n_targets, "target")
         if not self.send("tradsys: test notice", "Stopped gates, errors and published sessions are reported here."):
-            raise TradsysError(f"notify: not all of {n} took the test notice; check {VARIABLE} and the network")
-        return f"{n} took the test notice"
+            raise TradsysError(f"notify: not all of {n} accepted the test notice; check {VARIABLE} and the network")
+        return f"{n} accepted the test notice"
 
     def send(self, title: str, text: str) -> bool:
-        """True where every target took it. Passwords in URLs within the text are masked."""
+        """Sends a notice; True if all targets accepted it. Passwords in URLs are masked."""
         if self._targets is None:
             return False
         try:
             sent = bool(self._targets.notify(title=masked(title), body=masked(text)))
-        except Exception as error:  # whatever a plugin raises, trading goes on
+        except Exception as error:  # a plugin may raise anything; trading continues
             LOG.warning("notify: %s", type(error).__name__)
             return False
         if not sent:
-            LOG.warning("notify: a target did not take the notice %r", masked(title))
+            LOG.warning("notify: a target did not accept the notice %r", masked(title))
         return sent

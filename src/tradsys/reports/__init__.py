@@ -1,4 +1,4 @@
-"""Pages: one folder each, drawn from the JSON that a command leaves.
+"""HTML pages: one folder each, written from the JSON output of a command.
 
 templates           template_environment
 style               styled, marked_synthetic

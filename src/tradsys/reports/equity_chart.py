@@ -10,16 +10,16 @@ from plotly.subplots import make_subplots
 from tradsys.reports.style import PERCENT_TICKS, QUIET, line, log_scale, plain, rounded, styled, thinned
 from tradsys.reports.tables import never_traded
 
-WIDE_RANGE = 3.0  # highest over lowest, above which equal steps should be equal shares
+WIDE_RANGE = 3.0  # highest over lowest value; above it the axis is logarithmic
 
 
 def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
-    """Daily equity of every strategy and of buy and hold from a common 1, with each one's fall from its peak below."""
+    """Daily equity of every strategy and of buy and hold from a common 1, with the drawdowns below."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.05)
     days = report["equity"]["time"]
     eve = date.fromisoformat(days[0][:10]) - timedelta(days=1)  # the equity is 1 before the first day's return
     time = [str(eve), *days]
-    benchmark = (report["benchmark"] or {}).get("name")  # books without a market symbol have none
+    benchmark = (report["benchmark"] or {}).get("name")  # portfolios without a market symbol have none
     idle = {row["name"] for row in report["strategies"] if never_traded(row["performance"])}
     for k, (name, curve) in enumerate(report["equity"]["curves"].items()):
         look = line(k) if name != benchmark else {"color": QUIET, "width": 1.5, "dash": "dot"}

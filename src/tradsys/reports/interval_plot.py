@@ -33,7 +33,7 @@ class Panel:
 def forest(
     estimates: Mapping[str, Mapping[str, Any]], title: str, digits: int, reference: str | None = None
 ) -> go.Figure:
-    """One panel: value and interval; a hollow mark without one, `n/a` and why where there is no value.
+    """One panel: value and interval; a hollow mark without one, `n/a` and the reason without a value.
 
     reference: the name drawn in grey, since it is listed next to the others and is not one of them.
     """
@@ -48,7 +48,7 @@ def forest(
 def forest_panels(panels: Sequence[Panel], names: Sequence[str], digits: int, labels: Sequence[str] = ()) -> go.Figure:
     """Panels side by side over one list of names, the first on top, with a line at zero in each.
 
-    labels: what is written beside each name's line, the names themselves if empty.
+    labels: text of each line; the names if empty.
     """
     several = len(panels) > 1
     titles = [panel.title for panel in panels] if several else None
@@ -76,7 +76,7 @@ def forest_panels(panels: Sequence[Panel], names: Sequence[str], digits: int, la
 
 
 def ends(estimates: Any) -> list[float]:
-    """Every value and bound that is known."""
+    """Every existing value and bound."""
     return [e[key] for e in estimates for key in ("low", "value", "high") if e[key] is not None]
 
 
@@ -120,7 +120,7 @@ def _draw_mark(
 
 
 def _write_reason(figure: go.Figure, col: int, place: int, text: str) -> None:
-    """Words in a line that has no mark."""
+    """Writes a text into a line without a mark."""
     figure.add_annotation(
         x=0.01, xref="paper" if col == 1 else f"x{col} domain", xanchor="left", y=place, yref="y", text=plain(text),
         showarrow=False, font={"color": QUIET, "size": 12}, bgcolor=PAPER,

@@ -1,6 +1,6 @@
-"""The one base of every HTML page: stylesheet, theme, security policy, charts and the script that draws them.
+"""The base of every HTML page: stylesheet, theme, security policy, charts and their script.
 
-A page is a template of this package that extends `base.html.j2`. It opens offline and asks no host for anything.
+A page is a template of this package that extends `base.html.j2`. It opens offline and contacts no host.
 """
 
 import base64
@@ -21,7 +21,7 @@ from tradsys.reports.style import CHART_SETTINGS, DARK, marked_synthetic
 from tradsys.reports.templates import template_environment
 
 ASSETS = Path(__file__).parent / "assets"
-# what a page may do: run the scripts below, known by their hashes, and nothing that a received report slipped in
+# a page may run only the scripts below, by their hashes, and no script from a received report
 POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
     "form-action 'none'"
@@ -39,9 +39,9 @@ def render_page(
 ) -> str:
     """A page as HTML; every text in it is escaped.
 
-    template: a file of this package that extends base.html.j2. figures: name -> figure, shown by
-    `{{ figures.NAME }}`. synthetic: what the made-up market is, None on real data. scripted: whether tables of a page
-    without figures sort and filter. context: what the template reads.
+    template: a file of this package that extends base.html.j2. figures: name -> figure, shown by `{{ figures.NAME }}`.
+    synthetic: description of a synthetic market, None on real data. scripted: whether tables of a page without figures
+    sort and filter. context: variables of the template.
     """
     charts = {name: chart_html(figure, name, synthetic=bool(synthetic)) for name, figure in (figures or {}).items()}
     environment = template_environment()
@@ -60,8 +60,8 @@ def render_page(
 
 
 def chart_html(figure: go.Figure, name: str, *, synthetic: bool = False) -> Markup:
-    """A figure as the place where it is drawn and the JSON that says what is drawn."""
-    shown = figure.to_dict()  # plain: plotly checks each change of a figure
+    """A figure as an empty element and the JSON that the page's script draws into it."""
+    shown = figure.to_dict()  # a plain dict: plotly validates each change of a figure
     if synthetic:
         marked_synthetic(shown["layout"])
     return Markup(
@@ -77,7 +77,7 @@ def data_block(value: Any, name: str) -> Markup:
 
 
 def _in_script(text: str) -> str:
-    """JSON that cannot end the script it stands in."""
+    """JSON in which no text can end the script element around it."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -14,7 +14,16 @@ from tradsys.reports.style import QUIET, colour, styled
 from tradsys.reports.terminal import print_table, screen
 from tradsys.reports.wording import UNKNOWN, bounds, number
 
-HEADINGS = ("planted edge", "look", "strategies seen", "worth", "markets", "edge found", "share", "95 % interval")
+HEADINGS = (
+    "planted edge",
+    "evaluation",
+    "strategies seen",
+    "effective number",
+    "markets",
+    "edge found",
+    "share",
+    "95 % interval",
+)
 MEANING = {
     "chosen": "the one that validation chose",
     "profiles": "each profile at its best level",
@@ -24,7 +33,7 @@ MEANING = {
 
 
 def print_study(summary: Mapping[str, Any]) -> None:
-    """Prints the table and what follows from it to standard output."""
+    """Prints the table and its conclusions to standard output."""
     console = screen()
     print_table(console, study_table(summary))
     for line in conclusions(summary):
@@ -33,7 +42,7 @@ def print_study(summary: Mapping[str, Any]) -> None:
 
 
 def study_table(summary: Mapping[str, Any]) -> Table:
-    """Share of markets that had ended in `edge` by each look, with its Wilson interval."""
+    """Share of markets with `edge` after each evaluation, with its Wilson interval."""
     table = Table(title=title(summary), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in HEADINGS:
         table.add_column(name, justify="left" if name == "look" else "right", no_wrap=True)
@@ -43,15 +52,15 @@ def study_table(summary: Mapping[str, Any]) -> Table:
 
 
 def title(summary: Mapping[str, Any]) -> str:
-    """What was run, in one line."""
+    """Title of the study: number and length of the markets."""
     return (
         f"SYNTHETIC DATA: {summary['n_markets']} markets of {number(summary['years'], 1)} years, "
-        f"{number(summary['test_years'], 2)} of them judged"
+        f"{number(summary['test_years'], 2)} of them evaluated"
     )
 
 
 def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Cells under HEADINGS, one row per edge and look."""
+    """Cells under HEADINGS, one row per edge and evaluation."""
     out: list[tuple[str, ...]] = []
     for edge in summary["by_edge"]:
         sharpe = edge["sharpe"] or {"value": None}
@@ -74,7 +83,7 @@ def table_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def conclusions(summary: Mapping[str, Any]) -> list[str]:
-    """What the study says, in a line or two."""
+    """The conclusions of the study in a line or two."""
     lines = []
     false = summary["false_edges"]
     if false:
@@ -95,7 +104,7 @@ def conclusions(summary: Mapping[str, Any]) -> list[str]:
             )
     refused = sum(edge["n_refused"] for edge in summary["by_edge"])
     if refused:
-        lines.append(f"refused  {refused} markets, counted as not found; their reasons are in rows.parquet")
+        lines.append(f"refused  {refused} markets, counted as not found; for the reasons see rows.parquet")
     return lines
 
 
@@ -107,7 +116,7 @@ def _ranged(estimate: Mapping[str, Any]) -> str:
 
 
 def power_curve(summary: Mapping[str, Any]) -> go.Figure:
-    """Share found against the mean Sharpe after costs of the chosen strategy, one line per look."""
+    """Share found against the mean Sharpe after costs of the chosen strategy, one line per evaluation."""
     figure = go.Figure()
     edges = [e for e in summary["by_edge"] if e["sharpe"] is not None]
     for k, name in enumerate(MEANING):
@@ -144,7 +153,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def write_study(summary: Mapping[str, Any], folder: Path) -> None:
-    """Writes study.md and study.html whole into `folder`; the page needs nothing else."""
+    """Writes study.md and a self-contained study.html into `folder`."""
     write_text(folder / "study.md", markdown(summary))
     write_text(folder / "study.html", render(summary))
 
@@ -154,7 +163,7 @@ def render(summary: Mapping[str, Any]) -> str:
     return render_page(
         "power_study.html.j2",
         figures={"power": power_curve(summary)},
-        synthetic=f"{summary['n_markets']} markets that were made up",
+        synthetic=f"{summary['n_markets']} synthetic markets",
         summary=summary,
         title=title(summary),
         headings=HEADINGS,

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that the colour-blind distinguish, thinning that hides no extreme."""
+"""Common style of all figures: colours for the colour-blind, thinning that keeps extremes."""
 
 import html
 import math
@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 INK, QUIET, GRID, ALARM, SYNTHETIC = "#1c2733", "#5f6b7a", "#e6ebf0", "#b3261e", "#6a1b8a"
-# Okabe and Ito 2008, without the yellow that white paper swallows
+# Okabe and Ito 2008, without yellow, which is invisible on white
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("solid", "dash", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 PARTS = {"train": SERIES[0], "valid": SERIES[4], "test": SERIES[2]}
 BAND = "rgba(95,107,122,0.18)"  # fill between the bounds of an interval
 TIME_FORMAT = "%Y-%m-%d %H:%M"
-PERCENT_TICKS = "~%"  # as many digits as tell two ticks apart: 0 %, 0.5 %, 1 %
-PRESENT = "#cfe3ee"  # a pale blue for what is as it should be
+PERCENT_TICKS = "~%"  # as many digits as needed to distinguish ticks: 0 %, 0.5 %, 1 %
+PRESENT = "#cfe3ee"  # a pale blue for present values
 PAPER, VEIL = "#ffffff", "rgba(255,255,255,0.85)"
 # colour of the light theme -> of the dark one; the page's script swaps them in every chart
 DARK = {
@@ -50,7 +50,7 @@ _TITLE = {
     "yanchor": "bottom",
     "pad": {"b": 6},
 }
-# what every figure shares stands here: plotly checks a template once, and a figure's own layout key by key, 40 ms each
+# common settings in a template: plotly validates it once, but a figure's own layout each time (40 ms)
 TEMPLATE = go.layout.Template(
     layout={
         "colorway": SERIES,
@@ -80,7 +80,7 @@ def line(k: int) -> dict[str, object]:
 
 
 def symbol(k: int) -> str:
-    """The k-th series' marker, so that print in grey still tells series apart."""
+    """The k-th series' marker, so that series differ in greyscale too."""
     return SYMBOLS[k % len(SYMBOLS)]
 
 
@@ -90,14 +90,14 @@ def ordered_colours(n: int) -> list[str]:
 
 
 def plain(text: object) -> str:
-    """A name as text: plotly reads labels as a kind of HTML."""
+    """A name escaped for plotly, which reads labels as HTML."""
     return html.escape(str(text), quote=False)
 
 
 def thinned(values: Sequence[float], most: int = 2000) -> list[int]:
     """Ascending positions of at most `most` + 2 values: the ends, and of each run its lowest and its highest.
 
-    A drawdown's depth and a peak's height survive; a plain every-k-th would cut them off.
+    So the depth of a drawdown and the height of a peak are kept, which taking every k-th point would lose.
     """
     n = len(values)
     if n <= most:
@@ -116,7 +116,7 @@ def rounded(values: Sequence[float]) -> list[float]:
 
 
 def band(x: Sequence[Any], low: Sequence[float | None], high: Sequence[float | None], **look: Any) -> go.Scatter:
-    """The area between two lines over the same x: one closed shape a stretch, nothing where a bound is missing."""
+    """The area between two lines over the same x: one closed shape per stretch without missing bounds."""
     around: list[Any] = []
     level: list[float | None] = []
     whole = [b is not None and t is not None and math.isfinite(b + t) for b, t in zip(low, high, strict=True)]
@@ -146,14 +146,14 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 
 
 def marked_synthetic(layout: dict[str, Any]) -> None:
-    """Puts a figure's plain layout under the words SYNTHETIC DATA: no screenshot or saved image passes for a market."""
+    """Adds the text SYNTHETIC DATA to a figure's layout, so that it is part of every screenshot."""
     margin = layout.setdefault("margin", {})
     layout["height"] += 20
     margin["b"] = margin.get("b", _MARGIN["b"]) + 20
     layout.setdefault("title", {})["text"] = "<b>SYNTHETIC DATA</b>"
 
 
-# plotly's own bar would upload the chart to its cloud with one click; this page sends nothing anywhere
+# without plotly's button that uploads the chart to its cloud
 CHART_SETTINGS = {
     "displaylogo": False,
     "showSendToCloud": False,

@@ -1,4 +1,4 @@
-"""The report's tables as cells: every estimate beside its interval, every `n/a` beside its reason."""
+"""The report's tables as cells: estimates with intervals, and `n/a` with reasons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE, headline_skill
 from tradsys.reports.wording import UNKNOWN, bounds, confidence, count, counted, number, percent
 
-# metric, digits, heading: what a table of forecasts shows
+# metric, digits, heading: columns of a table of forecasts
 FORECAST_COLUMNS = (
     (HEADLINE, 4, "skill beyond the level"),
     (OVER_BASE_RATE, 4, "over the base rate"),
@@ -40,7 +40,7 @@ NO_TRIAL = "a benchmark is no trial: it was not chosen, so there is nothing to d
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in words, what stands beneath it, and the footnote that says why something is missing (0 none)."""
+    """A number as text, the text below it, and the footnote with the reason of a missing value (0: none)."""
 
     text: str
     below: str = ""
@@ -49,7 +49,7 @@ class Cell:
 
 @dataclass
 class Footnotes:
-    """Reasons of one table, numbered from 1 in order of first use; the same reason keeps its number."""
+    """Footnotes of one table, numbered from 1 in order of first use; equal texts share a number."""
 
     texts: list[str] = field(default_factory=list)
 
@@ -63,9 +63,9 @@ class Footnotes:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: its name, a verdict's kind (empty for a reference), cells; or words instead of cells.
+    """One line of a table: its name, a verdict's kind (empty for a reference), cells; or a text instead of cells.
 
-    detail: what stands beneath the name.
+    detail: the text below the name.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Line:
 
 
 def compared(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rows of all strategies and, last, of the benchmark; books without a market symbol have none."""
+    """The rows of all strategies and, last, of the benchmark; portfolios without a market symbol have none."""
     return [*report["strategies"], *([report["benchmark"]] if report["benchmark"] else [])]
 
 
 def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
-    """All strategies and, last, the benchmark; one that never traded has words in place of numbers."""
+    """All strategies and, last, the benchmark; one that never traded has a text instead of numbers."""
     lines = []
     for row in compared(report):
         performance = row["performance"]
@@ -111,7 +111,7 @@ def risk_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
 
 
 def no_ratios(performance: Mapping[str, Any]) -> str | None:
-    """Why no ratio and no tail of this strategy is shown; None where one is."""
+    """Why ratios and tail measures of this strategy are missing; None where they exist."""
     if never_traded(performance):
         return _idle(performance)
     found = [performance[name] for name, *_ in RISK_COLUMNS]
@@ -131,7 +131,7 @@ def _idle(performance: Mapping[str, Any]) -> str:
     cancelled = performance.get("n_cancelled", 0)
     orders = f" ({counted(cancelled, 'order')} cancelled)" if cancelled else ""
     days = counted(performance["n_periods"], "day")
-    return f"0 trades in {days}{orders}: it never traded, so there is nothing to measure"
+    return f"0 trades in {days}{orders}: it never traded, so it has no measures"
 
 
 def _strategy_cells(p: Mapping[str, Any], is_trial: bool, notes: Footnotes) -> list[Cell]:
@@ -163,7 +163,7 @@ def _strategy_cells(p: Mapping[str, Any], is_trial: bool, notes: Footnotes) -> l
 
 
 def _noted(cell: Cell, missing: bool, reason: str | None, notes: Footnotes) -> Cell:
-    """The cell with a footnote for what is missing beneath its number; a missing number keeps its own."""
+    """The cell with a footnote for a missing text below its number; a missing number keeps its footnote."""
     return Cell(cell.text, cell.below, notes.mark(reason)) if missing and not cell.note else cell
 
 
@@ -172,7 +172,7 @@ def _mean_trade(p: Mapping[str, Any]) -> str:
 
 
 def estimated(estimate: Mapping[str, Any], digits: int, notes: Footnotes) -> Cell:
-    """The value over its interval; `no interval` or `n/a` with the footnote that says why."""
+    """The value over its interval; `no interval` or `n/a` with a footnote of the reason."""
     if estimate["value"] is None:
         return Cell(UNKNOWN, note=notes.mark(estimate["reason"]))
     value = number(estimate["value"], digits)
@@ -196,13 +196,13 @@ def forecast_cells(metrics: Mapping[str, Any], notes: Footnotes) -> list[Cell]:
 
 
 def trials_counted(report: Mapping[str, Any]) -> str:
-    """How many trials the ledger holds, and how many independent ones they are worth where those are fewer."""
+    """Number of trials in the ledger, and the effective number where it is smaller."""
     n, worth = report["ledger"]["n_trials"], report["ledger"].get("n_effective")
     return count(n) if worth is None or worth > n - 0.05 else f"{count(n)}, worth {number(worth, 1)} independent"
 
 
 def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
-    """The few facts beside the verdict, with what each is measured against."""
+    """The main figures next to the verdict, each with its reference."""
     facts: list[tuple[str, Cell]] = []
     if report.get("models"):
         primary = report["models"][0]
@@ -211,12 +211,12 @@ def headline(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     if report["strategies"]:
         facts += _strategy_facts(report)
     days = report["equity"]["time"]
-    facts.append(("judged on", Cell(counted(len(days), "day"), f"{days[0]} to {days[-1]}")))
+    facts.append(("evaluated on", Cell(counted(len(days), "day"), f"{days[0]} to {days[-1]}")))
     return facts
 
 
 def _strategy_facts(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
-    """How many strategies have an edge, of how many trials."""
+    """Number of strategies with an edge, and of trials."""
     n_edge = sum(row["verdict"]["kind"] == "edge" for row in report["strategies"])
     n_idle = sum(never_traded(row["performance"]) for row in report["strategies"])
     idle = f"{n_idle} never traded" if n_idle else "all traded"
@@ -230,6 +230,6 @@ def _strategy_facts(report: Mapping[str, Any]) -> list[tuple[str, Cell]]:
 def never_traded(performance: Mapping[str, Any]) -> bool:
     """Whether no position was ever held, so that there is nothing to measure.
 
-    A market that is held from the first bar on has no trade of its own, but a time in the market.
+    A benchmark held from the first bar on has no trades, but time in the market.
     """
     return performance["n_trades"] + performance["n_open_trades"] == 0 and not performance.get("time_in_market")

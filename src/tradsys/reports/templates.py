@@ -1,4 +1,4 @@
-"""How every page is made from the templates of this folder: an undefined name is an error, HTML is escaped."""
+"""The jinja2 environment of all pages: undefined names are errors, HTML is escaped."""
 
 from pathlib import Path
 from typing import Any
@@ -10,28 +10,28 @@ from tradsys.core.masking import masked_text
 
 
 def _without_secrets(value: Any) -> Any:
-    """A text that a page shows, masked; what is HTML already was made by us."""
+    """A text of a page, masked; HTML of our own code passes unchanged."""
     return masked_text(value) if type(value) is str else value
 
 
 class _KeptInProcess(BytecodeCache):
-    """Compiled templates for the next page of this process: compiling one page's takes longer than filling it."""
+    """Cache of compiled templates within this process: compiling takes longer than rendering."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[str, Any]] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Gives the code that was compiled from the same source."""
+        """Loads the compiled code of the same source."""
         checksum, code = self.kept.get(bucket.key, ("", None))
         if checksum == bucket.checksum:
             bucket.code = code
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keeps what was compiled."""
+        """Stores the compiled code."""
         self.kept[bucket.key] = bucket.checksum, bucket.code
 
 
-_COMPILED = {True: _KeptInProcess(), False: _KeptInProcess()}  # escaping is compiled in
+_COMPILED = {True: _KeptInProcess(), False: _KeptInProcess()}  # escaping is part of the compiled code
 
 
 def template_environment(*, html: bool = True) -> Environment:

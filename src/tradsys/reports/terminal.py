@@ -1,4 +1,4 @@
-"""Output on the terminal: plain lines where nobody watches, and tables in which no number is ever cut."""
+"""Output on the terminal or to a pipe; tables never cut a number."""
 
 import logging
 import os
@@ -26,11 +26,11 @@ class Screen(Console):
 
     @property
     def has_width(self) -> bool:
-        """Whether somebody set the width: a terminal, or COLUMNS."""
+        """Whether the width is known: from a terminal or COLUMNS."""
         return self.is_terminal or os.environ.get("COLUMNS", "").isdigit()
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich prints; see the class."""
+        """Prints as rich does; see the class."""
         lines = options.pop("soft_wrap", self.soft_wrap)
         if lines and self.has_width and not options.get("no_wrap"):  # rich either folds a long word or wraps nothing
             objects = tuple(_wrapped(one, self.width) if isinstance(one, str) else one for one in objects)
@@ -45,7 +45,7 @@ class LogLines(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints the record; an error of the terminal's own is logging's to report."""
+        """Prints the record; errors of the terminal are handled by logging."""
         try:
             console = Screen(highlight=False, markup=False, stderr=True)
             at = time.strftime("%H:%M:%S ", time.localtime(record.created))
@@ -82,7 +82,7 @@ def prose() -> Screen:
 
 
 def print_made_up(console: Console, note: str | None) -> None:
-    """Says that the data were made up, where they were; note: what the market is, None of real data."""
+    """Prints SYNTHETIC DATA with `note`, the description of the market; nothing if it is None."""
     if note:
         console.print(f"SYNTHETIC DATA: {note}", markup=False, style="bold magenta")
 
@@ -123,7 +123,7 @@ def fitted(whole: Table, width: int) -> list[Table]:
 
 
 def _part(whole: Table, at: list[int], title: object, most: tuple[int, int]) -> Table:
-    """Some columns beside the row names. most: characters of a row name, and of a cell that stands beside it alone."""
+    """Row names with some columns. most: characters of a row name, and of a cell in a single column."""
     out = Table(title=title, title_justify="left", box=whole.box, pad_edge=False, padding=(0, 1))  # type: ignore[arg-type]
     names, *others = (whole.columns[0], *(whole.columns[k] for k in at))
     out.add_column(names.header, justify="left", overflow="fold", max_width=most[0])

@@ -1,4 +1,4 @@
-"""Numbers in words: one way to write a value, an interval and a share, on the terminal and on the page."""
+"""Texts of values, intervals and shares, the same on the terminal and on pages."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from tradsys.core.plurals import counted
 
 __all__ = ["counted"]  # of core, read by every page as a filter
 UNKNOWN = "n/a"
-TIMED = ("forward_return", "explosion")  # labels whose positions end with their time
+TIMED = ("forward_return", "explosion")  # labels whose positions end only by time
 FILTERS = (
     "skill_caution",
     "asked",
@@ -42,7 +42,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def interval(estimate: Mapping[str, Any], digits: int) -> str:
-    """`value [low, high]`; the value alone where there is no interval."""
+    """`value [low, high]`; the value alone without an interval."""
     if estimate["value"] is None:
         return UNKNOWN
     value = number(estimate["value"], digits)
@@ -57,7 +57,7 @@ def bounds(low: float, high: float, digits: int) -> str:
 
 
 def confidence(value: float | None, digits: int = 3) -> str:
-    """A probability that speaks for a strategy, rounded down: 0.9499 must not read as the 0.95 it missed."""
+    """A probability rounded down, so that 0.9499 is not shown as 0.95."""
     if value is None:
         return UNKNOWN
     scale = 10**digits
@@ -70,7 +70,7 @@ def count(value: float) -> str:
 
 
 def moment(text: str) -> str:
-    """An ISO moment as `2024-03-01 12:00 UTC`; a date, or text that is neither, comes back as it is."""
+    """An ISO moment as `2024-03-01 12:00 UTC`; a date or any other text is returned unchanged."""
     try:
         read = datetime.fromisoformat(text)
     except ValueError:
@@ -100,7 +100,7 @@ def fact(value: Any) -> str:
 
 
 def exits(label: Mapping[str, Any]) -> str:
-    """Where a label's positions end: `exits at 1.5 ATR profit or 1.5 ATR loss, or after 24 bars`; empty if unknown."""
+    """A label's exits: `exits at 1.5 ATR profit or 1.5 ATR loss, or after 24 bars`; empty if unknown."""
     if label.get("kind") in TIMED:
         return f"exits after {counted(label['horizon_bars'], 'bar')}, no profit or loss barrier"
     if "lower" not in label:
@@ -113,33 +113,34 @@ def exits(label: Mapping[str, Any]) -> str:
 
 
 def skill_caution(label: Mapping[str, Any]) -> str:
-    """What a model's skill on this label does not say; empty where skill is about the direction of prices."""
+    """Why skill on this label is no edge; empty for labels of the direction of prices."""
     if label.get("kind") == "mean_reached":
         return (
-            "Here the ways to profit and stop differ from row to row, and a near one is reached more often on any "
-            "random walk: skill alone is no edge, the strategies after costs are the question."
+            "The distances to profit barrier and stop differ between rows, and a near one is reached more often on any "
+            "random walk: skill alone is no edge; only strategies after costs can show one."
         )
     if label.get("kind") == "explosion":
         return (
-            "Here a rise of some size is asked for: names that move much make it more often in every market, so skill "
-            "alone is no edge; lift over equally volatile names and what a position earns are the question."
+            "This label is a rise of a given size. Volatile names reach it more often in every market, so skill "
+            "alone is "
+            "no edge; only lift over equally volatile names and returns of positions can show one."
         )
     if label.get("kind") == "expansion":
         return (
-            "Here volatility is asked for, which clusters in every market: skill alone is no edge, the strategies "
-            "after costs are the question."
+            "This label is volatility, which clusters in every market: skill alone is no edge; only strategies after "
+            "costs can show one."
         )
     return ""
 
 
 def asked(label: Mapping[str, Any]) -> str:
-    """What class 1 of a label means, for one sentence of the report; empty for a label of no known kind."""
+    """The meaning of class 1 of a label, for a sentence of the report; empty for an unknown label."""
     if label.get("kind") == "mean_reached":
         return "the mean is reached before the stop"
     if label.get("kind") == "expansion":
         return (
             f"the range of the next {counted(label['horizon_bars'], 'bar')} exceeds the mean of past ranges by "
-            f"{label['width']:g} deviations; it says nothing of direction"
+            f"{label['width']:g} deviations; it does not include the direction"
         )
     if label.get("kind") == "forward_return":
         return f"a position over {counted(label['horizon_bars'], 'bar')} gains before costs"
@@ -158,7 +159,7 @@ SIDES = {
 
 
 def percent_interval(estimate: Mapping[str, Any], digits: int = 2) -> str:
-    """`value % [low, high]` of a fraction; `n/a` where it is not known."""
+    """`value % [low, high]` of a fraction; `n/a` where it is unknown."""
     if estimate["value"] is None:
         return UNKNOWN
     value = percent(estimate["value"], digits)
@@ -168,7 +169,7 @@ def percent_interval(estimate: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def points(estimate: Mapping[str, Any]) -> str:
-    """A difference of two shares in percentage points with its interval; `n/a` and why where it is not known."""
+    """A difference of two shares in percentage points with its interval; `n/a` and the reason where it is unknown."""
     if estimate["value"] is None:
         return f"{UNKNOWN} ({estimate['reason']})"
     shown = {k: None if estimate[k] is None else 100 * estimate[k] for k in ("value", "low", "high")}
@@ -193,11 +194,11 @@ def auditor_line(row: Mapping[str, Any]) -> str:
 
 
 def hindsight_line(row: Mapping[str, Any]) -> str:
-    """`Sharpe 1.20 as it could be known, 2.90 smoothed (1.70 [0.30, 3.00] more), 3.10 Viterbi (...)`."""
+    """`Sharpe 1.20 filtered (point in time), 2.90 smoothed (difference 1.70 [0.30, 3.00]), 3.10 Viterbi (...)`."""
     views, gap = row["views"], row["gap"]
     if not any(view["n_trades"] for view in views.values()):
         return "it never traded"
-    parts = [f"Sharpe {number(views['filtered']['sharpe'], 2)} as it could be known"]
+    parts = [f"Sharpe {number(views['filtered']['sharpe'], 2)} filtered (point in time)"]
     for view, name in (("smoothed", "smoothed"), ("viterbi", "Viterbi")):
         more = interval(gap[view]["sharpe"], 2)
         parts.append(f"{number(views[view]['sharpe'], 2)} {name} (difference {more})")

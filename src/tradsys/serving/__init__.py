@@ -1,4 +1,4 @@
-"""Bundles and strategies: what backtest and live trading share, without torch and without labels.
+"""Bundles and strategies, shared by backtest and live trading; without torch and labels.
 
 bundle           Bundle
 strategy         Strategy, Profile, ThresholdRule

@@ -1,4 +1,4 @@
-"""Orders, fills and sub-accounts, and what a broker does with them: paper fills and real ones behind one protocol."""
+"""Orders, fills, sub-accounts and the protocol of brokers, simulated and real."""
 
 import hashlib
 import math
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, Protocol
 
 from tradsys.portfolio.costs import BUST
 
-FULL = 1 - 1e-9  # share of an order's quantity from which it counts as filled
+FULL = 1 - 1e-9  # an order with this share of its quantity counts as filled
 
 
 class Bar(NamedTuple):
     """One closed bar of one symbol; time is its close in UTC.
 
-    funding: sum of the rates due since the close before, a fraction of notional. dividend: money a unit. recorded:
-    False where the source has no volumes, so that a volume of 0 does not say that nothing traded.
+    funding: sum of the rates due since the close before, as a fraction of notional. dividend: money per unit. recorded:
+    False where the source has no volumes, so that a volume of 0 does not mean a bar without trades.
     """
 
     symbol: str
@@ -32,7 +32,7 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """An order as the bot wants it, before anything is sent.
+    """An order before it is sent.
 
     leg: entry, exit, stop or target. side: of the position, +1 long, -1 short. signal_time: close of the bar that
     decided. size: share of the sub-account's cash (entries). take_profit, stop_loss: price distances from the entry's
@@ -58,12 +58,11 @@ class Order:
 class Fill:
     """A part of an order that was executed.
 
-    time: close stamp of the bar in which it happened. raw: price before slippage; for a real fill the price that the
-    order aimed at. price: paid or received. fee: in quote units.
-    trade_id: the exchange's own number, by which a fill that is reported twice is counted once. levels: prices of
-    target, stop and ruin that an entry at this raw price has; None for exits. step: the exchange's least quantity; less
-    than that cannot be sold. cash, carry: the account's cash after a simulated exit, and what the position received (+)
-    or paid (-) while it was held; None and 0 for real fills.
+    time: close stamp of the bar in which it happened. raw: price before slippage; for a real fill the order's reference
+    price. price: paid or received. fee: in quote units. trade_id: the exchange's own number, by which a fill that is
+    reported twice is booked once. levels: prices of target, stop and ruin for an entry at this raw price; None for
+    exits. step: the exchange's least quantity; a smaller rest cannot be sold. cash, carry: the account's cash after a
+    simulated exit, and the payments received (+) or paid (-) while it was held; None and 0 for real fills.
     """
 
     client_id: str
@@ -85,7 +84,7 @@ class Fill:
 
 @dataclass
 class Position:
-    """What a sub-account holds, with the exits it was opened with. quantity and fee grow with partial entry fills."""
+    """A sub-account's position and its exits. quantity and fee grow with partial entry fills."""
 
     order: Order
     entry_time: datetime
@@ -104,8 +103,8 @@ class Position:
     exit_fee: float = 0.0
     protective: dict[str, str] = field(default_factory=dict)  # leg -> client id of the resting order
     carry: float = 0.0  # received (+) or paid (-) so far: dividends, funding, borrow fee
-    passed: bool = False  # the profit barrier lies behind a print that was not believed
-    leaving: str = ""  # reason of a simulated exit under way, with units out and their value at raw prices
+    passed: bool = False  # the profit barrier was passed by a bad print
+    leaving: str = ""  # reason of a partly filled simulated exit, with units sold and their value at raw prices
     part_out: float = 0.0
     part_value: float = 0.0
     carried: datetime | None = None  # bar whose carry is booked
@@ -133,8 +132,8 @@ class Account:
     years: float = 0.0  # from that close to the newest, years of 365 days
     n_missed: int = 0  # bar times of the others since the newest bar
     broken: bool = False  # a gap lies between the newest bar and the one before
-    dust: float = 0.0  # base units left over that are too few to sell
-    foreign: bool = False  # the exchange shows a position here that is not ours: not traded
+    dust: float = 0.0  # remaining base units, too few to sell
+    foreign: bool = False  # the exchange has a position here that is not the bot's; the symbol is not traded
 
     @property
     def held(self) -> float:
@@ -148,15 +147,15 @@ class Account:
 
     @property
     def bust(self) -> bool:
-        """Whether so little is left that nothing is traded here any more."""
+        """Whether the equity is too small for further trading."""
         return self.cash < BUST * self.first_cash
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a submitted order: accepted, filled, rejected, canceled or unknown; fills so far, and why.
+    """Status of a submitted order: accepted, filled, rejected, canceled or unknown; fills so far, and why.
 
-    carried: what a simulated position became without ending: cash and the fields of `Position` that changed.
+    carried: changes of a simulated position that stays open: cash and the changed fields of `Position`.
     """
 
     status: str
@@ -166,35 +165,35 @@ class Report:
 
 
 class Broker(Protocol):
-    """Executes orders; the only thing that differs between replay, paper and live."""
+    """Executes orders; the only part that differs between replay, paper and live trading."""
 
     immediate: bool  # entries fill when they are sent; else with the next bar's open
-    protects: tuple[str, ...]  # legs (stop, target) that rest as orders of their own
+    protects: tuple[str, ...]  # legs (stop, target) that are resting orders
 
     def settle(self, account: Account, bar: Bar) -> Report:
-        """What happened to the account's orders until this bar closed; called once per bar, before any decision."""
+        """Settles the account's orders up to this bar's close; called once per bar, before any decision."""
 
     def miss(self, account: Account, time: datetime) -> Report:
-        """What becomes of a position whose symbol has no bar at this close; `account.n_missed` counts them."""
+        """Handles a position whose symbol has no bar at this close; `account.n_missed` counts such closes."""
 
     def submit(self, order: Order, account: Account) -> Report:
         """Sends one order. Sending an order twice must not execute it twice."""
 
     def cancel(self, client_id: str, account: Account, leg: str) -> Report:
-        """Takes an order back; its fills until then are reported."""
+        """Cancels an order and reports its fills until then."""
 
     def lookup(self, order: Order, account: Account) -> Report | None:
-        """What is known of an order that may or may not have arrived; None where it never did."""
+        """The status of an order that may have arrived; None where it never did."""
 
     def snapshot(self, symbols: list[str]) -> dict[str, Any]:
-        """positions: signed base units by symbol, as the exchange has them."""
+        """The exchange's positions: {"positions": signed base units by symbol}."""
 
     def step_size(self, symbol: str) -> float:
-        """The least difference of quantities that counts, base units."""
+        """The smallest step of quantities, in base units."""
 
 
 def client_id(bundle_digest: str, symbol: str, bar: datetime, leg: str, attempt: int = 0) -> str:
-    """The order's own name, the same on every repetition: 30 characters that every exchange takes.
+    """The client id of an order, the same on every repetition: 30 characters valid at every exchange.
 
     attempt: counts protective orders of one leg that replace each other.
     """

@@ -1,6 +1,6 @@
-"""The fitted artefact: the only way from bars to probabilities. Loads and predicts without torch.
+"""The bundle: the fitted artefact that turns bars into probabilities. Needs no torch.
 
-What a bundle does not hold is not imported.
+Only the libraries of a bundle's own parts are imported.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 LEVELS = ("score", "probability", "quantile")
-DRIFT = "drift.json"  # what live bars are compared with; bundles of earlier versions and of short spans have none
+DRIFT = "drift.json"  # reference data for live bars; bundles of earlier versions and of short spans have none
 
 
 def _is_at_hand(name: str) -> bool:
-    """Whether a foreign part of a card is installed: a feature, or a label, which serving itself never reads."""
+    """Whether a foreign part of a card is installed: a feature, or a label, which serving itself never uses."""
     return is_known(name) or has_part("labels", name)
 
 
@@ -60,7 +60,7 @@ class Primary(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Boosted:
-    """A boosted primary: raw features in, no scaler, its calibrator beside it."""
+    """A boosted primary model with its calibrator; it reads unscaled features."""
 
     model: LightGbm | Xgboost
     calibrator: Any
@@ -87,9 +87,9 @@ def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """Features, model, regime, auditor and card, as loaded from a folder whose every hash matched.
+    """Features, model, regime, auditor and card, loaded from a folder with matching hashes.
 
-    card: what the bundle was made from and how it judged itself. valid_scores [M]: raw P(1) on validation rows,
+    card: provenance of the bundle and its metrics. valid_scores [M]: raw P(1) on validation rows,
     sorted, for thresholds that are quantiles.
     """
 
@@ -119,8 +119,8 @@ class Bundle:
             )
         if "bar_minutes" not in card and any(isinstance(feature, FracDiff) for feature in features.features):
             raise BundleError(
-                f"bundle {folder}: written by an earlier version with `ffd`, which kept the price level and no longer "
-                f"does; the model would read other numbers; use the code at {card['code_sha']} or retrain"
+                f"bundle {folder}: written by an earlier version with `ffd`, whose computation has changed since, "
+                f"so the model would get other numbers; use the code at {card['code_sha']} or retrain"
             )
         regime_file, auditor_file = folder / "regime.json", folder / "auditor.json"
         return cls(
@@ -134,7 +134,7 @@ class Bundle:
 
     @property
     def history(self) -> int:
-        """Bars a live buffer must hold so that its last row's answer is the batch's."""
+        """Bars that a live buffer needs so that its last prediction equals the batch's."""
         return int(self.card["history"])
 
     @property
@@ -145,7 +145,7 @@ class Bundle:
 
     @property
     def levels(self) -> str:
-        """How its run read the levels of strategy profiles: one of LEVELS.
+        """How its run interprets the levels of strategy profiles: one of LEVELS.
 
         `score`, with a warning, where an earlier version did not store it.
         """
@@ -154,7 +154,8 @@ class Bundle:
             raise BundleError(f"bundle {self.folder}: levels={stored!r}; one of {', '.join(LEVELS)}; export it again")
         if stored is None:
             LOG.warning(
-                "bundle %s: its card does not store how its run read the levels of profiles, so they are read as raw "
+                "bundle %s: its card does not store how its run interpreted the levels of profiles, so they are read "
+                "as raw "
                 "scores; pass levels=quantile or levels=probability if the run did",
                 self.folder,
             )
@@ -162,7 +163,7 @@ class Bundle:
 
     @property
     def max_gap(self) -> timedelta | None:
-        """Longest step between bars that nothing may silently span."""
+        """Longest step between bars within one segment; no window spans a longer one."""
         minutes = self.card["max_gap_minutes"]
         return None if minutes is None else timedelta(minutes=minutes)
 
@@ -173,7 +174,7 @@ class Bundle:
 
     @property
     def lookback(self) -> int:
-        """Rows every part together needs at a decision row."""
+        """Rows that the parts together need at a decision row."""
         return max(self.primary.lookback, self.regime.lookback if self.regime else 1)
 
     def data_config(self) -> dict[str, Any]:
@@ -192,13 +193,13 @@ class Bundle:
         """One row per bar with a full window, at or after `since`, sorted by (symbol, time).
 
         bars: time of any zone and unit, UTC without a zone; `time` of the answer is UTC. since: likewise.
-        table: `self.features.table(bars)`, where another bundle of the same `schema_hash` has made it already.
+        table: `self.features.table(bars)`, if it was computed already for a bundle of the same `schema_hash`.
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
-        bundle has them side (of which both speak), mean (what a label's exits need beside ATR and close), regime
-        (name), regime_<name> (filtered probability) and audit (P(pays after costs)). A mean of members has spread: the
-        standard deviation over members of raw P(1), how far they disagree.
-        Bars without a full finite window inside one segment have no row. Raises DataError where none has.
+        bundle has them side (of the position that both are about), mean (for a label's exits), regime (name),
+        regime_<name> (filtered probability) and audit (P(profitable after costs)). A mean of members has spread: the
+        standard deviation over members of raw P(1), a measure of their disagreement.
+        Bars without a full finite window inside one segment have no row. Raises DataError if no bar has one.
         """
         bars = utc_bars(bars, name=f"bundle {self.folder}")
         self.check_bar_length(bars)
@@ -210,7 +211,7 @@ class Bundle:
         elif len(rows) == 0:
             raise DataError(
                 f"bundle {self.folder}: {len(table)} bars hold no full window; {self.history} bars without a gap "
-                "are needed for the first answer; load earlier data"
+                "are needed for the first prediction; load earlier data"
             )
         return self._frame(bars, table, rows)
 
@@ -225,7 +226,7 @@ class Bundle:
     ) -> pl.DataFrame:
         """The predictions of `predict` at rows of a feature table, each with a full window that ends there.
 
-        frame: symbol, time and close of the N rows. measured: `atr` and what the exits need, [N] each.
+        frame: symbol, time and close of the N rows. measured: `atr` and further inputs of the exits, [N] each.
         """
         score, probability, spread = _answers(self.primary, table, rows)
         columns: dict[str, Array] = {
@@ -259,7 +260,7 @@ def _answers(primary: Primary, table: FeatureTable, rows: Array) -> tuple[Array,
 
 
 def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tuple[FeatureTable, Array]:
-    """The rows as a table of their own with `extra` [N] columns appended: what the auditor reads.
+    """The rows as a table of their own with `extra` [N] columns appended, the auditor's input.
 
     Returns that table [N, F + len(extra)] and its row numbers 0..N-1.
     """
@@ -284,7 +285,7 @@ def _load_graph(folder: Path, card: Mapping[str, Any]) -> Primary:
     model = OnnxModel.load(folder / "model.onnx")
     if model.n_features != len(card["feature_names"]) or model.lookback != card["model"]["lookback"]:
         raise BundleError(
-            f"bundle {folder}: the graph reads [{model.lookback}, {model.n_features}], the card says "
+            f"bundle {folder}: the graph reads [{model.lookback}, {model.n_features}], the card states "
             f"[{card['model']['lookback']}, {len(card['feature_names'])}]; export it again"
         )
     return model

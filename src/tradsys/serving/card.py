@@ -1,4 +1,4 @@
-"""A bundle's card.json: what it must hold, read and compared with the files before anything of it is used."""
+"""Reads a bundle's card.json and verifies it and all files before use."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -69,7 +69,7 @@ def _is_digests(value: Any) -> bool:
     return _is_mapping(value) and all(isinstance(d, str) for d in value.values())
 
 
-# what every reader of a card relies on
+# required entries of a card
 RULES: Mapping[str, Callable[[Any], bool]] = {
     "features": _is_mapping,
     "feature_names": _is_names,
@@ -94,9 +94,9 @@ OPTIONAL: Mapping[str, Callable[[Any], bool]] = {"bar_minutes": _is_gap, "name":
 
 
 def verified_card(folder: Path) -> dict[str, Any]:
-    """The card of a bundle whose every file is as sealed; BundleError names what is missing, altered or malformed.
+    """The card of a bundle whose files all match their digests; BundleError names any that do not.
 
-    Digests are compared before anything else of a file is read.
+    Digests are compared before any other content of a file is read.
     """
     if not (folder / "card.json").is_file():
         raise BundleError(f"bundle {folder}: no card.json there; give the folder that train or export wrote")
@@ -127,6 +127,7 @@ def _compare_files(folder: Path, sealed: Mapping[str, str]) -> None:
     altered = [name for name in sorted(found & set(sealed)) if digest_file(paths[name]) != sealed[name]]
     if missing or unknown or altered:
         raise BundleError(
-            f"bundle {folder}: missing {missing}, unknown {unknown}, altered {altered}; every file must be as sealed; "
+            f"bundle {folder}: missing {missing}, unknown {unknown}, altered {altered}; every file must match its "
+            "digest; "
             f"{FIX}"
         )

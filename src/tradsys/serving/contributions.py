@@ -1,10 +1,10 @@
-"""Which features moved a bundle's score of a row, in log odds, member by member as the bundle holds them.
+"""Feature contributions to a bundle's score of a row, in log odds, member by member.
 
 Trees: exact Shapley values of the raw score (Lundberg et al. 2018, algorithm 2, as LightGBM and XGBoost compute them),
-against the mean over training rows. Everything else: each feature alone set to its median over reference rows, which
-for a logistic regression is its coefficient times the value's distance from that median. A pool's contributions are
-summed by its weights: the pool mixes probabilities, not log odds, so near 0.5 the sum is close and elsewhere it is not.
-Calibrators are left out: they are monotone and move all features of a row alike.
+against the mean over training rows. All other models: each feature alone is set to its median over reference rows,
+which for a logistic regression is its coefficient times the value's distance from that median. A pool's contributions
+are summed by its weights: the pool mixes probabilities, not log odds, so the sum is close near 0.5 and less so
+elsewhere. Calibrators are left out: they are monotone and move all features of a row alike.
 """
 
 from collections.abc import Callable
@@ -21,21 +21,22 @@ from tradsys.serving.ensemble import ServedEnsemble, ServedPool
 
 SMALLEST = 1e-6  # a probability of 0 has no log odds
 METHOD = (
-    "Trees by exact Shapley values, everything else by setting one feature at a time to its median over training rows "
+    "Trees by exact Shapley values, all other models by setting one feature at a time to its median over training rows "
     "(for a logistic regression: coefficient times distance from the median); members summed by their weights in log "
-    "odds, which is close to, not equal to, what a mean of probabilities does."
+    "odds, which is close to, but not equal to, the effect in a mean of probabilities."
 )
 
 
 def contributions(bundle: Bundle, table: FeatureTable, rows: Array, reference_F: Array) -> Array:
-    """float64 [N, F]: what each column of the table added to the score of each row, in log odds.
+    """float64 [N, F]: contribution of each column of the table to the score of each row, in log odds.
 
-    reference_F: the value of each column that stands for "nothing special", its median over training rows.
+    reference_F: the neutral value of each column, its median over training rows.
     Raises BundleError for a bundle that reads windows of more than one row.
     """
     if bundle.lookback > 1:
         raise BundleError(
-            f"bundle {bundle.folder}: it reads windows of {bundle.lookback} rows; reasons by column are for models of "
+            f"bundle {bundle.folder}: it reads windows of {bundle.lookback} rows; feature contributions need a model "
+            "of "
             "one row; leave them out"
         )
     small = FeatureTable(
@@ -48,7 +49,7 @@ def contributions(bundle: Bundle, table: FeatureTable, rows: Array, reference_F:
 def _of(part: Any, table: FeatureTable, reference_F: Array) -> Array:
     inner = _inside(part)
     if isinstance(inner, ServedPool) and inner.regime is None:
-        weights = np.asarray(inner.weights)[: len(inner.members)]  # a base rate, the last one, moves nothing
+        weights = np.asarray(inner.weights)[: len(inner.members)]  # the base rate, the last member, has no contribution
         each = [_of(member, table, reference_F) for member in inner.members.values()]
         return np.einsum("k,knf->nf", weights, np.stack(each))
     if isinstance(inner, LightGbm):

@@ -1,4 +1,4 @@
-"""A pool of fitted members as a bundle's files hold it: many graphs and trees, one probability. No torch.
+"""A pool of fitted members loaded from a bundle's files, without torch.
 
 Legend: N samples, K members, S regime states, C classes.
 """
@@ -29,12 +29,12 @@ from tradsys.models.transforms import RobustScaler
 FILE = "ensemble.json"
 FIX = "export it again"
 ROUNDING = 1e-6  # of a sum of weights
-LONGEST = 100_000  # rows of a window that any model here could have been fitted on
+LONGEST = 100_000  # largest plausible lookback in rows
 POOLS = ("average", "stacked", "regime_weighted", "regime_pooled")
 
 
 class Member(Protocol):
-    """What a pool asks of each part."""
+    """Protocol of a member of a pool."""
 
     @property
     def lookback(self) -> int:
@@ -45,7 +45,7 @@ class Member(Protocol):
 
 
 def read_logistic(path: Path) -> Member:
-    """A logistic regression behind its scaler, as `research.ensemble_export` writes them: {scaler, model}."""
+    """A logistic regression with its scaler, from the exported JSON {scaler, model}."""
     reported = read_json(path, FIX)
     with refused_in_one_line(f"logistic {path.name}", FIX):
         return _logistic(reported)
@@ -78,15 +78,16 @@ class ServedPool:
 
     @classmethod
     def of(cls, reported: Mapping[str, Any], folder: Path, n_features: int) -> Self:
-        """The pool that a part of ensemble.json describes; BundleError where that part names what it lacks."""
+        """The pool described by a part of ensemble.json; BundleError where a member is missing."""
         members = {one["name"]: _member(one, folder, n_features) for one in reported["members"]}
         names = [*members, *([BASE] if reported["base_rate"] else [])]
         vectors = reported["state_weights"] or [reported["weights"]]
         for vector in vectors:
             if set(vector) != set(names):
                 raise BundleError(
-                    f"bundle {folder}: {FILE} weighs {sorted(vector)}, its members are {sorted(names)}; each has one "
-                    "weight; export it again"
+                    f"bundle {folder}: {FILE} has weights for {sorted(vector)}, its members are {sorted(names)}; "
+                    "each needs "
+                    "one weight; export it again"
                 )
         weights = np.array([[vector[name] for name in names] for vector in vectors])
         for shares in (*vectors, *([dict(enumerate(reported["base_rate"]))] if reported["base_rate"] else [])):
@@ -123,14 +124,14 @@ class ServedPool:
 
 @dataclass(frozen=True, eq=False)
 class ServedEnsemble:
-    """A bundle's primary that is a pool, its calibrator behind it."""
+    """A bundle's primary model that is a pool, with its calibrator."""
 
     pool: ServedPool
     calibrator: Any
 
     @classmethod
     def load(cls, folder: Path, calibrator: Mapping[str, Any], n_features: int) -> Self:
-        """Reads ensemble.json and its members; BundleError for an unknown kind or what does not fit together."""
+        """Reads ensemble.json and its members; BundleError for an unknown kind or inconsistent parts."""
         reported = read_json(folder / FILE, FIX)
         pool = _member(reported, folder, n_features)
         if not isinstance(pool, ServedPool):
@@ -156,10 +157,12 @@ class ServedEnsemble:
 
 
 def _check_shares(folder: Path, shares: Mapping[Any, Any]) -> None:
-    """BundleError unless these are numbers >= 0 that sum to one: else the pool would be no probability."""
+    """BundleError unless these are numbers >= 0 that sum to one: so that the pool is a probability."""
     numbers = [value for value in shares.values() if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) < len(shares) or not numbers or min(numbers) < 0 or not abs(sum(numbers) - 1) <= ROUNDING:
-        raise BundleError(f"bundle {folder}: {FILE} weighs {dict(shares)}; weights are >= 0 and sum to one; {FIX}")
+        raise BundleError(
+            f"bundle {folder}: {FILE} has weights {dict(shares)}; they must be >= 0 and sum to one; {FIX}"
+        )
 
 
 def _member(reported: Mapping[str, Any], folder: Path, n_features: int) -> Member:
@@ -181,14 +184,14 @@ def _member(reported: Mapping[str, Any], folder: Path, n_features: int) -> Membe
     reads = member.n_features if isinstance(member, OnnxModel) else n_features
     if (member.lookback, reads) != (reported["lookback"], n_features):
         raise BundleError(
-            f"bundle {folder}: {path.name} reads [{member.lookback}, {reads}], {FILE} and card say "
+            f"bundle {folder}: {path.name} reads [{member.lookback}, {reads}], {FILE} and card state "
             f"[{reported['lookback']}, {n_features}]; export it again"
         )
     return _calibrated(member, reported)
 
 
 def _calibrated(member: Member, reported: Mapping[str, Any]) -> Member:
-    """The member behind the calibrator that stands beside it, if one does."""
+    """The member with its calibrator, if it has one."""
     if not reported.get("calibrator"):
         return member
     return Calibrated.of(member, calibrator_from_json(reported["calibrator"]))  # type: ignore[arg-type]

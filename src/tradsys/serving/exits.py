@@ -1,7 +1,7 @@
-"""Where a position's barriers lie, from the label that the model was trained on: so that label and backtest agree.
+"""Barriers of a position by the label that the model was trained on, so that label and backtest agree.
 
-Every kind of label measures its exits in what is known at the deciding bar; this file works them out again without
-reaching the labels, which know the future. A test simulates every labelled candidate and gets the label's return.
+Every kind of label defines its exits by values available at the deciding bar; this module computes them without
+importing the labels, which read the future. A test simulates every labelled candidate and gets the label's return.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from tradsys.market.true_range import LiveMean, trailing_mean, usable_unit
 
 BARRIER, MEAN, EXPANSION = "triple_barrier", "mean_reached", "expansion"
 FORWARD, EXPLOSION = "forward_return", "explosion"
-TIMED = (FORWARD, EXPLOSION)  # a position ends with its time and has no barrier
+TIMED = (FORWARD, EXPLOSION)  # labels whose positions end only by time, without barriers
 KINDS = (BARRIER, MEAN, EXPANSION, *TIMED)
 
 
 def kind_of(label: Mapping[str, Any]) -> str:
-    """The label's kind; a card without one is a triple barrier's. BundleError for a kind this code has no exits for."""
+    """The label's kind; a card without one is a triple barrier's. BundleError for a kind without exits."""
     kind = str(label.get("kind", BARRIER))
     if kind not in KINDS:
         raise BundleError(
@@ -32,10 +32,10 @@ def kind_of(label: Mapping[str, Any]) -> str:
 
 
 def measures(label: Mapping[str, Any], bars: pl.DataFrame) -> dict[str, Array]:
-    """What the exits need beside ATR, close and side: columns [R] in price units, none for most kinds.
+    """Inputs of the exits besides ATR, close and side: columns [R] in price units, none for most kinds.
 
     bars: with segments. `mean`: the last `mean_bars` closes' plain mean, NaN until a segment holds so many.
-    A kind without exits measures nothing: its forecasts can be served, only a strategy on it is refused.
+    A kind without exits has none: its forecasts can be served, but a strategy on it is refused.
     """
     return {"mean": trailing_mean(bars, int(label["mean_bars"]))} if label.get("kind") == MEAN else {}
 
@@ -55,9 +55,8 @@ def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Arr
     """Profit and stop distance from the entry, float64 [N] each in price units, of a position on the frame's side.
 
     frame: predictions with atr, close and, where the bundle has sides, side (else all are long); `mean` for a label of
-    that kind. NaN where no position has a barrier: no ATR or mean yet, an ATR of zero, or a close that is at the mean
-    or beyond.
-    Infinite, on every row, where the label ends positions by time alone.
+    that kind. NaN where no position has a barrier: no ATR or mean yet, an ATR of zero, or a close at or beyond the
+    mean. Infinite on every row where the label ends positions only by time.
     """
     if kind_of(label) in TIMED:
         return np.full(frame.height, np.inf), np.full(frame.height, np.inf)

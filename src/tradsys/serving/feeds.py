@@ -1,4 +1,4 @@
-"""Where closed bars come from: stored bars and exchanges behind one protocol."""
+"""Feeds of closed bars: one protocol for stored bars and exchanges."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from tradsys.serving.brokers import Bar
 
 @dataclass(frozen=True)
 class Source:
-    """How an exchange's bars are awaited.
+    """How a feed waits for an exchange's bars.
 
-    by: websocket or polling. last_message: of the websocket, UTC. n_breaks: connections lost. why: it is polling.
+    by: websocket or polling. last_message: of the websocket, UTC. n_breaks: connections lost. why: reason for polling.
     """
 
     by: str
@@ -26,20 +26,19 @@ class Source:
     why: str = ""
 
     def body(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The source as JSON values."""
         last = None if self.last_message is None else self.last_message.isoformat()
         return {"by": self.by, "last_message": last, "n_breaks": self.n_breaks, "why": self.why}
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What became known at one bar close.
+    """The bars that closed at one time.
 
-    time: the close, UTC. bars: of every symbol that closed then, by symbol. late: newer bars exist already, so nothing
-    may be entered on this one. missing: symbols that should have a bar and have none. corrected: bars that the vendor
-    has changed since they were first seen, as (before, after). age: seconds since the close, by the exchange's clock.
-    splits: (symbol, new units per old) of symbols whose history the vendor rewrote in new units since the bar before;
-    stored bars are in one unit and have none. source: how the bars were awaited; None for stored bars.
+    time: the close, UTC. bars: by symbol. late: newer bars exist already, so no entry is allowed on this one. missing:
+    symbols without an expected bar. corrected: bars that the vendor has changed since they were first read, as (before,
+    after). age: seconds since the close, by the exchange's clock. splits: (symbol, new units per old) of symbols whose
+    history the vendor adjusted since the bar before; stored bars have none. source: see `Source`; None for stored bars.
     """
 
     time: datetime
@@ -53,21 +52,19 @@ class Moment:
 
 
 class Feed(Protocol):
-    """Closed bars in order of time."""
+    """Protocol of a source of closed bars in order of time."""
 
     def history(self, until: datetime | None) -> pl.DataFrame:
-        """Bars for the warm-up: closed at or before `until`, or all that are closed now."""
+        """Bars for the warm-up: closed at or before `until` (None: by now)."""
 
     def moments(self, after: datetime | None) -> Iterator[Moment | None]:
-        """Bar closes later than `after`, as they come; None where nothing has closed yet and the caller may look
-        after other things.
-        """
+        """Bar closes later than `after`, as they happen; None while no bar has closed, to let the caller work."""
 
 
 class StoredFeed:
     """Stored bars, moment by moment: the replay of a span.
 
-    bars: COLUMNS, sorted by (symbol, time). since: first bar to decide on; what lies before is history.
+    bars: COLUMNS, sorted by (symbol, time). since: first bar to decide on; earlier bars are history.
     """
 
     def __init__(self, bars: pl.DataFrame, since: datetime, symbols: Sequence[str]) -> None:
@@ -76,7 +73,7 @@ class StoredFeed:
         self.symbols = list(symbols)
 
     def history(self, until: datetime | None) -> pl.DataFrame:
-        """Bars before `since`, or up to `until` where a replay goes on."""
+        """Bars before `since`, or up to `until` where a replay is resumed."""
         return self.bars.filter(pl.col("time") < self.since if until is None else pl.col("time") <= until)
 
     def moments(self, after: datetime | None) -> Iterator[Moment | None]:
@@ -95,7 +92,7 @@ class StoredFeed:
 
 
 def _with_events(bars: pl.DataFrame) -> pl.DataFrame:
-    """The fields of `Bar` in their order: prices, volume, what falls due in the bar, whether volumes are recorded."""
+    """Bars with the fields of `Bar` in order: prices, volume, funding, dividend, recorded."""
     due = [
         (pl.col(name).fill_null(0.0).fill_nan(0.0) if name in bars.columns else pl.lit(0.0)).alias(name)
         for name in ("funding_due", "dividend_due")
@@ -105,5 +102,5 @@ def _with_events(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def frame_of(bars: Sequence[Bar]) -> pl.DataFrame:
-    """Bars as a frame, in their own order."""
+    """Bars as a frame, in the given order."""
     return pl.DataFrame([bar[: len(SCHEMA)] for bar in bars], schema=SCHEMA, orient="row")

@@ -1,4 +1,4 @@
-"""Sessions whose bundle reads columns beside prices: a feed's bars get them from the code that joined stored bars."""
+"""Sessions of bundles that need joined columns; a feed's bars get them by the code used for stored bars."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,23 +11,23 @@ from tradsys.market.bars import COLUMNS
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.session import Session
 
-AGE = "_age"  # suffix of a joined column that holds hours since its value became known
+AGE = "_age"  # suffix of a joined column with the hours since its value became available
 SHOWN = 6  # names that an error lists
 
 
 class StaleColumnsError(DataError):
-    """A joined column is unknown or too old at the newest bar."""
+    """A joined column is missing or too old at the newest bar."""
 
 
 class Columns(Protocol):
-    """Where the columns beside a feed's bars come from."""
+    """Protocol: adds joined columns to a feed's bars."""
 
     def beside(self, past: pl.DataFrame, closed: pl.DataFrame, /) -> pl.DataFrame:
         """The closed bars with further columns on the right. past: the bars before them, COLUMNS."""
 
 
 class Joins(Protocol):
-    """What joins columns to bars; `market.known.JoinedBars` is one."""
+    """Protocol: joins columns to bars; `market.known.JoinedBars` is one."""
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The bars with further columns on the right."""
@@ -35,19 +35,19 @@ class Joins(Protocol):
 
 @dataclass(frozen=True)
 class LiveColumns:
-    """The columns of a bundle's data, joined anew at each close by the code that joined the stored bars."""
+    """The columns of a bundle's data, joined at each close by the code used for stored bars."""
 
     source: Joins
 
     def beside(self, past: pl.DataFrame, closed: pl.DataFrame) -> pl.DataFrame:
-        """Files and stored bars are read again, so that a series fetched meanwhile counts from this bar on."""
+        """The closed bars with joined columns; files are read again, so that new downloads are used."""
         bars = pl.concat([past, closed]).sort("symbol", "time")
         joined = self.source.join(bars)
         return joined.filter(pl.col("time") >= closed["time"].min())
 
 
 class StoredColumns:
-    """The columns of bars that are stored with them, looked up by symbol and close: those of a replay."""
+    """Joined columns from stored bars, looked up by symbol and close; used in a replay."""
 
     def __init__(self, bars: pl.DataFrame) -> None:
         self._bars = bars.drop(COLUMNS[2:])
@@ -61,10 +61,10 @@ class StoredColumns:
 
 
 class JoinedSession:
-    """A `Session` that takes bars of prices and volume, and joins what its bundle reads beside them.
+    """A `Session` that takes bars of prices and volume, and joins the other columns of its bundle.
 
-    past: bars known so far; columns beyond prices and volume are joined anew. max_age_hours: a column `<name>_age`
-    above it, or a column of the bundle that is unknown at the newest bar, gives no forecast; None: no limit.
+    past: earlier bars; their further columns are joined again. max_age_hours: with a column `<name>_age` above it, or a
+    missing column of the bundle at the newest bar, there is no forecast; None: no limit.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class JoinedSession:
 
     @property
     def past(self) -> pl.DataFrame:
-        """The bars held, prices and volume alone."""
+        """The bars kept, with prices and volume only."""
         return self.inner.past.select(COLUMNS)
 
     @past.setter
@@ -85,11 +85,11 @@ class JoinedSession:
 
     @property
     def newest(self) -> Array:
-        """As `Session.newest`."""
+        """See `Session.newest`."""
         return self.inner.newest
 
     def step(self, closed: pl.DataFrame) -> pl.DataFrame:
-        """As `Session.step`. Raises StaleColumnsError where a column is too old; the bars are held all the same."""
+        """See `Session.step`. Raises StaleColumnsError where a column is too old; the bars are kept anyway."""
         self._newest = self._joined(self.past, closed.select(COLUMNS))
         predictions = self.inner.step(self._newest)
         self.check()
@@ -107,7 +107,7 @@ class JoinedSession:
         what = [f"{name.removesuffix(AGE)} is {age:.0f} hours old" for name, age in old.items()]
         if unknown:
             more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-            what.append(f"{', '.join(unknown[:SHOWN])}{more} not known")
+            what.append(f"{', '.join(unknown[:SHOWN])}{more} missing")
         if what:
             raise StaleColumnsError(
                 f"trade: at {newest['time'][0]:%Y-%m-%d %H:%M} UTC {'; '.join(what)}; a forecast needs all of them, at "
@@ -115,19 +115,19 @@ class JoinedSession:
             )
 
     def _whole(self, past: pl.DataFrame) -> pl.DataFrame:
-        """The past with its columns, and its newest bars kept for `check`."""
+        """The past with its joined columns; keeps its newest bars for `check`."""
         plain = past.select(COLUMNS)
         joined = self._joined(plain.clear(), plain) if plain.height else self._without(plain)
         self._newest = joined
         return joined
 
     def _joined(self, past: pl.DataFrame, closed: pl.DataFrame) -> pl.DataFrame:
-        """COLUMNS, the bundle's own columns and the ages. Raises DataError where the data do not bring all of them."""
+        """COLUMNS, the bundle's own columns and the ages. Raises DataError where the data lack one of them."""
         joined = self.columns.beside(past, closed)
         wanted = list(self.bundle.features.columns)
         if missing := [name for name in wanted if name not in joined.columns]:
             raise DataError(
-                f"trade: {self.bundle.folder} reads {missing}, which the data do not join; give the data= it was "
+                f"trade: {self.bundle.folder} reads {missing}, which the data do not have; give the data= it was "
                 "trained on"
             )
         ages = [name for name in joined.columns if name.endswith(AGE) and name not in wanted]

@@ -1,4 +1,4 @@
-"""What a session keeps between two bars: feature rows of the last windows, ATR, and the bars themselves."""
+"""State of a session between two bars: feature rows of the last windows, ATR, and the bars."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from tradsys.serving.bundle import Bundle
 
 
 class LiveRows:
-    """The last `lookback` rows of each symbol as a small feature table, moved on by one bar at a time.
+    """The last `lookback` rows of each symbol as a small feature table, updated bar by bar.
 
-    bundle: whose features, windows and exits are meant. features: row-by-row form of its feature set.
+    bundle: gives features, window length and exits. features: row-by-row form of its feature set.
     """
 
     def __init__(self, bundle: Bundle, features: NewestFeatures) -> None:
@@ -34,7 +34,7 @@ class LiveRows:
         self._order = np.zeros(0, dtype=np.int64)  # positions of the symbols in the order of their names
 
     def push(self, time: datetime, symbols: Sequence[str], numbers: Array) -> tuple[Array, dict[str, Array]]:
-        """Takes the bars of one moment in; their positions [n], and `atr` and what the exits need, [n] each.
+        """Adds the bars of one moment; their positions [n], and `atr` and other inputs of the exits, [n] each.
 
         numbers: float64 [n, C], the columns of `features.columns`.
         """
@@ -61,7 +61,7 @@ class LiveRows:
         return self._run[at] >= self.lookback
 
     def table(self, at: Array) -> tuple[FeatureTable, Array]:
-        """The rows held, and the number [n] in it of the newest row of the symbols at these positions."""
+        """The kept rows, and the row numbers [n] of the newest rows of the symbols at these positions."""
         order = self._order
         held = np.minimum(self._count[order], self.lookback)
         ends = np.cumsum(held)
@@ -105,9 +105,9 @@ class LiveRows:
 
 
 class PastBars:
-    """The last `history` bars of each symbol, kept as rows and shown as a frame.
+    """The last `history` bars of each symbol, kept as rows and returned as a frame.
 
-    columns: names of the numbers of a bar, in the order in which they come.
+    columns: names of the numbers of a bar, in their order.
     """
 
     def __init__(self, history: int, columns: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ class PastBars:
         self._rows: dict[str, deque[tuple[datetime, Array]]] = {}
 
     def push(self, time: datetime, symbols: Sequence[str], numbers: Array) -> None:
-        """Takes the bars of one moment in."""
+        """Adds the bars of one moment."""
         for symbol, row in zip(symbols, numbers, strict=True):
             self._rows.setdefault(symbol, deque(maxlen=self._history)).append((time, row))
 
@@ -126,7 +126,7 @@ class PastBars:
         return rows[-1][0] if rows else None
 
     def frame(self) -> pl.DataFrame:
-        """All bars held, sorted by (symbol, time): symbol, time and the numbers."""
+        """All kept bars, sorted by (symbol, time): symbol, time and the numbers."""
         names = sorted(self._rows)
         held = [(name, time, row) for name in names for time, row in self._rows[name]]
         numbers = np.array([row for _, _, row in held]) if held else np.empty((0, len(self._columns)))

@@ -1,4 +1,4 @@
-"""Rules, masks and sizings from outside this package: what each answers is checked wherever it is asked."""
+"""Calls rules, masks and sizings, and checks the result of those from outside this package."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from tradsys.core.tables import Array
 if TYPE_CHECKING:
     from tradsys.serving.strategy import View
 
-# what an answer [N] holds, by the method
+# allowed values of a result [N], by method
 ANSWERS: dict[str, tuple[str, Callable[[Array], Any]]] = {
     "side": ("-1, 0 or 1", lambda found: np.isin(found, (-1, 0, 1))),
     "allows": ("true or false", lambda found: np.full(found.shape, found.dtype == np.bool_)),
@@ -21,7 +21,7 @@ ANSWERS: dict[str, tuple[str, Callable[[Array], Any]]] = {
 
 
 def asked(part: Any, method: str, view: "View", *given: Any) -> Array:
-    """The part's answer for each row of the view; TrainingError where one from outside gives anything else."""
+    """The method's result for each row of the view; TrainingError for an invalid one of an outside part."""
     if is_own(type(part)):
         own: Array = getattr(part, method)(view, *given)
         return own
@@ -31,7 +31,8 @@ def asked(part: Any, method: str, view: "View", *given: Any) -> Array:
     if found.shape != (n,) or found.dtype.kind not in "bif" or not holds(found).all():
         name = type(part)
         raise TrainingError(
-            f"{name.__module__}.{name.__name__}: its {method} gave {found.dtype} {list(found.shape)} for {n} rows; it "
-            f"gives {words} for each; see docs/extensions.md"
+            f"{name.__module__}.{name.__name__}: its {method} returned {found.dtype} {list(found.shape)} for {n} "
+            "rows; it "
+            f"must return {words} for each; see docs/extensions.md"
         )
     return found

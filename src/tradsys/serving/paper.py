@@ -1,4 +1,4 @@
-"""Simulated fills, bar by bar, by the very rules of `portfolio.fills`."""
+"""Simulated fills, bar by bar, by the rules of `portfolio.fills`."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ from tradsys.serving.brokers import Account, Bar, Fill, Order, Position, Report
 class PaperBroker:
     """Fills entries at the next bar's open and exits inside the bar, as the backtest does.
 
-    It keeps nothing of its own: the sub-account that is passed in is all it knows, so a restart loses nothing.
+    It has no state of its own besides the sub-account that is passed in, so a restart loses nothing.
     """
 
     immediate = False
@@ -24,18 +24,18 @@ class PaperBroker:
         self.costs = costs
 
     def settle(self, account: Account, bar: Bar) -> Report:
-        """The pending entry at this bar's open, then what the bar does to the position."""
+        """Fills the pending entry at this bar's open, then books the bar's exits and payments."""
         if account.pending is not None and account.broken:
             return Report("canceled", why="bars are missing before the fill")
         if account.position is not None and account.position.carried == bar.time:
-            return Report("accepted")  # this bar is booked
+            return Report("accepted")  # this bar is booked already
         now, held, cash = _bar(bar, account), _held(account.position), account.cash
         order = account.position.order if account.position else account.pending
         done: list[Fill] = []
         if account.pending is not None:
             entered = enter(_order(account.pending), now, cash, self.costs)
             if entered is None:
-                why = "nothing traded in the bar, or not at a price that the close before confirms"
+                why = "the bar has no trades, or a price too far from the close before"
                 return Report("accepted", why=why)
             held, cash = entered
             money = (held.entry_raw, held.entry_fill, held.quantity, held.fee)
@@ -52,7 +52,7 @@ class PaperBroker:
         return Report("filled" if done else "accepted", tuple(done), carried=changed)
 
     def miss(self, account: Account, time: datetime) -> Report:
-        """A position in a symbol that has been silent for too long is closed at the stated recovery."""
+        """Closes a position in a symbol without bars for too long at the configured recovery."""
         held, after = _held(account.position), self.costs.dead_after_bars
         if held is None or account.position is None or after is None or account.n_missed < after:
             return Report("accepted")
@@ -65,7 +65,7 @@ class PaperBroker:
         return Report("filled", (_fill(order, bar, "exit", money, left.reason, cash=cash, carry=end.carry),))
 
     def submit(self, order: Order, account: Account) -> Report:
-        """Entries wait for the next open; an exit by hand fills at the last close; barriers need no order here."""
+        """Entries wait for the next open; a requested exit fills at the last close; barriers need no orders."""
         if order.leg != "exit" or account.position is None or account.last_time is None:
             return Report("accepted")
         raw = min(account.last_close, account.position.ruin)
@@ -75,19 +75,19 @@ class PaperBroker:
         return Report("filled", (_fill(order, bar, "exit", money, order.reason),))
 
     def cancel(self, client_id: str, account: Account, leg: str) -> Report:  # noqa: ARG002 - one protocol
-        """`canceled`: a paper exchange holds no resting orders."""
+        """Always `canceled`: there are no resting orders."""
         return Report("canceled")
 
     def lookup(self, order: Order, account: Account) -> Report | None:  # noqa: ARG002 - one protocol
-        """`accepted` for every order: the paper exchange loses none."""
+        """Always `accepted`: no order is ever lost."""
         return Report("accepted")
 
     def snapshot(self, symbols: list[str]) -> dict[str, Any]:  # noqa: ARG002 - one protocol
-        """An empty snapshot: nothing outside the journal holds positions or orders."""
+        """Always empty: positions and orders exist only in the journal."""
         return {"positions": {}}
 
     def step_size(self, symbol: str) -> float:  # noqa: ARG002 - one protocol
-        """0: any quantity can be traded."""
+        """Always 0: any quantity can be traded."""
         return 0.0
 
 

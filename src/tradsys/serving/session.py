@@ -1,4 +1,4 @@
-"""Bar by bar: the same bundle on rolling state, one answer per closed bar."""
+"""A session: bar-by-bar predictions of a bundle on rolling state."""
 
 import itertools
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ NOTHING: dict[str, pl.DataType | type[pl.DataType]] = {
     "time": TIME,
     **dict.fromkeys(("close", "atr", "score", "probability"), pl.Float64),
 }
-N_STEPS = 3  # between the newest bars that show another bar length
-SHORT = 0.9  # of a bar: a close that daylight saving moves comes hardly earlier
-N_OWN = 5  # numbers of a bar itself; joined columns follow
+N_STEPS = 3  # steps between the newest bars that are used to detect another bar length
+SHORT = 0.9  # of a bar's length; a shift by daylight saving is smaller than that
+N_OWN = 5  # prices and volume of a bar; joined columns follow
 
 
 class Session:
     """Predicts after every close as batch prediction would, from the last `history` bars of each symbol.
 
-    past: bars known so far, COLUMNS and what the bundle's features read beside them; anything older than `history`
-    bars per symbol is dropped. Setting it starts anew from other bars, as after a vendor's correction. A step computes
-    the newest rows alone (`features.live`); where a feature has no row-by-row form, it computes all bars held.
-    newest: float32 [n, F], the features behind the last step's predictions. Raises DataError where they are no bars.
+    past: earlier bars, COLUMNS and the further columns of the bundle's features; only the last `history` bars per
+    symbol are kept. Setting it restarts from other bars, as after a vendor's correction. A step computes the newest
+    rows only (`features.live`), or all kept bars where a feature has no row-by-row form. newest: float32 [n, F], the
+    features of the last step's predictions. Raises DataError for invalid bars.
     """
 
     def __init__(self, bundle: Bundle, past: pl.DataFrame) -> None:
@@ -47,7 +47,7 @@ class Session:
 
     @property
     def past(self) -> pl.DataFrame:
-        """The bars held, sorted by (symbol, time)."""
+        """The kept bars, sorted by (symbol, time)."""
         return self._bars.frame()
 
     @past.setter
@@ -64,17 +64,17 @@ class Session:
         self._warm_up(kept)
 
     def step(self, closed: pl.DataFrame) -> pl.DataFrame:
-        """Takes the bars that closed at one moment, one row per symbol; returns their predictions.
+        """Adds the bars that closed at one moment, one row per symbol; returns their predictions.
 
-        A symbol without a full window inside one segment has no row; while no symbol has one, the frame is empty
-        and has only the columns of NOTHING. Raises DataError, and keeps the bars it had, for bars of several moments,
-        a symbol twice, a bar at or before the last one of its symbol, or numbers that break the rules of bars.
+        A symbol without a full window inside one segment has no row; while no symbol has one, the frame is empty with
+        the columns of NOTHING. Raises DataError, and keeps its earlier bars, for bars of several moments, a symbol
+        twice, a bar at or before the last one of its symbol, or numbers that break the rules of bars.
         """
         closed, moment, symbols, numbers = self._checked(closed)
         self._check_length(closed, moment, symbols)
         if self._rows is None and not self._in_full:
             self._warm_up(self.past)
-        rows, self._rows = self._rows, None  # back in place once the step is done: a failed one is built anew
+        rows, self._rows = self._rows, None  # restored after the step; after a failed step they are built again
         if rows is None:
             predictions = self._predicted_in_full(closed, moment)
         else:
@@ -87,7 +87,7 @@ class Session:
         return np.empty((0, self._width), dtype=np.float32)
 
     def _warm_up(self, kept: pl.DataFrame) -> None:
-        """Row-by-row state that has seen these bars; none where a feature has no such form."""
+        """Builds the row-by-row state from these bars; None where a feature has no such form."""
         features = newest_features(self.bundle.features)
         self._in_full = features is None
         self._rows = None if features is None else LiveRows(self.bundle, features)
@@ -98,7 +98,7 @@ class Session:
             self._rehearse(self._rows, at)
 
     def _rehearse(self, rows: LiveRows, at: Array) -> None:
-        """Predicts once on rows that are known, so that the first step finds everything loaded and compiled."""
+        """Predicts once on existing rows, so that everything is loaded and compiled before the first step."""
         at = at[rows.ready(at)]
         if len(at):
             table, newest = rows.table(at)
@@ -156,7 +156,7 @@ class Session:
             named = ", ".join(f"{symbol} (has {last:%Y-%m-%d %H:%M})" for symbol, last in late[:6])
             raise DataError(
                 f"session: bars of {moment:%Y-%m-%d %H:%M} repeat or precede those of {named}; a session takes "
-                "each bar once, in order; it keeps what it had, go on with the next bar"
+                "each bar once, in order; its state is unchanged; pass the next bar"
             )
         return closed, moment, symbols, numbers
 
@@ -172,9 +172,9 @@ class Session:
             self._check_rhythm(bars.filter(pl.col("symbol").is_in(symbols)), minutes)
 
     def _check_rhythm(self, bars: pl.DataFrame, minutes: float) -> None:
-        """Refuses newest bars of another length, long before they are the most frequent ones of all that are held.
+        """Raises DataError for newest bars of another length, before they are the most frequent ones.
 
-        One early close and one pause are no other length: two short steps in a row are, or three equal long ones.
+        One early close or one pause is allowed; two short steps in a row, or three equal long ones, are not.
         """
         for (symbol,), one in bars.group_by("symbol"):
             steps = one["time"].tail(N_STEPS + 1).diff().drop_nulls().dt.total_seconds().to_numpy() / 60
@@ -184,11 +184,11 @@ class Session:
             if at_once or short or long:
                 raise DataError(
                     f"session: the newest bar of {symbol} came {steps[-1]:g} minutes after the one before, and the "
-                    f"bundle's bars are of {minutes:g}; give bars of that length; the session keeps what it had"
+                    f"bundle's bars are of {minutes:g}; give bars of that length; the session's state is unchanged"
                 )
 
     def _in_form(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The columns that are read, in one order and kind; time in UTC."""
+        """The needed columns in one order and type; time in UTC."""
         if bars.schema == self._schema:
             return bars
         missing = [name for name in self._columns if name not in bars.columns]
@@ -201,7 +201,7 @@ class Session:
         if words or bars.schema["symbol"] != pl.String:
             raise DataError(
                 f"session: {words or ['symbol']} of the bars are {[str(bars.schema[n]) for n in words or ['symbol']]}; "
-                "a symbol is text, all else numbers; cast them"
+                "symbol must be text, all others numbers; cast them"
             )
         return utc_bars(bars.select(self._columns), name="session").cast(dict.fromkeys(numbers, pl.Float64))
 
@@ -217,7 +217,7 @@ def _closes(bars: pl.DataFrame) -> Iterator[tuple[datetime, list[str], Array]]:
 
 
 def replay(bundle: Bundle, bars: pl.DataFrame, since: Moment) -> pl.DataFrame:
-    """Predictions at and after `since` as live trading makes them: close by close, all symbols of a moment together.
+    """Predictions from `since` on as in live trading: close by close, all symbols of a moment together.
 
     Same columns as `Bundle.predict`, sorted by (symbol, time).
     """

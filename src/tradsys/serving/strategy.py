@@ -1,4 +1,4 @@
-"""Bundle + rule + masks + sizing -> target positions. Backtest and live hold this very object."""
+"""A strategy: bundle, rule, masks and sizing give target positions, in backtest and live trading alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,15 +24,15 @@ UNITS = {"score": "raw score", "probability": "calibrated probability", "quantil
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a decision may look at, N decision rows.
+    """Inputs of a decision, N decision rows.
 
-    score, probability: raw and calibrated P(class 1) [N]: that the profit barrier comes first or, for a label of kind
-    `expansion`, that the range expands. audit: P(the trade pays after costs) [N] or None. spread:
-    standard deviation of raw P(1) over the members of a mean [N] or None. regime: names [N] or None.
-    close [N]. take_profit, stop_loss: price distances [N] of a position on its side. round_trip: costs of entry and
-    exit together as a fraction. borrow: what a short owes for its longest holding time. side int8 [N]: where
-    the bundle has sides of its own, the one that score, probability and barriers are about (+1, -1, 0 no candidate);
-    else None, all are about a long. kind: of the label.
+    score, probability: raw and calibrated P(class 1) [N]: that the profit barrier is reached first or, for a label of
+    kind `expansion`, that the range expands. audit: P(profitable after costs) [N] or None. spread: standard deviation
+    of raw P(1) over the members of a mean [N] or None. regime: names [N] or None. close [N]. take_profit, stop_loss:
+    price distances [N] of a position on its side. round_trip: costs of entry and exit together as a fraction. borrow:
+    borrow fee of a short for its longest holding time. side int8 [N]: if the bundle predicts sides itself, the side of
+    score, probability and barriers (+1, -1, 0 no candidate); otherwise None, and they are those of a long. kind: of the
+    label.
     """
 
     score: Array
@@ -50,7 +50,7 @@ class View:
 
 
 class Rule(Protocol):
-    """Turns probabilities into a side."""
+    """Protocol: turns probabilities into a side."""
 
     def side(self, view: View, bundle: Bundle) -> Array:
         """int8 [N]: +1 long, -1 short, 0 none."""
@@ -60,7 +60,7 @@ class Rule(Protocol):
 
 
 class Sizing(Protocol):
-    """Takes less of the sub-account where a position would be riskier."""
+    """Protocol: reduces the size of riskier positions."""
 
     def size(self, view: View) -> Array:
         """float64 [N] in (0, 1], a share of the profile's size."""
@@ -70,7 +70,7 @@ class Sizing(Protocol):
 
 
 class Mask(Protocol):
-    """Forbids entries."""
+    """Protocol: forbids entries."""
 
     def allows(self, view: View) -> Array:
         """bool [N]."""
@@ -111,8 +111,9 @@ class ThresholdRule:
         if view.side is not None:
             if self.short:
                 raise BundleError(
-                    "strategy: rule.short=true on a bundle whose sides are its own; P(0) says there that the position "
-                    "on that side fails, not that the other one pays; use rule.short=false"
+                    "strategy: rule.short=true on a bundle that predicts sides itself; there P(0) means that the "
+                    "position "
+                    "on that side fails, not that the other side is profitable; use rule.short=false"
                 )
             return (long * view.side).astype(np.int8)
         if not self.short:
@@ -121,16 +122,16 @@ class ThresholdRule:
         return np.where(long > 0, long, -short).astype(np.int8)
 
     def describe(self) -> str:
-        """Threshold and what it is measured in."""
+        """The threshold with its unit."""
         return f"{UNITS[self.kind]} >= {self.value:g}{', long and short' if self.short else ''}"
 
 
 @dataclass(frozen=True)
 class BreakEvenRule:
-    """Long where the calibrated probability exceeds what barriers and costs need to break even, plus a margin.
+    """Long where the calibrated probability exceeds the break-even of barriers and costs by a margin.
 
-    Costs are the round trip and, of a short (a bundle's own side), the borrow fee of its longest holding time. Funding
-    and dividends to come are not known at the decision; they are booked where they fall due.
+    Costs are the round trip and, for a short, the borrow fee of its longest holding time. Later funding and dividends
+    are unknown at the decision and are booked when due.
     """
 
     margin: float = 0.0
@@ -146,8 +147,8 @@ class BreakEvenRule:
         _check_direction(view, "BreakEvenRule")
         if view.kind in exits.TIMED:
             raise BundleError(
-                f"strategy: a BreakEvenRule reads how far the barriers lie, the bundle's label {view.kind!r} ends "
-                "positions by time alone; use strategy=[top_decile] or a book of ranked names"
+                f"strategy: a BreakEvenRule needs barriers, but the bundle's label {view.kind!r} ends "
+                "positions only by time; use strategy=[top_decile] or a portfolio of ranked names"
             )
         short = np.zeros(len(view.close), dtype=np.bool_) if view.side is None else view.side < 0
         cost = view.round_trip + np.where(short, view.borrow, 0.0)
@@ -162,9 +163,9 @@ class BreakEvenRule:
 
 @dataclass(frozen=True)
 class BreakoutRule:
-    """On the bundle's own side where the expansion of the range is likely enough.
+    """The bundle's own side where an expansion of the range is likely enough.
 
-    kind: as in ThresholdRule. For bundles whose label asks for an expansion and whose features name a side.
+    kind: as in ThresholdRule. For bundles with an expansion label and a feature `side`.
     """
 
     value: float
@@ -181,7 +182,7 @@ class BreakoutRule:
         """int8 [N]. Raises BundleError where the label is not an expansion or there is no side."""
         if view.kind != exits.EXPANSION or view.side is None:
             raise BundleError(
-                f"strategy: a BreakoutRule reads P(expansion) and a side, the bundle's label is {view.kind!r} "
+                f"strategy: a BreakoutRule needs P(expansion) and a side, but the bundle's label is {view.kind!r} "
                 f"{'with' if view.side is not None else 'without'} a side; train with agent=volatility or use another "
                 "rule"
             )
@@ -202,13 +203,13 @@ class ExpansionSizing:
 
     def __post_init__(self) -> None:
         if not 0 < self.floor <= 1:
-            raise TradsysError(f"strategy: floor is {self.floor}; a share is 0 < floor <= 1; set sizing.floor")
+            raise TradsysError(f"strategy: floor is {self.floor}; it must be a share, 0 < floor <= 1; set sizing.floor")
 
     def size(self, view: View) -> Array:
         """float64 [N] from `floor` to 1. Raises BundleError where the probability is not that of an expansion."""
         if view.kind != exits.EXPANSION:
             raise BundleError(
-                f"strategy: an ExpansionSizing reads P(expansion), the bundle's label is {view.kind!r}; train with "
+                f"strategy: an ExpansionSizing needs P(expansion), but the bundle's label is {view.kind!r}; train with "
                 "agent=volatility or leave sizing out"
             )
         return 1 - (1 - self.floor) * view.probability
@@ -221,14 +222,14 @@ class ExpansionSizing:
 def _check_direction(view: View, rule: str) -> None:
     if view.kind == exits.EXPANSION:
         raise BundleError(
-            f"strategy: a {rule} takes the probability for that of a gain, the bundle's label is an expansion of the "
-            "range, whichever way; use strategy=[breakout]"
+            f"strategy: a {rule} needs the probability of a gain, but the bundle's label is an expansion of the "
+            "range in either direction; use strategy=[breakout]"
         )
 
 
 @dataclass(frozen=True)
 class RegimeMask:
-    """No entry while the filtered regime, or a part of a joint one (`calm+risk_off`), is one of `blocked`."""
+    """Forbids entries while the filtered regime, or a part of a joint one (`calm+risk_off`), is in `blocked`."""
 
     blocked: Sequence[str]
 
@@ -251,7 +252,7 @@ class RegimeMask:
 
 @dataclass(frozen=True)
 class AuditMask:
-    """No entry unless the auditor expects the trade to pay after costs."""
+    """Forbids entries unless the auditor's P(profitable after costs) is high enough."""
 
     min_probability: float
 
@@ -268,9 +269,9 @@ class AuditMask:
 
 @dataclass(frozen=True)
 class AgreementMask:
-    """No entry where the members of an average disagree: where the spread of raw P(1) over them is too wide.
+    """Forbids entries where the members of an average disagree: their spread of raw P(1) is too wide.
 
-    max_spread: a standard deviation, in probability. A NaN spread allows nothing.
+    max_spread: a standard deviation, in probability. A NaN spread forbids entries.
     """
 
     max_spread: float
@@ -289,13 +290,13 @@ class AgreementMask:
         return view.spread <= self.max_spread
 
     def describe(self) -> str:
-        """The widest spread at which it enters."""
+        """The largest allowed spread."""
         return f"spread over members <= {self.max_spread:g}"
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a strategy's YAML says: when to enter, what forbids it, how much of the sub-account it takes."""
+    """A strategy profile: rule of entry, masks that forbid it, and share of the sub-account."""
 
     rule: Rule
     masks: Sequence[Mask] = ()
@@ -305,25 +306,25 @@ class Profile:
     def __post_init__(self) -> None:
         if not 0 < self.size <= 1:
             raise ValueError(
-                f"strategy: size is {self.size}; it is a fraction 0 < size <= 1 of equity; fix the profile"
+                f"strategy: size is {self.size}; it must be a fraction of equity, 0 < size <= 1; fix the profile"
             )
 
     def describe(self) -> str:
-        """The whole profile on one line."""
+        """The complete profile in one line."""
         parts = [self.rule, *self.masks, *([] if self.sizing is None else [self.sizing])]
         return "; ".join(answer(part, "describe", kind=str) for part in parts)
 
 
 def profiles_of(parts: Mapping[str, Any]) -> Mapping[str, Profile]:
-    """The profiles among the parts of a configuration; `strategy=[]` leaves no key at all and means none."""
+    """The profiles among the parts of a configuration; with `strategy=[]` there is no key and no profile."""
     return parts.get("strategy") or {}
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named profile on a bundle. Exits are the label's, worked out from the bundle's card by `serving.exits`.
+    """A named profile on a bundle. Exits are the label's, computed from the bundle's card by `serving.exits`.
 
-    round_trip: costs of entry and exit as a fraction. borrow_per_year: of a short, a fraction of its value.
+    round_trip: costs of entry and exit as a fraction. borrow_per_year: yearly fee of a short, a fraction of its value.
     """
 
     name: str
@@ -341,8 +342,8 @@ class Strategy:
     ) -> pl.DataFrame:
         """Entries wanted after each bar: symbol, time, side, size, take_profit, stop_loss, horizon_bars.
 
-        Only rows with a side are returned; a bar without a row wants no new entry. `predictions` saves a second
-        pass where several strategies share one bundle: it must be what `primary.predict(bars, since)` returned.
+        Only rows with a side are returned; a bar without a row has no new entry. `predictions` avoids a second pass
+        where several strategies share one bundle: it must be the result of `primary.predict(bars, since)`.
         """
         if predictions is None:
             predictions = self.primary.predict(bars, since)
@@ -350,10 +351,11 @@ class Strategy:
         side = asked(self.profile.rule, "side", view, self.primary)
         for mask in self.profile.masks:
             side = np.where(asked(mask, "allows", view), side, 0)
-        side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # a NaN is neither: no position
+        side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # NaN gives no position
         sizing = self.profile.sizing
         share = np.ones(len(side)) if sizing is None else asked(sizing, "size", view)
-        short = (side < 0) & (view.side is None)  # barriers of a long, mirrored; a bundle's own sides have their own
+        # mirrors a long's barriers; a bundle that predicts sides has barriers of each side
+        short = (side < 0) & (view.side is None)
         entered = np.flatnonzero(side)
         columns: dict[str, Array] = {
             "side": side.astype(np.int8),
@@ -363,7 +365,7 @@ class Strategy:
             "horizon_bars": np.full(len(side), int(self.label["horizon_bars"]), dtype=np.int64),
         }
         made = [pl.Series(name, values[entered]) for name, values in columns.items()]
-        # a query or a gather would cost a live step more than all else here: slices where all rows enter or none
+        # a query or a gather would dominate the time of a live step: slices where all rows enter or none
         taken = slice(len(entered)) if len(entered) in (0, len(side)) else entered
         return pl.DataFrame([predictions["symbol"][taken], predictions["time"][taken], *made])
 

@@ -33,9 +33,9 @@ WRONG = {
     "several values": (["train", "model=a,b"], ["gives several values"]),
     "no value": (["train", "model"], ["gives no value"]),
     "no key": (["train", "=3"], ["names no key"]),
-    "a switch": (["train", "--multirun"], ["commands take no switches"]),
+    "a switch": (["train", "--multirun"], ["the only switch is --help"]),
     "unreadable": (["train", "model.lookback=[1"], ["cannot be read"]),
-    "a group taken away": (["train", "~data"], ["takes a whole group away"]),
+    "a group taken away": (["train", "~data"], ["removes a config group"]),
     "Hydra's own": (["train", "hydra.run.dir=/tmp"], ["which no command has"]),
     "an element of a list": (["train", "data.source.symbols.7=A"], ["is a list of 3"]),
     "a mapping": (["compare", "study=seeds", "study.variants={a:1}"], ["+study.variants.KEY=... adds one"]),
@@ -66,7 +66,7 @@ def built(override):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("costs.fee_bps=abc", "config: costs.fee_bps='abc': Costs cannot be made of it"),
+        ("costs.fee_bps=abc", "config: costs.fee_bps='abc': Costs cannot be built from it"),
         ("+model.foo=3", "takes no 'foo'"),
         ("~model.batch_size", "lacks batch_size"),
         ("model.lookback=${data.nope}", "model.lookback: "),
@@ -87,7 +87,7 @@ def int_of_a_word(n_bars):
 def test_a_foreign_error_of_a_constructor_names_the_key_that_was_set_and_its_value():
     part = {"_target_": f"{__name__}.int_of_a_word", "n_bars": "${data.n_bars}"}
     config = OmegaConf.create({"data": {"n_bars": "abc", "source": part}})
-    with pytest.raises(ConfigError, match=r"^config: data\.n_bars='abc': .*int_of_a_word cannot be made of it"):
+    with pytest.raises(ConfigError, match=r"^config: data\.n_bars='abc': .*int_of_a_word cannot be built from it"):
         build(config)
 
 

@@ -17,7 +17,7 @@ DEFAULT = {"upper": 1.5, "lower": 1.5, "horizon_bars": 24, "atr_bars": 14}
         ({"lower": -1.0}, r"lower=.*must be a number in \(0, inf\]"),
         ({"upper": float("nan")}, r"upper=.*must be a number in \(0, inf\]"),
         ({"horizon_bars": 0}, "horizon_bars=0; it must be a whole number"),
-        ({"atr_bars": 0}, "atr_bars >= 1"),
+        ({"atr_bars": 0}, "it must be at least 1"),
         ({"side": 0}, "side is 1"),
     ],
 )

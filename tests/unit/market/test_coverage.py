@@ -80,7 +80,7 @@ def test_a_join_that_loses_rows_stops_with_the_counts():
     after = before.filter(pl.int_range(pl.len()) % 4 == 0)
     with pytest.raises(DataError, match="1,500 of 6,000 rows survive the join on fundamentals"):
         check_join(before, after, "fundamentals")
-    with pytest.raises(DataError, match="6,001 rows come out of 6,000 in the join on macro"):
+    with pytest.raises(DataError, match="6,001 rows result from 6,000 in the join on macro"):
         check_join(before, pl.concat([before, before[[5]]]), "macro")
     exchanged = pl.concat([before[1:], before[[7]]])  # as many rows, but not the same
     with pytest.raises(DataError, match="5,999 of 6,000 rows survive"):
@@ -96,5 +96,5 @@ def test_a_wrong_inner_join_of_real_shape_is_caught():
         check_join(bars, bars.join(pe, on=["symbol", "time"]), "pe")
     twice = pl.DataFrame({"symbol": ["AAA", "AAA"], "year": [datetime(2020, 1, 1).year] * 2, "pe": [1.0, 2.0]})
     multiplied = bars.with_columns(year=pl.col("time").dt.year()).join(twice, on=["symbol", "year"], how="left")
-    with pytest.raises(DataError, match="400 rows come out of 300"):
+    with pytest.raises(DataError, match="400 rows result from 300"):
         check_join(bars, multiplied, "pe")

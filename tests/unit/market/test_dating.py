@@ -71,7 +71,7 @@ def test_options_that_do_not_fit(tmp_path, options, words):
 def test_a_calendar_dates_daily_bars_stamped_by_date_alone(tmp_path, make_walk_bars, minutes, layout):
     path = tmp_path / "AAA.csv"
     make_walk_bars(20, minutes=minutes).write_csv(path)
-    with pytest.raises(DataError, match="a calendar dates daily bars that a vendor stamps by date"):
+    with pytest.raises(DataError, match="a calendar applies to daily bars that a vendor stamps by date"):
         read(path, layout, calendar="XNYS")
 
 

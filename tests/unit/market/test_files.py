@@ -149,7 +149,9 @@ def test_a_zip_that_holds_the_same_bars_twice_says_where_they_stand(tmp_path):
         for name in ("a.csv", "b.csv"):
             archive.writestr(name, table)
     asked = ["source=file", f"path={tmp_path / 'two.zip'}", "symbol=A", "name=two", f"paths.data={tmp_path}"]
-    with pytest.raises(DataError, match=r"1 kind of defect in 144 rows:\n.*place=b.csv:2 .*;\nbars are taken"):
+    with pytest.raises(
+        DataError, match=r"1 kind of defect in 144 rows:\n.*place=b.csv:2 .*;\na file with defects is refused"
+    ):
         fetch(asked)
 
 

@@ -62,9 +62,9 @@ def test_a_death_at_noon_keeps_its_last_day():
     ("bars", "rule", "words"),
     [
         (walk_bars(50), "1w", r"the rules are \['1d'\]"),
-        (walk_bars(50, minutes=1440), "1d", "a day is made of several equal bars"),
-        (walk_bars(50, minutes=7), "1d", "a day is made of several equal bars"),
-        (hours(datetime(2021, 1, 1, 20), 20), "1d", "no whole UTC day"),
+        (walk_bars(50, minutes=1440), "1d", "resampling needs several equal bars a day"),
+        (walk_bars(50, minutes=7), "1d", "resampling needs several equal bars a day"),
+        (hours(datetime(2021, 1, 1, 20), 20), "1d", "no complete UTC day"),
     ],
 )
 def test_what_makes_no_days(bars, rule, words):

@@ -181,9 +181,9 @@ def test_the_digest_is_of_the_joined_content(tmp_path):
         ({"layout": "long"}, "layout 'long'"),
         ({"period": "fortnight"}, "period 'fortnight'"),
         ({"columns": {}}, "at least one column"),
-        ({"columns": {"CPI": "close"}}, r"columns \['close'\] stand twice or are bars' own"),
-        ({"columns": {"CPI": "x", "PPI": "x"}}, r"columns \['x'\] stand twice"),
-        ({"lag_days": -1}, "no value is known before it is"),
+        ({"columns": {"CPI": "close"}}, r"columns \['close'\] are named twice or are columns of bars"),
+        ({"columns": {"CPI": "x", "PPI": "x"}}, r"columns \['x'\] are named twice"),
+        ({"lag_days": -1}, "no value is available before its period ends"),
     ],
 )
 def test_fields_that_do_not_fit(tmp_path, options, words):
@@ -196,9 +196,9 @@ def test_fields_that_do_not_fit(tmp_path, options, words):
     [
         (monthly(), {"columns": {"PCE": "x"}}, r"no \['PCE'\] in layout 'series'; the file has \['CPI'\]"),
         (monthly(), {"lag_days": None}, "needs lag_days"),
-        (pl.concat([monthly(), monthly(1)]), {}, "2 rows of one date and series"),
+        (pl.concat([monthly(), monthly(1)]), {}, "2 rows repeat a date of a series"),
         (monthly().drop("date"), {}, r"no \['date'\]"),
-        (monthly().with_columns(date=pl.lit("soon")), {}, "in no known way; give date_format="),
+        (monthly().with_columns(date=pl.lit("soon")), {}, "have no known format; give date_format="),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, frame, options, words):
@@ -215,7 +215,7 @@ def test_moments_without_a_zone_are_refused(tmp_path):
 
 def test_two_values_known_at_one_moment_are_refused():
     at = pl.Series([datetime(2020, 1, 3, tzinfo=UTC)] * 2).cast(pl.Datetime("us", "UTC"))
-    with pytest.raises(DataError, match="2 rows of pe became known at a moment at which another did"):
+    with pytest.raises(DataError, match="2 rows of pe share their available_at with another row"):
         join_known(daily(), pl.DataFrame({"available_at": at, "pe": [1.0, 2.0]}), ["pe"], by_symbol=False)
     with pytest.raises(DataError, match=r"already in the bars \['volume'\]"):
         join_known(daily(), pl.DataFrame({"available_at": at, "volume": [1.0, 2.0]}), ["volume"], by_symbol=False)

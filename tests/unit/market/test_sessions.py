@@ -65,7 +65,7 @@ def test_wrong_questions_are_one_clear_error():
         DataError, match="2022-06-20 is no session of XNYS; the one before is 2022-06-17, the next 2022-06-21"
     ):
         close_of("XNYS", date(2022, 6, 20))
-    with pytest.raises(DataError, match=r"knows sessions until .* asked until 2099-01-01"):
+    with pytest.raises(DataError, match=r"has sessions until .* needed until 2099-01-01"):
         closes("XNYS", date(2020, 1, 1), date(2099, 1, 1))
     with pytest.raises(DataError, match="the first date is not after the last"):
         closes("XNYS", date(2020, 2, 1), date(2020, 1, 1))

@@ -169,7 +169,7 @@ def test_changed_bars_are_refused_also_in_part(store, make_walk_bars):
     path = store.root / "walk" / entry["file"]
     changed = pl.read_parquet(path).with_columns(close=pl.col("close") * (1 + 1e-12))
     changed.write_parquet(path)
-    with pytest.raises(DataError, match=r"BBB has content .* the manifest says"):
+    with pytest.raises(DataError, match=r"BBB has content .* the manifest states"):
         store.read("walk", ["BBB"], start="2020-01-02")
     with pytest.raises(DataError, match="BBB has content"):
         store.read("walk")
@@ -225,7 +225,7 @@ def test_symbols_that_could_leave_the_folder_are_refused(store, make_walk_bars, 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", ".x", "a b"])
 def test_dataset_names_that_could_leave_the_root_are_refused(store, make_walk_bars, name):
-    with pytest.raises(DataError, match="folders are called so"):
+    with pytest.raises(DataError, match="a folder's name has at most 100"):
         store.write(name, make_walk_bars(5), META)
 
 
@@ -294,7 +294,7 @@ def test_a_symbol_that_is_named_to_trade_is_no_mere_reference(store, make_walk_b
         assert "reference" not in source.describe()
         assert source.bars().filter(symbol="BBB").height == 72
     assert StoredBars(str(store.root), "walk", reference="BBB", trade_reference=False).untraded == "BBB"
-    with pytest.raises(DataError, match="BBB is read for reference only and nothing else is left"):
+    with pytest.raises(DataError, match="BBB is a reference and not traded, and no other symbol is left"):
         StoredBars(str(store.root), "walk", ["BBB"], reference="BBB", trade_reference=False).bars()
 
 

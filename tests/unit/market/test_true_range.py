@@ -42,5 +42,5 @@ def test_null_prices_are_nan():
 
 
 def test_refuses_no_period(make_walk_bars):
-    with pytest.raises(ValueError, match="atr_bars >= 1"):
+    with pytest.raises(ValueError, match="it must be at least 1"):
         wilder_atr(np.ones(3), np.ones(3), np.ones(3), np.array([True, False, False]), 0)

@@ -59,10 +59,10 @@ def test_the_doctor_sends_a_test_notice_or_says_why_it_cannot(server, monkeypatc
     url, got = server
     monkeypatch.setenv("TRADSYS_NOTIFY", url)
     work(["notify=true"])
-    assert "1 target took the test notice" in capsys.readouterr().out
+    assert "1 target accepted the test notice" in capsys.readouterr().out
     assert "tradsys: test notice" in got[0]
     monkeypatch.setenv("TRADSYS_NOTIFY", "json://127.0.0.1:9")
-    with pytest.raises(TradsysError, match="not all of 1 target took the test notice; check TRADSYS_NOTIFY"):
+    with pytest.raises(TradsysError, match="not all of 1 target accepted the test notice; check TRADSYS_NOTIFY"):
         work(["notify=true"])
     monkeypatch.delenv("TRADSYS_NOTIFY")
     with pytest.raises(TradsysError, match="TRADSYS_NOTIFY holds no URL"):

@@ -34,7 +34,7 @@ def test_an_estimate_stands_over_its_interval_or_says_why_there_is_none():
 def test_a_strategy_that_never_traded_says_so_and_shows_no_number():
     lines, _ = lines_of(sample_report())
     assert lines["sniper"].cells == []
-    assert lines["sniper"].instead == "0 trades in 400 days: it never traded, so there is nothing to measure"
+    assert lines["sniper"].instead == "0 trades in 400 days: it never traded, so it has no measures"
     assert lines["sniper"].kind == "not enough evidence"
     assert len(lines["busy"].cells) == len(tables.STRATEGY_COLUMNS)
     assert lines["busy"].instead == ""
@@ -118,7 +118,7 @@ def test_the_headline_counts_edges_idlers_trials_and_days():
     facts = {label: (cell.text, cell.below) for label, cell in tables.headline(sample_report(idle=True))}
     assert facts["strategies with an edge"] == ("0 of 3", "3 never traded")
     assert facts["trials on this span"][0] == "3"
-    assert facts["judged on"] == ("400 days", "2023-01-01 to 2024-02-04")
+    assert facts["evaluated on"] == ("400 days", "2023-01-01 to 2024-02-04")
     assert "[" in facts["model's skill beyond the level"][1]
 
 

@@ -15,7 +15,7 @@ from tests.unit.reports.diagnosis.test_page import diagnosis
 from tests.unit.reports.sample_pages import comparison, study, sweep, trading
 from tests.unit.reports.sample_report import sample_report
 from tradsys.evidence.controls.causality import Finding
-from tradsys.ops.machine.preflight import Fact, print_facts
+from tradsys.ops.machine.preflight import MachineCheck, print_results
 from tradsys.ops.trading import status
 from tradsys.reports.comparison.page import print_comparison, rich_table
 from tradsys.reports.diagnosis.page import print_diagnosis
@@ -138,7 +138,11 @@ def shown_by_every_command(folder, monkeypatch):
             "labels", "past", None, "the experiment has none of these parts, so there is nothing to ask of it", 0.0
         ),
     ]
-    facts = [Fact("memory", "1,024 GB of which 900 GB are free", "a run needs 734 MB, as its configuration says", "ok")]
+    facts = [
+        MachineCheck(
+            "memory", "1,024 GB of which 900 GB are free", "a run needs 734 MB, as its configuration says", "ok"
+        )
+    ]
     differing = [reproduction.Difference("models.primary.skill_beyond_level", 0.123456789, 0.987654321)]
     causes = ["packages: numpy 2.4.5 then, 2.4.6 now; scipy 1.17.0 then, 1.17.1 now; polars 2.0.9 then, 2.1.0 now"]
     monkeypatch.setattr(status, "summary", lambda *_: SimpleNamespace(**vars(trading())))
@@ -149,7 +153,7 @@ def shown_by_every_command(folder, monkeypatch):
         "diagnose": lambda: print_diagnosis(diagnosis(), folder),
         "audit study": lambda: print_study(study()),
         "audit": lambda: print_table(screen(), results_table(audited)),
-        "doctor": lambda: print_facts(facts, screen()),
+        "doctor": lambda: print_results(facts, screen()),
         "reproduce": lambda: reproduction.print_comparison(
             reproduction.Comparison(80, differing, causes, 0.0), folder, folder
         ),

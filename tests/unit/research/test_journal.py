@@ -221,7 +221,7 @@ def test_a_gap_in_the_chain_stands_on_top(lab):
     connection.close()
     for page in (render_markdown(lab.reported()), render_html(lab.reported())):
         assert page.index("row 2 is missing") < page.index("r0")
-        assert "The record was touched" in page
+        assert "The ledger was changed" in page
 
 
 def test_text_of_a_run_cannot_pose_as_markup(lab):
@@ -252,7 +252,7 @@ def test_the_command_writes_both_files_and_fails_where_the_chain_does(lab, tmp_p
         work([])
     assert left.value.code == 1
     assert "row 1 was changed" in capsys.readouterr().out
-    assert "The record was touched" in (lab.runs / "journal.md").read_text()
+    assert "The ledger was changed" in (lab.runs / "journal.md").read_text()
 
 
 def test_no_ledger_is_said_and_none_is_made(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""How a command is stopped from outside: Ctrl-C and SIGTERM raise, are never lost, and reach what was started."""
+"""Stopping a command: Ctrl-C and SIGTERM raise, are never lost and end its child processes."""
 
 import contextlib
 import ctypes
@@ -22,14 +22,14 @@ AGAIN_SECONDS = 0.05
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what stops at Ctrl-C stops at this as well."""
+    """Raised on SIGTERM; code that handles Ctrl-C handles it as well."""
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """A process started meanwhile gets Ctrl-C and SIGTERM only once it lets them through.
+    """Blocks Ctrl-C and SIGTERM for processes that are started inside the block.
 
-    `leave_when_stopped` of a command and `deaf_to_interrupts` of a worker do so.
+    They unblock the signals with `leave_when_stopped` (a command) or `deaf_to_interrupts` (a worker).
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
@@ -39,9 +39,9 @@ def held_back() -> Iterator[None]:
 
 
 def deaf_to_interrupts() -> None:
-    """For a pool's worker: Ctrl-C, which a terminal sends to its whole group, is left to the process that made it.
+    """Makes a pool's worker ignore Ctrl-C, which its parent process handles.
 
-    SIGTERM, which `held_back` may have kept from it while it began, is let through.
+    A terminal sends Ctrl-C to the complete process group. SIGTERM, which `held_back` may have blocked, is unblocked.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
@@ -49,10 +49,10 @@ def deaf_to_interrupts() -> None:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[list[int]]:
-    """SIGTERM raises Terminated and Ctrl-C KeyboardInterrupt meanwhile; yields the signals that came.
+    """Inside the block SIGTERM raises Terminated, Ctrl-C KeyboardInterrupt; yields received signals.
 
-    An interrupt that falls into a callback of C code (numba, ctypes) is dropped by Python with a note; it is sent
-    again until it arrives. A caller that sees a signal here and no interrupt knows that a library swallowed it.
+    Python drops an interrupt that arrives in a callback of C code (numba, ctypes); it is sent again until it is
+    raised. A signal in the list without an interrupt means that a library swallowed it.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -87,17 +87,17 @@ def stoppable() -> Iterator[list[int]]:
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """The code that a shell would give for the signal."""
+    """The exit code by a shell's convention: 128 plus the signal's number."""
     return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
 
 
 def environment_of_child() -> dict[str, str]:
-    """What a started command needs to know so that it ends with this process."""
+    """Environment for a child command, which then ends with this process."""
     return {PARENT: str(os.getpid())}
 
 
 def end_with_parent() -> None:
-    """Asks for SIGTERM when the process that started this command is gone; nothing where none is named."""
+    """Requests SIGTERM for the moment when the parent command ends; no effect without a parent."""
     parent = os.environ.get(PARENT, "")
     if not parent.isdigit():
         return
@@ -105,29 +105,29 @@ def end_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     else:
         threading.Thread(target=_wait_for_end_of, args=(int(parent),), daemon=True).start()
-    if os.getppid() != int(parent):  # it went before the wish was heard
+    if os.getppid() != int(parent):  # the parent ended before the request
         raise Terminated
 
 
 @dataclass(frozen=True)
 class EndingWithCaller:
-    """A callable for a pool's workers, which end with the process that made it even where that was killed.
+    """Wraps a pool's function so that workers end with the pool's process, even if it is killed.
 
-    A pool ends its workers itself unless it gets no time to. A death signal would not do here: it is sent when the
-    thread that started a worker ends, and pools start theirs from threads of their own.
+    A pool ends its workers itself only if it gets the time. The kernel's parent-death signal is no alternative: it is
+    sent when the thread that started a worker ends, and pools start workers from short-lived threads.
     """
 
     work: Callable[[Any], Any]
     caller: int = field(default_factory=os.getpid)
 
     def __call__(self, one: Any) -> Any:
-        """The work's result; the first call in a worker begins to watch the caller."""
+        """The function's result; the first call in a worker starts watching the caller."""
         end_with_caller(self.caller)
         return self.work(one)
 
 
 def end_with_caller(caller: int) -> None:
-    """For a pool's worker, as soon as it starts: it ends with the process that made it, busy or not."""
+    """Pool initialiser: the worker ends with the process that started it, busy or not."""
     if os.getpid() != caller:
         _watch(caller)
 

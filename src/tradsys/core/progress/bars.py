@@ -7,5 +7,5 @@ from tradsys.core.progress.stages import is_quiet
 
 
 def bar(*columns: str | ProgressColumn, transient: bool = False) -> Progress:
-    """A bar of these columns; silent under `quiet=true`, one line at the end where nobody watches."""
+    """A progress bar; hidden under `quiet=true`, one final line where stderr is no terminal."""
     return Progress(*columns, console=Console(stderr=True), transient=transient, disable=is_quiet())

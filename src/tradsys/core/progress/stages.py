@@ -1,4 +1,4 @@
-"""What a command shows while it works: nothing under `quiet=true`, lines where nobody watches, bars on a terminal.
+"""Progress output: nothing under `quiet=true`, bars on a terminal, lines otherwise.
 
 Results go to standard output; all of this goes to standard error through the package's log. Bars: `bars`.
 """
@@ -15,7 +15,7 @@ from typing import TypeVar
 LOG = logging.getLogger("tradsys")
 T = TypeVar("T")
 QUIET = "TRADSYS_QUIET"  # an environment variable, so that worker processes are quiet too
-PATIENCE_SECONDS = 2.0  # a stage that takes longer says that it runs
+PATIENCE_SECONDS = 2.0  # a stage that takes longer is logged
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 15.0, 120.0  # between two lines of a stage without steps to count
 ANSWERS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -50,7 +50,7 @@ def taken_from(arguments: list[str]) -> tuple[list[str], bool | None]:
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Logs that a stage runs, once it has taken two seconds, and now and then for how long; nothing for a short one."""
+    """Logs a stage that takes longer than two seconds, and its elapsed time at growing intervals."""
     over = threading.Event()
     threading.Thread(target=_tell, args=(name, over), daemon=True).start()
     try:
@@ -60,7 +60,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 def _tell(name: str, over: threading.Event) -> None:
-    """`name ...` after two seconds, `name ... 15 s` later, ever more rarely up to once in two minutes."""
+    """Logs `name ...` after two seconds, then `name ... 15 s`, at growing intervals of at most two minutes."""
     if over.wait(PATIENCE_SECONDS):
         return
     LOG.info("%s ...", name)
@@ -71,13 +71,13 @@ def _tell(name: str, over: threading.Event) -> None:
 
 
 class Pace:
-    """When a line of progress is due: two seconds after the start or the line before."""
+    """Limits progress to one line every two seconds."""
 
     def __init__(self) -> None:
         self._shown = time.perf_counter()
 
     def is_due(self) -> bool:
-        """Whether a line is due now, which then counts as shown."""
+        """Whether a line is due now; if so, the next one is due two seconds later."""
         now = time.perf_counter()
         due = now - self._shown >= PATIENCE_SECONDS
         self._shown = now if due else self._shown
@@ -85,7 +85,7 @@ class Pace:
 
 
 def counted(name: str, items: Sequence[T]) -> Iterator[T]:
-    """The items, one by one; logs which of how many is at work where that takes longer than two seconds."""
+    """The items, one by one; logs `name: 3 of 10` where the work takes longer than two seconds."""
     pace = Pace()
     for k, item in enumerate(items):
         if pace.is_due():
@@ -95,7 +95,7 @@ def counted(name: str, items: Sequence[T]) -> Iterator[T]:
 
 @contextlib.contextmanager
 def total() -> Iterator[None]:
-    """Logs how long the block took where it took two seconds or longer, however it ends."""
+    """Logs the duration of the block if it is two seconds or longer, also after an error."""
     start = time.perf_counter()
     try:
         yield

@@ -1,1 +1,1 @@
-"""Downloads and files into the store: resumable, compared with what is stored, each symbol on its own."""
+"""Downloads and files into the store: resumable, compared with stored bars, symbol by symbol."""

@@ -1,4 +1,4 @@
-"""Daily stocks and exchange rates from Alpha Vantage, within its calls a minute and a day."""
+"""Daily stocks and exchange rates from Alpha Vantage, within its limits of calls per minute and day."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from tradsys.market.downloads.daily import daily_holes, session_bars
 from tradsys.market.downloads.progress import Page
 
 KINDS = {"stock": "Time Series (Daily)", "fx": "Time Series FX (Daily)"}
-LIMITS = ("Note", "Information")  # answers of this vendor that are limits, not data
+LIMITS = ("Note", "Information")  # answers with these keys report a limit and hold no data
 DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class AlphaVantage:
-    """Daily bars. kind: stock, or fx (symbols such as EURUSD). calendar: whose sessions the dates are.
+    """Daily bars. kind: stock, or fx (symbols such as EURUSD). calendar: the dates are its sessions.
 
     outputsize: `compact` gives the last 100 days, `full` all (for paying keys). Prices are raw; fx has volume 0.
     """
@@ -43,11 +43,11 @@ class AlphaVantage:
 
     @property
     def first(self) -> datetime:
-        """Before all of this vendor's history."""
+        """A moment before all of this vendor's history."""
         return datetime(1990, 1, 1, tzinfo=UTC)
 
     def spell(self, symbol: str) -> str:
-        """The symbol as it is; fx needs six letters."""
+        """The symbol unchanged; fx needs six letters."""
         if self.kind == "fx" and not (len(symbol) == 6 and symbol.isalpha()):
             raise DataError(f"{self.name}: {symbol!r} is no pair of currencies; write EURUSD")
         return symbol
@@ -65,7 +65,7 @@ class AlphaVantage:
         self.http.close()
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
-        """One page: this vendor gives a history in one call."""
+        """One page: this vendor returns the complete history in one call."""
         query = {"function": "TIME_SERIES_DAILY", "symbol": spelling, "outputsize": self.outputsize}
         if self.kind == "fx":
             query |= {"function": "FX_DAILY", "from_symbol": spelling[:3], "to_symbol": spelling[3:]}
@@ -75,7 +75,7 @@ class AlphaVantage:
         yield Page(bars.filter(pl.col("time") > since, pl.col("time") <= until), until)
 
     def _rows(self, symbol: str, content: Any) -> pl.DataFrame:
-        """symbol, date, prices and volume of an answer; raises where it is a limit, a refusal or of another form."""
+        """symbol, date, prices and volume of an answer; raises for a limit, an error or an unknown form."""
         self._check(content)
         rows = [
             (symbol, date.fromisoformat(day), *(float(v[k]) for k in ("1. open", "2. high", "3. low", "4. close")),
@@ -95,10 +95,10 @@ class AlphaVantage:
                 raise DataError(f"{self.name}: {words}; check the key in the environment variable {self.http.key}")
             raise MissingError(f"{self.name}: {words}; check the symbol")
         if not isinstance(content, dict) or not isinstance(content.get(KINDS[self.kind]), dict):
-            raise DataError(f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor's page changed its form")
+            raise DataError(f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor changed its form")
 
     def _refuse(self, words: str) -> NoReturn:
-        """Raises for a `Note` or `Information`: too quick, the day used up, or a query that costs money."""
+        """Raises for a `Note` or `Information`: too fast, daily limit reached, or a paid query."""
         text = words.lower()
         if "premium endpoint" in text or "premium feature" in text:
             raise DataError(f"{self.name}: no data: {words}; set source.outputsize=compact, or use a paying key")
@@ -106,6 +106,6 @@ class AlphaVantage:
             raise PassingError(f"{self.name}: too many calls: {words}; try again later", after=60.0)
         opens = utc_now() + DAY
         raise LimitError(
-            f"{self.name}: a limit, no data: {words}; what is complete is kept; it opens again by "
+            f"{self.name}: a limit, no data: {words}; complete symbols are kept; the limit ends by "
             f"{opens:%Y-%m-%d %H:%M} UTC at the latest; run it again then"
         )

@@ -19,16 +19,16 @@ from tradsys.market.downloads.progress import Page, gaps
 from tradsys.market.sources.files import read
 
 MARKETS = {"spot": "spot", "linear": "futures/um", "inverse": "futures/cm"}
-MONTHLY_LAG = timedelta(days=62)  # a month that ended longer ago has its file, or never will
+MONTHLY_LAG = timedelta(days=62)  # for a month that ended longer ago, a missing file will never appear
 DAILY_LAG = timedelta(days=4)
 
 
 @dataclass(frozen=True)
 class BinanceArchive:
-    """Klines from the archive. market: spot, linear or inverse. quote: what `BTC-USD` trades against there.
+    """Klines from the archive. market: spot, linear or inverse. quote: the quote currency for `BTC-USD`.
 
-    Whether a file has a header, and whether its times are milliseconds (before 2025) or microseconds, is seen from
-    the file. Months are asked for until the last complete one, then days.
+    Whether a file has a header, and whether its times are milliseconds (before 2025) or microseconds, is detected from
+    the file. Monthly files are requested up to the last complete month, then daily ones.
     """
 
     http: Http
@@ -45,12 +45,12 @@ class BinanceArchive:
 
     @property
     def minutes(self) -> float:
-        """Length of a bar."""
+        """Length of a bar in minutes."""
         return minutes_of(self.interval, self.name)
 
     @property
     def first(self) -> datetime:
-        """Where the archive begins."""
+        """The first moment of the archive."""
         return datetime.strptime(self.first_month, "%Y-%m").replace(tzinfo=UTC)
 
     def identity(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class BinanceArchive:
         return {"source": self.name, "market": self.market, "interval": self.interval}
 
     def spell(self, symbol: str) -> str:
-        """`BTC-USD` is BTCUSDT in the archive; other names are taken without signs between coin and quote."""
+        """The archive's symbol: `BTC-USD` is BTCUSDT; other names lose the sign before the quote."""
         base = re.fullmatch(r"([A-Za-z0-9]+)-USD", symbol)
         plain = f"{base[1]}{self.quote}" if base else re.sub(r"[/-]", "", symbol)
         if not re.fullmatch(r"[A-Za-z0-9_]{2,30}", plain):
@@ -101,22 +101,22 @@ class BinanceArchive:
             day = over
 
     def _file(self, spelling: str, kind: str, stamp: str, since: datetime, end: datetime) -> Page | None:
-        """The page of one archive; None where there is no such file."""
+        """The page of one zip file; None where there is no such file."""
         file = f"{spelling}-{self.interval}-{stamp}.zip"
         path = f"/data/{MARKETS[self.market]}/{kind}/klines/{spelling}/{self.interval}/{file}"
         try:
-            said = self.http.content(f"{path}.CHECKSUM").decode("ascii", "replace").split()
+            checksum = self.http.content(f"{path}.CHECKSUM").decode("ascii", "replace").split()
         except MissingError:
             return None
-        digest = said[0].lower() if said else ""
+        digest = checksum[0].lower() if checksum else ""
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise DataError(f"{self.name}: {file}.CHECKSUM holds no SHA-256 but {digest[:20]!r}; try again later")
 
         def verify(content: bytes) -> None:
             if digest_bytes(content) != digest:
                 raise PassingError(
-                    f"{self.name}: {file} has SHA-256 {digest_bytes(content)[:12]}, its CHECKSUM says {digest[:12]}; "
-                    "nothing of it was kept; try again later"
+                    f"{self.name}: {file} has SHA-256 {digest_bytes(content)[:12]}, its CHECKSUM file {digest[:12]}; "
+                    "the file was discarded; try again later"
                 )
 
         content = self.http.content(path, verify)

@@ -1,4 +1,4 @@
-"""Candles of any exchange through ccxt: pages of closed bars, asked for again where an exchange misbehaves."""
+"""Candles of any exchange through ccxt: pages of closed bars, with retries of failed calls."""
 
 import re
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ KINDS = ("spot", "linear")
 
 @dataclass(frozen=True)
 class CcxtCandles:
-    """Candles of one exchange. kind: spot or linear (perpetuals). quote: what `BTC-USD` trades against there.
+    """Candles of one exchange. kind: spot or linear (perpetuals). quote: the quote currency for `BTC-USD`.
 
-    page_bars: candles of one call. address: another scheme and host for every URL.
+    page_bars: candles of one call. address: scheme and host that replace those of every URL.
     """
 
     exchange: str = "binance"
@@ -54,12 +54,12 @@ class CcxtCandles:
 
     @property
     def minutes(self) -> float:
-        """Length of a bar."""
+        """Length of a bar in minutes."""
         return minutes_of(self.interval, self.name)
 
     @property
     def first(self) -> datetime:
-        """From where on candles are asked for."""
+        """The first moment from which candles are requested."""
         return datetime.fromisoformat(self.first_day).replace(tzinfo=UTC)
 
     def identity(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class CcxtCandles:
         return gaps(bars, self.minutes)
 
     def spell(self, symbol: str) -> str:
-        """`BTC-USD` is BTC/USDT there, BTCUSDT the market of that name; MissingError where the exchange has none."""
+        """ccxt's symbol: `BTC-USD` is BTC/USDT; MissingError where the exchange has no such market."""
         base = re.fullmatch(r"([^/:]+)-USD", symbol)
         wanted = f"{base[1]}{self.quote}" if base else symbol.replace("/", "")
         found = self._symbols.get(wanted.upper())
@@ -87,17 +87,18 @@ class CcxtCandles:
             raw.session.close()
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
-        """Pages of closed candles. A page that stays empty is passed over: so some answer before a listing."""
+        """Pages of closed candles; empty pages are skipped, since some exchanges return them before a listing."""
         length = timedelta(minutes=self.minutes)
         at = since
         while at + length <= until:
-            rows = self._page(spelling, at) or self._page(spelling, at)  # an empty answer counts when it is repeated
+            # an empty answer is accepted once it is repeated
+            rows = self._page(spelling, at) or self._page(spelling, at)
             bars = _candles(spelling, rows, length).filter(pl.col("time") >= at + length, pl.col("time") <= until)
             at = bars["time"][-1] if bars.height else min(at + self.page_bars * length, until)
             yield Page(bars, at)
 
     def _page(self, spelling: str, at: datetime) -> list[list[float]]:
-        """Candles that open at or after a moment; ccxt leaves out those before it, such as those of a repeated page."""
+        """Candles that open at or after a moment; ccxt drops earlier ones, as of a repeated page."""
         begin = int(at.timestamp() * 1000)
         rows: list[list[float]] = self.retry.call(
             lambda: self.call("fetch_ohlcv", spelling, self.interval, begin, self.page_bars)
@@ -109,12 +110,12 @@ class CcxtCandles:
         ccxt, raw = self._ccxt, self._raw
         with read_answer(f"ccxt: {self.exchange}", f"the answer to {method}"):
             answer = self._answer(ccxt, raw, method, args)
-        if not isinstance(raw.last_json_response, list | dict):  # ccxt takes an HTML page for an empty answer
+        if not isinstance(raw.last_json_response, list | dict):  # ccxt reads an HTML page as an empty answer
             raise PassingError(f"ccxt: {self.exchange} answered no JSON, perhaps an HTML page; try again later")
         return answer
 
     def _answer(self, ccxt: Any, raw: Any, method: str, args: tuple[Any, ...]) -> Any:
-        """ccxt's answer, and its errors as ours."""
+        """ccxt's answer; its errors are raised as DataError or a subclass."""
         try:
             return getattr(raw, method)(*args)
         except ccxt.BadSymbol as error:

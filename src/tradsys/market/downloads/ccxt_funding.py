@@ -19,7 +19,7 @@ from tradsys.market.downloads.progress import PARTIAL, Job, Page, Partial, Repor
 from tradsys.market.downloads.revisions import revise_values
 from tradsys.market.parquet import read_parquet
 
-LONGEST = timedelta(hours=8)  # the usual rest between two settlements; twice as long is a hole
+LONGEST = timedelta(hours=8)  # the usual time between two settlements; twice as long is a hole
 SCHEMA = pl.Schema({"available_at": TIME, "funding_rate": pl.Float64()})
 
 
@@ -27,9 +27,9 @@ SCHEMA = pl.Schema({"available_at": TIME, "funding_rate": pl.Float64()})
 class CcxtFunding:
     """Funding of perpetuals of one exchange into `funding/NAME_SYMBOL.parquet`: available_at, funding_rate.
 
-    A rate is a fraction of the position's value, paid by longs to shorts at `available_at`, and known then. Re-read
-    settlements that the vendor changed take the new value and are entered in `funding/NAME_SYMBOL/revisions.sqlite`;
-    those that vanished stay and are entered. Keys as `CcxtCandles` has them.
+    A rate is a fraction of the position's value, paid by longs to shorts at `available_at`, and available from then on.
+    A settlement that the vendor changed takes the new value; one that vanished is kept. Both are recorded in
+    `funding/NAME_SYMBOL/revisions.sqlite`. Keys as of `CcxtCandles`.
     """
 
     exchange: str = "binance"
@@ -54,7 +54,7 @@ class CcxtFunding:
         )
 
     def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
-        """Downloads symbol by symbol; a failure is a row, a used-up limit ends the download."""
+        """Downloads symbol by symbol; a failure becomes a row, a reached limit ends the download."""
         if not job.symbols:
             raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
         market = self._market
@@ -91,7 +91,7 @@ class CcxtFunding:
         return SymbolRow(symbol, times[0], times[-1], whole.height, n_added, holes, revisions=revisions)
 
     def _pages(self, market: CcxtCandles, spelling: str, begin: datetime, until: datetime) -> Iterator[Page]:
-        """Pages of settled rates; an empty answer counts when it is repeated, a page that stands still ends them."""
+        """Pages of settled rates; ends at a page that does not advance. An empty answer needs a repetition."""
         at = begin
         while at < until:
             found = self._page(market, spelling, at) or self._page(market, spelling, at)
@@ -109,13 +109,13 @@ class CcxtFunding:
 
 
 def _settled(symbol: str, pages: Sequence[Page]) -> pl.DataFrame:
-    """The pages as one frame, each settlement once; DataError where two rates stand for one."""
+    """The pages as one frame, each settlement once; DataError where one has two rates."""
     rows = pl.concat([SCHEMA.to_frame(), *(page.bars for page in pages)]).unique().sort("available_at")
     twice = rows.filter(pl.col("available_at").is_duplicated())
     if twice.height:
         moment, one, other = twice["available_at"][0], *twice["funding_rate"][:2]
         raise DataError(
-            f"ccxt_funding: gives {symbol} {moment:%Y-%m-%d %H:%M} twice, {one:g} and {other:g}; nothing of it was "
+            f"ccxt_funding: gives {symbol} {moment:%Y-%m-%d %H:%M} twice, {one:g} and {other:g}; nothing was "
             "stored; run it again later"
         )
     return rows

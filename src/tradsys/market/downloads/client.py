@@ -1,4 +1,4 @@
-"""HTTP for vendors' interfaces: rate-limited, retried, cached; a refusal is one line and never shows a key."""
+"""HTTP client for vendors: rate limits, retries, cache; errors are one line without keys."""
 
 import os
 import re
@@ -20,14 +20,14 @@ from tradsys.core.masking import ENVIRONMENT_NAME, remember
 from tradsys.core.received import one_line, plain_text, refused_in_one_line
 
 INSTALL = "install it with: pip install 'tradsys[sources]'"
-CHANGED = "the vendor's page changed its form; nothing of it was kept"
+CHANGED = "the vendor changed the form of its answer; nothing of it was kept"
 LONGEST_WAIT = 3e9  # seconds: some 95 years, for a Retry-After beyond all dates
-SHORT_SECONDS = 120.0  # a rate over at most this many seconds is waited for, a longer one ends the download
+SHORT_SECONDS = 120.0  # limits over at most this many seconds are waited for, longer ones end the download
 TOO_MANY, SERVER_ERRORS, MISSING = (418, 429), 500, (404, 410)
 
 
 class LimitError(DataError):
-    """A vendor's limit that opens again too late to wait for: what is complete stays, the download ends."""
+    """A vendor's limit that is too long to wait for; complete symbols are kept, the download ends."""
 
 
 class MissingError(DataError):
@@ -35,7 +35,7 @@ class MissingError(DataError):
 
 
 class PassingError(DataError):
-    """A failure that may pass: another try is worth it. after: seconds the vendor asks to wait."""
+    """A temporary failure that is worth a retry. after: seconds that the vendor asks to wait."""
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
@@ -43,16 +43,16 @@ class PassingError(DataError):
 
 
 def read_answer(vendor: str, what: str) -> AbstractContextManager[None]:
-    """Turns whatever fails while a vendor's answer is taken apart into one DataError: its page changed its form."""
+    """Turns any error of parsing a vendor's answer into a DataError: the form has changed."""
     return refused_in_one_line(f"{vendor}: {what}", CHANGED, DataError)
 
 
 @dataclass(frozen=True)
 class Retry:
-    """When a call is tried again: exponential back-off with jitter, or as long as the vendor asks for.
+    """Retry policy: exponential back-off with jitter, or the wait that the vendor asks for.
 
-    attempts: of one call. wait_seconds: the first wait; it doubles up to max_wait_seconds. A vendor that asks for a
-    longer wait than max_wait_seconds ends the download with LimitError.
+    attempts: tries of one call. wait_seconds: the first wait; it doubles up to max_wait_seconds. A vendor that asks for
+    a longer wait than max_wait_seconds ends the download with LimitError.
     """
 
     attempts: int = 6
@@ -64,7 +64,7 @@ class Retry:
             raise DataError(f"sources: {self}; at least one attempt and no negative waits; fix conf/source")
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """The function's result; PassingError is tried again and the last one raised."""
+        """The function's result; retries on PassingError and raises the last one."""
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(PassingError),
             wait=self._wait,
@@ -85,11 +85,11 @@ class Retry:
 
 @dataclass(frozen=True)
 class Http:
-    """A vendor's address and how it may be asked.
+    """A vendor's address with its rate limits, key, retries and cache.
 
-    rates: pairs (calls, seconds). A rate over more than two minutes counts across runs, in the cache's folder, and
-    raises LimitError when it is used up. key: the NAME of an environment variable, sent as the query parameter or
-    header `key_as`; neither cache nor messages see its value. cache_hours: how long an answer is used again.
+    rates: pairs (calls, seconds). A limit over more than two minutes is counted across runs, in the cache's folder, and
+    raises LimitError once it is reached. key: the NAME of an environment variable, sent as the query parameter or
+    header `key_as`; neither cache nor messages see its value. cache_hours: how long an answer is reused.
     """
 
     address: str
@@ -105,16 +105,16 @@ class Http:
     def __post_init__(self) -> None:
         if self.key and not ENVIRONMENT_NAME.fullmatch(self.key):
             raise DataError(
-                f"{self.host}: key= takes the NAME of an environment variable, such as FRED_API_KEY, and got something "
-                "else, which is not shown as it may be the key itself; put the key into the environment"
+                f"{self.host}: key= takes the NAME of an environment variable, such as FRED_API_KEY, but its value is "
+                "no such name (not shown, since it may be the key itself); put the key into the environment"
             )
 
     def json(
         self, path: str, params: Mapping[str, Any] | None = None, *, check: Callable[[Any], object] | None = None
     ) -> Any:
-        """The decoded JSON answer. check: takes it apart, so that an answer of another form is refused and not cached.
+        """The decoded JSON answer. check: parses it, so that an answer of another form is refused and not cached.
 
-        Raises what `check` raises where that is an error of ours, else DataError: the vendor changed its form.
+        A TradsysError of `check` passes; any other error becomes a DataError: the form has changed.
         """
 
         def inspect(response: Any) -> None:
@@ -122,7 +122,7 @@ class Http:
                 content = response.json()
             except (ValueError, RecursionError) as error:
                 shown = re.sub(r"\s+", " ", response.text[:60])
-                raise PassingError(f"{self.host}: answered {shown!r} where JSON was due; try again later") from error
+                raise PassingError(f"{self.host}: answered {shown!r} instead of JSON; try again later") from error
             if check is not None:
                 with read_answer(self.host, f"the answer of {path}"):
                     check(content)
@@ -130,11 +130,11 @@ class Http:
         return self._get(path, params, inspect).json()
 
     def content(self, path: str, check: Callable[[bytes], None] | None = None) -> bytes:
-        """A file's bytes. check: raises PassingError for content to ask again for. MissingError where there is none."""
+        """A file's bytes. check: raises PassingError to have it retried. MissingError where there is no file."""
 
         def inspect(response: Any) -> None:
             if response.headers.get("content-type", "").startswith("text/html"):
-                raise PassingError(f"{self.host}: answered an HTML page where a file was due; try again later")
+                raise PassingError(f"{self.host}: answered an HTML page where a file was expected; try again later")
             if check is not None:
                 check(response.content)
 
@@ -149,7 +149,7 @@ class Http:
 
     @property
     def host(self) -> str:
-        """The address without scheme and path: what messages call the vendor."""
+        """The address without scheme and path; the vendor's name in messages."""
         return self.address.split("://")[-1].split("/")[0]
 
     def secret(self) -> str | None:
@@ -164,18 +164,18 @@ class Http:
         return value or None
 
     def masked(self, text: str) -> str:
-        """A vendor's words without the key: some repeat it."""
+        """A vendor's text without the key, which some vendors repeat."""
         secret = self.secret()
         return text.replace(secret, "***") if secret else text
 
     def _get(self, path: str, params: Mapping[str, Any] | None, inspect: Callable[[Any], None]) -> Any:
         def once() -> Any:
-            with read_answer(self.host, f"the answer of {path}"):  # such as addresses that lead in a circle
+            with read_answer(self.host, f"the answer of {path}"):  # such as circular redirects
                 try:
                     return self._client.get(path, params=dict(params or {}), extensions={"inspect": inspect})
                 except sqlite3.Error as error:
                     raise DataError(
-                        f"{self.host}: {Path(self.cache or '').name} or the count of calls beside it cannot be used "
+                        f"{self.host}: {Path(self.cache or '').name} or the call counter next to it cannot be used "
                         f"({one_line(error)}); move both away, or wait for the download that uses them"
                     ) from error
 
@@ -183,7 +183,7 @@ class Http:
 
     @cached_property
     def _client(self) -> Any:
-        """The httpx client: cache above, then key, limits and checks, then the network."""
+        """The httpx client; its layers are cache, then key, limits and checks, then the network."""
         try:
             import httpx  # noqa: PLC0415 - an extra: only downloads need it
 
@@ -199,7 +199,7 @@ class Http:
 
 
 def plain_words(error: object, most: int = 120) -> str:
-    """What an error or a page says, on one line without HTML tags and addresses, which may hold a key."""
+    """Text of an error or page in one line, without HTML tags and URLs, which may hold a key."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>|https?://\S+", " ", plain_text(str(error))))[:most].strip()
 
 
@@ -224,19 +224,19 @@ def raise_for_status(host: str, status: int, headers: Mapping[str, str], text: s
     if status >= SERVER_ERRORS:
         raise PassingError(f"{host}: fails with HTTP {status}; try again later", retry_after(headers))
     if status in MISSING:
-        raise MissingError(f"{host}: has no such thing (HTTP {status}); check the symbol's spelling")
+        raise MissingError(f"{host}: has no such symbol, series or file (HTTP {status}); check the symbol's spelling")
     words = plain_words(text, 160)
     step = "check the key in the environment" if status in (401, 403) else "check the request"
     raise DataError(f"{host}: refuses with HTTP {status}: {words or 'no reason given'}; {step}")
 
 
 def limit_file(http: Http) -> Path | None:
-    """Where calls of long rates are counted; None without a cache folder."""
+    """The file that counts calls of long limits; None without a cache folder."""
     if http.cache is None:
         return None
     return Path(http.cache).with_name(f"calls_{re.sub(r'[^a-z0-9]+', '_', http.host)}.sqlite")
 
 
 def opens_at(wait_ms: float) -> datetime:
-    """The moment at which a used-up rate has room again."""
+    """The moment at which a reached limit allows calls again."""
     return utc_now() + timedelta(milliseconds=wait_ms)

@@ -1,4 +1,4 @@
-"""The coins that count today, from CoinGecko: a universe file, kept with its date."""
+"""Universe files of today's largest and trending coins, from CoinGecko."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from tradsys.market.downloads.client import Http, PassingError, plain_words
 from tradsys.market.downloads.progress import Job, Report, SymbolRow, silent
 from tradsys.market.symbol_files import is_symbol
 
-PAGE = 250  # rows of one call, the vendor's most
+PAGE = 250  # rows of one call, the vendor's maximum
 STABLE, WRAPPED = "stablecoins", "wrapped-tokens"  # the vendor's categories
 COLUMNS = ("symbol", "kind", "name", "id", "rank", "market_cap", "volume", "volume_share", "trending", "built")
 
@@ -25,7 +25,7 @@ class CoingeckoUniverse:
 
     Symbols as BTC-USD: the top coins by market cap, and trending ones.
     Coins need market_cap >= min_market_cap and volume / market_cap >= min_volume_share. Stablecoins and wrapped tokens
-    stay in the file, marked in `kind`, and are not downloaded. Each build stands for its own date and later alone.
+    stay in the file, marked in `kind`, and are not downloaded. A build is valid from its own date on.
     """
 
     http: Http
@@ -38,7 +38,7 @@ class CoingeckoUniverse:
 
     def __post_init__(self) -> None:
         if not 1 <= self.top <= 5000 or self.min_market_cap < 0 or self.min_volume_share < 0:
-            raise DataError(f"{self.name}: top={self.top} lies in 1..5000 and limits are not negative; fix conf/source")
+            raise DataError(f"{self.name}: top={self.top} must lie in 1..5000, limits from 0 on; fix conf/source")
 
     def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
         """Builds the universe of this moment; returns one row for the file."""
@@ -51,7 +51,7 @@ class CoingeckoUniverse:
         report("coins", 0, len(rows))
         folder = job.root / "universes" / job.name
         path = folder / f"{now:%Y-%m-%d}.csv"
-        if path.exists():  # each build is kept
+        if path.exists():  # earlier builds are kept
             path = folder / f"{now:%Y-%m-%dT%H%M%S}.csv"
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -63,7 +63,7 @@ class CoingeckoUniverse:
         return [SymbolRow(f"universes/{job.name}/{path.name}", now, now, len(rows), len(rows), remarks=remarks)]
 
     def _rows(self, now: datetime, odd: list[str]) -> list[dict[str, Any]]:
-        """The file's rows; `odd` takes the symbols that cannot be stored."""
+        """The file's rows; symbols that cannot be stored are appended to `odd`."""
         kinds = {coin["id"]: kind for category, kind in self.marked.items() for coin in self._markets(PAGE, category)}
         hot = self._trending() if self.trending else []
         coins = {coin["id"]: coin for coin in self._markets(self.top)}
@@ -75,7 +75,7 @@ class CoingeckoUniverse:
             cap, volume = _dollars(coin, "market_cap"), _dollars(coin, "total_volume")
             symbol = f"{coin['symbol'].upper()}-USD"
             if cap < self.min_market_cap or cap == 0 or volume / cap < self.min_volume_share or symbol in rows:
-                continue  # of two coins with one ticker the larger one counts: rows come by market cap
+                continue  # of two coins with one ticker the larger one is kept: rows are sorted by market cap
             if not is_symbol(symbol):
                 odd.append(symbol)
                 continue
@@ -112,7 +112,7 @@ def _hot(content: Any) -> list[str]:
     try:
         return [coin["item"]["id"] for coin in content["coins"]]
     except (KeyError, TypeError) as error:
-        raise DataError("coingecko: the trending page changed its form; set source.trending=false") from error
+        raise DataError("coingecko: the form of the trending answer changed; set source.trending=false") from error
 
 
 def _check_coins(content: Any) -> None:
@@ -130,7 +130,7 @@ def _check_coins(content: Any) -> None:
 
 
 def _dollars(coin: Mapping[str, Any], name: str) -> float:
-    """A sum in US dollars; null is zero. ValueError or TypeError for what is none."""
+    """An amount in US dollars; null is zero. ValueError or TypeError for anything else."""
     value = 0.0 if coin[name] is None else float(coin[name])
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name}={value} of {coin['id']!r}")

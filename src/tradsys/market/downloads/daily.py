@@ -1,4 +1,4 @@
-"""Daily bars of an exchange: a date is known at its session's close, and a session without a bar is a hole."""
+"""Daily bars of an exchange: a bar closes with its session, and a session without a bar is a hole."""
 
 from datetime import datetime
 from itertools import pairwise

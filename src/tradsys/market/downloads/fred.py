@@ -20,10 +20,10 @@ from tradsys.market.downloads.revisions import Revisions, enter
 from tradsys.market.downloads.vintages import KEYS, as_known, vintages_beside
 from tradsys.market.parquet import read_parquet
 
-CHICAGO = ZoneInfo("America/Chicago")  # the vendor's days are those of St. Louis
+CHICAGO = ZoneInfo("America/Chicago")  # the time zone of the vendor's dates (St. Louis)
 MAX_VINTAGES = 1000  # release days of one call; the vendor refuses more than 2000
 PAGE = 100_000
-BEGIN = "1776-07-04"  # the vendor's word for the first vintage
+BEGIN = "1776-07-04"  # the vendor's date for the first vintage
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class FredSeries:
 
     Writes `macro/<name>_vintages.parquet` (series, date, value, available_at: every release) and `macro/<name>.parquet`
     in the `wide` form of conf/data `known`: available_at, and for each series the newest reference period's value as
-    first known. The vendor states the day of a release, not its time: a value counts from that day's end (St. Louis).
+    first released. The vendor gives the day of a release, not its time: a value is available from that day's end (St.
+    Louis).
     """
 
     http: Http
@@ -40,7 +41,7 @@ class FredSeries:
     name: str = "fred"
 
     def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
-        """One row per series; a series that fails leaves the others, and what is complete stays."""
+        """One row per series; a failed series does not affect the others."""
         wanted = list(dict.fromkeys(job.symbols or self.series))
         if not wanted:
             raise DataError("fred: no series; give symbols=[DGS10,CPIAUCSL]")
@@ -50,7 +51,7 @@ class FredSeries:
             self.http.close()
 
     def _one(self, job: Job, series: str, report: Callable[[int], None]) -> SymbolRow:
-        """Downloads one series, enters what the vendor changed of its releases, and writes both files."""
+        """Downloads one series, records the vendor's revisions and writes both files."""
         folder = job.root / "macro"
         wide = folder / f"{job.name}.parquet"
         path = vintages_beside(wide)
@@ -69,7 +70,7 @@ class FredSeries:
         return SymbolRow(series, first, last, new.height, max(new.height - n_old, 0), revisions=found)
 
     def _vintages(self, series: str) -> pl.DataFrame:
-        """Every value of a series with the moment of its release; a release that repeats a value is no row."""
+        """Every value of a series with its release moment; repeated values are left out."""
         days = list(self._paged("/series/vintagedates", "vintage_dates", series_id=series))
         if not days:
             raise DataError(f"fred: {series} has no releases; check the series' name")
@@ -120,8 +121,8 @@ def known_from(released: str) -> datetime:
 
 
 def _revised(folder: Path, old: pl.DataFrame, new: pl.DataFrame, job: Job) -> Revisions:
-    """Enters the releases that the vendor changed, added in the past or withdrew: time is that of the release."""
-    named = pl.col("date").dt.strftime("%Y-%m-%d").alias("column")  # which reference period's value
+    """Records releases that the vendor changed, added in the past or withdrew, by release time."""
+    named = pl.col("date").dt.strftime("%Y-%m-%d").alias("column")  # the reference period
     both = old.join(new, on=KEYS, suffix="_new").filter(pl.col("value") != pl.col("value_new"))
     past = new.filter(pl.col("available_at") <= old["available_at"].max())
     parts = [
@@ -138,13 +139,13 @@ def _revised(folder: Path, old: pl.DataFrame, new: pl.DataFrame, job: Job) -> Re
 
 
 def _days(content: Any) -> tuple[list[str], int]:
-    """Release days, and how many there are in all."""
+    """Release days of this page, and the total number."""
     days = [date.fromisoformat(day).isoformat() for day in content["vintage_dates"]]
     return days, int(content["count"])
 
 
 def _values(content: Any) -> tuple[list[tuple[tuple[date, datetime], float | None]], int]:
-    """((reference date, moment from which it is known), value; None where there is none), and how many in all."""
+    """((reference date, moment of availability), value or None) of this page, and the total number."""
     rows = []
     for row in content["observations"]:
         value = None if row["value"] == "." else float(row["value"])

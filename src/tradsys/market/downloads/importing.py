@@ -1,4 +1,4 @@
-"""Files into the store: bars, the events that they imply, files of actions; and what the command prints of it."""
+"""Imports files of bars and of corporate actions into the store, and prints the result."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,13 +16,13 @@ from tradsys.market.sources.sniff import FormKeys
 from tradsys.market.store import BarStore
 from tradsys.market.updates import MOST_LINES, as_lines
 
-# what one way of calling `fetch` does not read, by the keys that choose the way
+# keys that one way of calling `fetch` does not read, by the keys that choose that way
 DOWNLOADED = ("symbols", "universe", "start", "end", "reread_bars", "revisions", "max_revised_share")
 READ = ("path", "actions", "layout", "symbol", "mapping", "mode", "conflicts")
 
 
 def check_keys(plain: Mapping[str, Any], given: Collection[str], *, downloads: bool) -> None:
-    """Refuses keys of the command that the way it was called does not read, before anything is read or written.
+    """Refuses given keys that this way of calling `fetch` ignores, before anything is read.
 
     plain: the fetch configuration. given: keys set on the command line. Raises DataError with the keys.
     """
@@ -39,15 +39,15 @@ def check_keys(plain: Mapping[str, Any], given: Collection[str], *, downloads: b
             unread |= {"mode", "conflicts"}
     if odd := sorted(unread & set(given)):
         raise DataError(
-            f"fetch: {', '.join(f'{key}={plain[key]}' for key in odd)} beside {way}, which does not read "
+            f"fetch: {', '.join(f'{key}={plain[key]}' for key in odd)} given with {way}, which does not read "
             f"{'it' if len(odd) == 1 else 'them'}; leave {'it' if len(odd) == 1 else 'them'} out"
         )
 
 
 def store_files(source: Any, store: BarStore, plain: Mapping[str, Any], console: Any) -> None:
-    """Reads path= and actions=, whichever is given, writes the store and prints what came in.
+    """Reads path= and actions= where given, writes the store and prints the result.
 
-    source: of the bars, as `sources.files.FileSource`. plain: the fetch configuration. Raises DataError as the readers
+    source: of the bars, a `sources.files.FileSource`. plain: the fetch configuration. Raises DataError as the readers
     and the store do; both files are read before anything is stored.
     """
     name = str(plain["name"])
@@ -75,7 +75,7 @@ def store_files(source: Any, store: BarStore, plain: Mapping[str, Any], console:
 
 
 def new_spellings(stored: Collection[str], new: Collection[str]) -> list[str]:
-    """A line for symbols that were not stored and look like stored ones: another spelling starts another history."""
+    """A line for each new symbol that looks like a stored one: it would start a second history."""
     added = set(new) - set(stored)
     texts = [text for found in alike_spellings({*stored, *added}) for text in found.examples]
     shown = [text for text in texts if {*text.split(" and ")} & added and {*text.split(" and ")} & set(stored)]
@@ -83,7 +83,7 @@ def new_spellings(stored: Collection[str], new: Collection[str]) -> list[str]:
 
 
 def enter_revisions(store: BarStore, name: str, bars: pl.DataFrame, source: str) -> None:
-    """Enters what a file's bars change of stored ones in the revision ledger, before they are stored."""
+    """Records changes of stored bars by a file in the revision ledger, before it is stored."""
     stored = store.manifest(name)["symbols"] if name in store.names() else {}
     for key, own in bars.partition_by("symbol", as_dict=True).items():
         if (symbol := str(key[0])) in stored:
@@ -97,14 +97,14 @@ def events_of_file(plain: Mapping[str, Any], known: Collection[str]) -> pl.DataF
 
 
 def add_actions(store: BarStore, name: str, path: Path, events: pl.DataFrame) -> str:
-    """Adds the events of a file to a dataset; what came in, as a line."""
+    """Adds the events of a file to a dataset; returns a line with the counts."""
     new, revised = store.add_events(name, events, {"source": path.name, "sha256": digest_file(path)})
     counts = ", ".join(f"{n:,} {kind}" for kind, n in events.group_by("kind").len().sort("kind").iter_rows())
     return f"actions {path.name}: {counts}; {new:,} new, {revised:,} revised"
 
 
 def housekeeping(store: BarStore, name: str, mode: str) -> str:
-    """mode=undo or mode=clean of a dataset; what was done, as a line."""
+    """Runs mode=undo or mode=clean on a dataset; returns a line with the result."""
     if mode == "clean":
         return f"{name}: {store.clean(name)} files of earlier content removed"
     manifest = store.undo(name)
@@ -112,7 +112,7 @@ def housekeeping(store: BarStore, name: str, mode: str) -> str:
 
 
 def print_import(console: Any, result: Any, summary: Any) -> None:
-    """Prints how the files were read, what was repaired, and what is stored now."""
+    """Prints how the files were read, the repairs, and the stored content."""
     for line in result.seen[:MOST_LINES]:
         console.print(f"read {line}")
     if len(result.seen) > MOST_LINES:

@@ -12,7 +12,7 @@ MINUTES: Mapping[str, float] = MappingProxyType(
 
 
 def minutes_of(interval: str, source: str, known: Mapping[str, float] = MINUTES) -> float:
-    """Minutes of a bar. Raises DataError for a length that the source does not have."""
+    """Minutes of a bar; DataError for an interval that the source does not have."""
     if interval not in known:
         raise DataError(f"{source}: interval={interval!r} is none of {', '.join(known)}; set interval=")
     return known[interval]

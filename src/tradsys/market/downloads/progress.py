@@ -1,4 +1,4 @@
-"""One download over many symbols: complete pages are kept, what is missing is asked again, failures stay alone."""
+"""Download of many symbols: complete pages are kept, a failed symbol does not stop the others."""
 
 import logging
 import shutil
@@ -26,13 +26,13 @@ from tradsys.market.symbol_files import check_symbol
 
 log = logging.getLogger(__name__)
 PARTIAL = "partial"  # folder of complete pages, inside the dataset's own
-EVENTS = ".events"  # suffix of a page's dividends and splits beside its bars
+EVENTS = ".events"  # suffix of the file with a page's dividends and splits
 VALUES = (*PRICES, "volume")
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """What one call gave: bars (COLUMNS, time = close in UTC), and the moment up to which history is now known.
+    """Result of one call: bars (COLUMNS, time = close in UTC), and the moment up to which they are complete.
 
     n_repairs: rows that the reader repaired or left out. events: dividends and splits (events.actions.SCHEMA).
     """
@@ -54,13 +54,13 @@ class BarVendor(Protocol):
         """The vendor's spelling; DataError where the symbol cannot be one of this vendor's."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides which numbers come: pages of another identity are not resumed."""
+        """The settings that determine the numbers; pages of another identity are not resumed."""
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
         """Pages in the order of time: bars that close in (since, until]."""
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Closes open connections."""
 
     def holes(self, bars: pl.DataFrame) -> list[tuple[datetime, datetime]]:
         """Spans (last close before, first close after) in which bars are missing."""
@@ -68,7 +68,7 @@ class BarVendor(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What to download. symbols: as they will be stored. reread_bars: stored bars that are asked for again."""
+    """What to download. symbols: as they will be stored. reread_bars: stored bars to download again."""
 
     root: Path
     name: str
@@ -92,18 +92,18 @@ class Job:
                 f"fetch: end={self.end:%Y-%m-%d} is not after start={self.start:%Y-%m-%d}; correct one of them"
             )
         if self.reread_bars < 0:
-            raise DataError(f"fetch: reread_bars={self.reread_bars}; it is zero or more; set it")
+            raise DataError(f"fetch: reread_bars={self.reread_bars}; it must be zero or more; set reread_bars=")
 
     @property
     def until(self) -> datetime:
-        """The last moment asked for: `end`, and never later than now."""
+        """The end of the request: `end`, but never later than now."""
         moment = self.now or utc_now()
         return moment if self.end is None else min(self.end, moment)
 
 
 @dataclass(frozen=True)
 class SymbolRow:
-    """One row of the closing table. error: why this symbol failed, None where it did not. remarks: lines below it."""
+    """One row of the closing table. error: why this symbol failed, or None. remarks: lines below the table."""
 
     symbol: str
     first: datetime | None = None
@@ -122,13 +122,13 @@ Report = Callable[[str, int, int], None]  # after each page: the symbol, its num
 
 
 def silent(symbol: str, number: int, n_rows: int) -> None:
-    """Reports nothing."""
+    """A `Report` without output."""
 
 
 def download(vendor: BarVendor, job: Job, report: Report = silent) -> list[SymbolRow]:
     """Downloads every symbol of a job and stores it; one row each, in the order of the job.
 
-    See `each_symbol` for what fails.
+    Failures as in `each_symbol`.
     """
     try:
         return each_symbol(job.symbols, partial(_fetch_symbol, vendor, job), report)
@@ -139,10 +139,10 @@ def download(vendor: BarVendor, job: Job, report: Report = silent) -> list[Symbo
 def each_symbol(
     symbols: Sequence[str], one: Callable[[str, Callable[[int], None]], SymbolRow], report: Report
 ) -> list[SymbolRow]:
-    """One row per symbol. one: downloads a symbol, and is given a function to call with the rows so far.
+    """One row per symbol. one: downloads a symbol; receives a function to call with the rows so far.
 
-    A symbol that fails becomes a row with its reason. A vendor's limit ends the download; the symbols after it are
-    rows that say so. KeyboardInterrupt goes through as `InterruptedDownload`, which holds the rows so far.
+    A failed symbol becomes a row with the reason. A vendor's limit ends the download; later symbols become rows with
+    that reason. KeyboardInterrupt is raised as `InterruptedDownload`, which holds the rows so far.
     """
     rows: list[SymbolRow] = []
     limit: str | None = None
@@ -151,7 +151,7 @@ def each_symbol(
             rows.append(SymbolRow(symbol, error=limit, not_tried=True))
             continue
         try:
-            check_symbol(symbol)  # before anything is asked for
+            check_symbol(symbol)  # before any request
             rows.append(one(symbol, partial(report, symbol, number)))
         except LimitError as error:
             limit = str(error)
@@ -190,7 +190,7 @@ def _fetch_symbol(vendor: BarVendor, job: Job, symbol: str, report: Callable[[in
 
 
 def _since(store: BarStore, vendor: BarVendor, job: Job, symbol: str) -> datetime:
-    """Where to ask from: the last stored bars again; everything where `start` lies before what was ever asked for."""
+    """Start of the request: the last stored bars again, or `start` where it lies before all earlier requests."""
     begin = job.start or vendor.first
     manifest = store.manifest(job.name) if job.name in store.names() else {"symbols": {}, "imports": []}
     entry = manifest["symbols"].get(symbol)
@@ -212,7 +212,7 @@ def _store(
     if bars.is_empty() and symbol not in known:
         raise DataError(
             f"{vendor.name}: no bars of {symbol} between {since:%Y-%m-%d %H:%M} and {job.until:%Y-%m-%d %H:%M} UTC; "
-            "check the symbol and start=, or whether the vendor's page changed its form"
+            "check the symbol and start=, or whether the vendor changed the form of its answer"
         )
     found = None
     if symbol in known:
@@ -245,7 +245,7 @@ def _store(
 
 
 def _store_events(store: BarStore, vendor: BarVendor, job: Job, symbol: str, pages: list["Page"]) -> tuple[str, ...]:
-    """Adds the dividends and splits of the pages to the dataset; what came in, as remarks."""
+    """Adds the dividends and splits of the pages to the dataset; returns remarks with counts."""
     frames = [page.events for page in pages if page.events is not None and page.events.height]
     if not frames:
         return ()
@@ -255,7 +255,7 @@ def _store_events(store: BarStore, vendor: BarVendor, job: Job, symbol: str, pag
 
 
 def _joined_pages(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job) -> tuple[pl.DataFrame, int]:
-    """The pages as one frame without unclosed bars, and how many repeated rows were left out."""
+    """The pages as one frame of closed bars, and the number of repeated rows left out."""
     frames = [page.bars for page in pages if page.bars.height]
     if not frames:
         return pl.Schema(SCHEMA).to_frame(), 0
@@ -267,14 +267,14 @@ def _joined_pages(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job)
         wrong = next(n for n in VALUES if a[n] != b[n])
         raise DataError(
             f"{vendor.name}: gives {symbol} {a['time']:%Y-%m-%d %H:%M} twice, {wrong} {a[wrong]:.8g} and "
-            f"{b[wrong]:.8g} ({twice['time'].n_unique()} such bars); nothing of it was stored; run it again later"
+            f"{b[wrong]:.8g} ({twice['time'].n_unique()} such bars); nothing was stored; run it again later"
         )
     closed = once.filter(pl.col("time") <= job.until).sort("time")
     return closed, rows.height - once.height
 
 
 def gaps(bars: pl.DataFrame, minutes: float) -> list[tuple[datetime, datetime]]:
-    """Spans (close before, close after) between one symbol's bars not adjacent; for markets that never close."""
+    """Spans (close before, close after) without bars of one symbol, for markets that never close."""
     step = pl.col("time").diff()
     rows = bars.select("time", before=pl.col("time").shift(1), step=step).filter(
         pl.col("step") > timedelta(minutes=minutes)
@@ -286,7 +286,7 @@ def gaps(bars: pl.DataFrame, minutes: float) -> list[tuple[datetime, datetime]]:
 class Partial:
     """Complete pages of one symbol on disk, until the symbol is stored: `partial/<symbol>/<request>/`.
 
-    request: what decides the numbers; pages of another request are not read.
+    request: digest of the settings that determine the numbers; pages of another request are not read.
     """
 
     root: Path
@@ -296,32 +296,32 @@ class Partial:
 
     @property
     def folder(self) -> Path:
-        """Where the pages of this request lie."""
+        """The folder of this request's pages."""
         return self.root / quote(self.symbol, safe="") / digest_json(self.request)[:16]
 
     def keep(self, page: Page) -> None:
-        """Writes a page atomically; its name holds its order, how far history is known, and its repairs."""
+        """Writes a page atomically; its name holds its number, its end and its repairs."""
         number = len(list(self.folder.glob("*.parquet")))
         path = self.folder / f"{number:06d}_{page.until.astimezone(UTC):%Y%m%dT%H%M%S}_{page.n_repairs}.parquet"
-        if page.events is not None:  # before its page: a page that is kept is complete
+        if page.events is not None:  # before its page, so that a kept page always has its events
             with written_atomically(path.with_suffix(EVENTS)) as draft:
                 page.events.write_parquet(draft)
         with written_atomically(path) as draft:
             page.bars.write_parquet(draft)
 
     def read(self) -> list[Page]:
-        """The pages kept so far, in order, up to the first that is damaged."""
+        """The kept pages in order, up to the first damaged one."""
         pages: list[Page] = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
                 _, stamp, n_repairs = path.stem.split("_")
                 until = datetime.strptime(stamp, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-                bars = read_parquet(path, "it is asked for again").select(self.schema.names())
+                bars = read_parquet(path, "it is downloaded again").select(self.schema.names())
                 own = path.with_suffix(EVENTS)
-                events = read_parquet(own, "it is asked for again") if own.exists() else None
+                events = read_parquet(own, "it is downloaded again") if own.exists() else None
                 pages.append(Page(bars.cast(self.schema), until, int(n_repairs), events))  # type: ignore[arg-type]
             except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-                log.warning("%s: a kept page is damaged (%s); it is asked for again", self.symbol, error)
+                log.warning("%s: a kept page is damaged (%s); it is downloaded again", self.symbol, error)
                 for rest in [p for p in self.folder.glob("*.parquet") if p.name >= path.name]:
                     rest.unlink()
                 break
@@ -329,7 +329,7 @@ class Partial:
 
     @contextmanager
     def used_up(self) -> Iterator[None]:
-        """Forgets the pages once they are stored, or refused: what was refused once would be refused for ever."""
+        """Removes the pages after the block stored or refused them; refused pages would fail for ever."""
         try:
             yield
         except DataError:
@@ -338,7 +338,7 @@ class Partial:
         self.remove()
 
     def remove(self) -> None:
-        """Forgets every page of the symbol, those of other requests included."""
+        """Removes every page of the symbol, those of other requests included."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)
         for folder in (self.root,):
             if folder.is_dir() and not any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""What a vendor changed in its past, when it was seen, and the store as it read before that."""
+"""A vendor's revisions of past values, when they were seen, and stored bars as of a moment."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from tradsys.market.bars import PRICES, TIME
 from tradsys.market.updates import merge
 
 LEDGER = "revisions.sqlite"
-BAR = "bar"  # the column of a bar that appeared or vanished: its close is the value
+BAR = "bar"  # stands for a complete bar that appeared or vanished; its value is the close
 MODES = ("record", "refuse")
 SCHEMA = pl.Schema(
     {
@@ -38,7 +38,7 @@ create trigger if not exists no_delete before delete on revisions begin select r
 
 @dataclass(frozen=True)
 class RevisionRule:
-    """What to do where a vendor changed its history: `record`, or `refuse` above a share of the re-read bars."""
+    """Rule for a vendor's revisions: `record`, or `refuse` above a share of the re-read bars."""
 
     mode: str = "record"
     max_share: float = 0.01
@@ -53,7 +53,7 @@ class RevisionRule:
 
 @dataclass(frozen=True)
 class Revisions:
-    """What differed: re-read bars, and of them those with other values; bars that appeared in or left the past."""
+    """Counts of re-read bars, and of those that changed, appeared in the past or vanished."""
 
     n_reread: int
     n_changed: int
@@ -62,18 +62,18 @@ class Revisions:
 
     @property
     def n(self) -> int:
-        """Bars revised in any way."""
+        """Number of bars revised in any way."""
         return self.n_changed + self.n_appeared + self.n_vanished
 
 
 @dataclass(frozen=True)
 class RevisionLedger:
-    """The append-only record of a dataset's revisions, beside its bars. folder: the dataset's."""
+    """The append-only record of a dataset's revisions. folder: the dataset's."""
 
     folder: Path
 
     def append(self, rows: pl.DataFrame) -> int:
-        """Adds rows (SCHEMA) that the last entry of their value does not state already; returns how many."""
+        """Adds rows (SCHEMA) that differ from the last entry of their value; returns their number."""
         with self._open() as base:
             new = [r for r in rows.select(SCHEMA.names()).iter_rows(named=True) if not self._known(base, r)]
             base.executemany(
@@ -98,9 +98,9 @@ class RevisionLedger:
         return frame if symbols is None else frame.filter(pl.col("symbol").is_in(list(symbols)))
 
     def before(self, bars: pl.DataFrame, moment: datetime) -> pl.DataFrame:
-        """These stored bars as they read at `moment`: later revisions undone, later bars left out.
+        """These stored bars as of `moment`: later revisions undone, later bars left out.
 
-        A bar of which nothing was revised counts as known since its close: the ledger begins with the first download.
+        A bar without revisions counts as available since its close, because the ledger begins with the first download.
         """
         bars = bars.filter(pl.col("time") <= moment)
         later = self.read(bars["symbol"].unique().to_list()).filter(pl.col("seen") > moment)
@@ -109,7 +109,7 @@ class RevisionLedger:
         return _undone(bars.join(appeared, on=["symbol", "time"], how="anti", maintain_order="left"), first)
 
     def value_before(self, rows: pl.DataFrame, name: str, column: str, moment: datetime) -> pl.DataFrame:
-        """Rows (time, `name`) of a series whose entries stand under `column`, as they read at `moment`."""
+        """Rows (time, `name`) of a series as of `moment`. column: the series' column in the ledger."""
         later = self.read().filter(pl.col("seen") > moment)
         first = later.unique(["time", "column"], keep="first", maintain_order=True)
         appeared = first.filter((pl.col("column") == BAR) & pl.col("old").is_null())
@@ -119,7 +119,7 @@ class RevisionLedger:
         return kept.with_columns(pl.coalesce("old", name).alias(name)).drop("old")
 
     def first_prints(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """These stored bars as each of them was first stored: every revision of a value undone, no bar left out."""
+        """These stored bars with their first stored values: all revisions undone, no bar left out."""
         first = self.read(bars["symbol"].unique().to_list()).unique(
             ["symbol", "time", "column"], keep="first", maintain_order=True
         )
@@ -140,7 +140,8 @@ class RevisionLedger:
             with closing(sqlite3.connect(self.folder / LEDGER, timeout=60)) as base, base:
                 base.executescript(_CREATE)
                 yield base
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite may quote bytes that are no text
+        # SQLite's message may hold bytes that are not UTF-8
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if (refused := refused_by_disk(error, self.folder / LEDGER)) is not None:
                 raise refused from error
             raise DataError(
@@ -149,7 +150,7 @@ class RevisionLedger:
 
 
 def _undone(bars: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
-    """The bars with each value that an entry names put back to its old one."""
+    """The bars with the old value of each entry restored."""
     for column in (*PRICES, "volume"):
         old = first.filter(pl.col("column") == column).select("symbol", "time", "old")
         bars = bars.join(old, on=["symbol", "time"], how="left", maintain_order="left")
@@ -158,12 +159,12 @@ def _undone(bars: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
 
 
 def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
-    """Compares one symbol's bars that were downloaded again with its stored ones and enters what differs.
+    """Compares one symbol's re-downloaded bars with its stored ones and records the differences.
 
     folder: the dataset's.
 
-    Call before the bars are stored: a crash between the two leaves an entry that the next download does not repeat.
-    Bars that the vendor no longer has stay stored and are entered. Raises DataError where `rule` refuses.
+    Call it before the bars are stored: after a crash in between, the next download does not repeat the entry.
+    Bars that the vendor no longer has stay stored and are recorded. Raises DataError where `rule` refuses.
     """
     if bars.is_empty():
         return Revisions(0, 0, 0, 0)
@@ -181,9 +182,9 @@ def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, 
 def revise_values(
     folder: Path, stored: pl.DataFrame, new: pl.DataFrame, symbol: str, source: str, rule: RevisionRule
 ) -> Revisions:
-    """As `revise` for a series of one value beside its time: (time, value), both sorted by time.
+    """`revise` for a series of single values: (time, value), both sorted by time.
 
-    A value that appeared in or left the past is entered as a bar is, under `bar`.
+    A value that appeared in the past or vanished is recorded under `bar`, as a bar is.
     """
     if new.is_empty() or stored.is_empty():
         return Revisions(0, 0, 0, 0)
@@ -199,7 +200,7 @@ def revise_values(
 
 
 def enter(folder: Path, found: Revisions, entries: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
-    """Enters revisions (symbol, time, column, old, new) as seen now. Raises DataError where `rule` refuses them."""
+    """Records revisions (symbol, time, column, old, new) as seen now; DataError where `rule` refuses them."""
     if found.n:
         _check_share(found, entries, folder.name, source, rule)
         seen = entries.with_columns(seen=pl.lit(utc_now()).cast(TIME), source=pl.lit(source))
@@ -224,7 +225,7 @@ def _check_share(found: Revisions, entries: pl.DataFrame, name: str, source: str
 
 
 def _entries(clashes: pl.DataFrame, appeared: pl.DataFrame, vanished: pl.DataFrame, value: str) -> pl.DataFrame:
-    """time, column, old, new, and symbol where the frames have one. value: what stands for a bar that came or went."""
+    """Entries (time, column, old, new, perhaps symbol). value: the column of appeared or vanished bars."""
     none = pl.lit(None, pl.Float64)
     parts = [
         clashes,

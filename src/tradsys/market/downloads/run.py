@@ -1,4 +1,4 @@
-"""The download part of the fetch command: symbols from the command or a universe file, progress, the closing table."""
+"""Downloads of the fetch command: wanted symbols, progress and the closing table."""
 
 import math
 import sys
@@ -32,12 +32,12 @@ N_HOLES = 3
 
 
 def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
-    """Downloads what the fetch command's keys ask for, prints the closing table; returns the exit code."""
+    """Downloads as the fetch command's keys state, prints the table; returns the exit code."""
     symbols, notes = wanted_symbols(keys.get("symbols"), keys.get("universe"), needed=not hasattr(source, "collect"))
     for note in notes:
         console.print(note)
     if hasattr(source, "http"):
-        source.http.secret()  # a missing key is one line, not one a symbol
+        source.http.secret()  # so that a missing key is reported once, and not for every symbol
     job = Job(
         Path(keys["paths"]["data"]),
         str(keys["name"]),
@@ -52,14 +52,14 @@ def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
             rows = _with_progress(source, job)
     except InterruptedDownload as stopped:
         print_rows(console, stopped.rows)
-        console.print("interrupted: complete pages are kept; the same command goes on from there")
+        console.print("interrupted: complete pages are kept; the same command resumes there")
         raise
     print_rows(console, rows)
     return SOME_FAILED if any(row.error for row in rows) else 0
 
 
 def wanted_symbols(given: Any, universe: str | None, *, needed: bool = True) -> tuple[tuple[str, ...], list[str]]:
-    """Symbols as they will be stored, each once, and remarks on what was left out.
+    """Symbols as they will be stored, each once, and remarks on symbols left out.
 
     given: a list, or one symbol. universe: a CSV with a column `symbol`, and perhaps `kind` (coin, stablecoin,
     wrapped): only coins are downloaded. Raises DataError where there is none, or the file has no such column.
@@ -80,7 +80,7 @@ def wanted_symbols(given: Any, universe: str | None, *, needed: bool = True) -> 
         notes.append(f"named more than once, downloaded once: {shown}")
     if not names and needed:
         raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
-    for name in names if universe is None else ():  # one of a universe's is a row that failed
+    for name in names if universe is None else ():  # a bad symbol of a universe file becomes a failed row
         check_symbol(name)
     return tuple(dict.fromkeys(names)), notes
 
@@ -93,8 +93,8 @@ def _universe(path: Path, notes: list[str]) -> list[str]:
     rows = [dict(zip(header, line, strict=False)) for line in lines]
     if not rows or "symbol" not in header:
         raise DataError(
-            f"fetch: universe={path.name} has {len(rows)} rows of the columns {one_line(header)}; it needs `symbol`, "
-            "one a row, such as BTC-USD; correct the file"
+            f"fetch: universe={path.name} has {len(rows)} rows of the columns {one_line(header)}; it needs a column "
+            "`symbol` with one symbol a row, such as BTC-USD; correct the file"
         )
     empty = [n for n, row in enumerate(rows, 2) if not row.get("symbol")]
     if empty:
@@ -107,7 +107,7 @@ def _universe(path: Path, notes: list[str]) -> list[str]:
 
 @contextmanager
 def _alone(job: Job) -> Iterator[None]:
-    """Holds the lock of downloads into this name; DataError where another download holds it."""
+    """Holds the lock of downloads into this dataset; DataError where another download holds it."""
     job.root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(job.root / f".fetch_{job.name}.lock"), timeout=0)
     try:
@@ -124,14 +124,14 @@ def _alone(job: Job) -> Iterator[None]:
 
 @dataclass
 class Lines:
-    """Progress as lines of standard error where nobody watches: the first page, then every `every` seconds."""
+    """Progress lines where stderr is no terminal: the first page, then every `every` seconds."""
 
     n_symbols: int
     every: float = 10.0
     shown: float = -math.inf
 
     def show(self, symbol: str, number: int, n_rows: int) -> None:
-        """Prints where the download is, if it is time to."""
+        """Prints the progress if a line is due."""
         if is_watched() or is_quiet() or time.monotonic() - self.shown < self.every:
             return
         self.shown = time.monotonic()
@@ -158,7 +158,7 @@ def _with_progress(source: Any, job: Job) -> list[SymbolRow]:
 
 
 def print_rows(console: Console, rows: Sequence[SymbolRow]) -> None:
-    """The closing table, then what it has no room for: holes, revisions, and why symbols failed."""
+    """Prints the closing table, then holes, revisions and the reasons of failures."""
     good = [row for row in rows if row.error is None]
     if good:
         table = Table(box=None, pad_edge=False)
@@ -200,7 +200,7 @@ def _day_text(moment: datetime | None) -> str:
 
 
 def _asked_moment(key: str, value: Any) -> datetime | None:
-    """UTC where no zone is given; a date is its midnight."""
+    """The moment of a key, in UTC where no zone is given; a date is its midnight."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The httpx transports of a vendor: hishel's cache above key, rate limits and checks. Imported by a download alone."""
+"""The httpx transports of a vendor: hishel's cache, then key, rate limits and checks."""
 
 import sqlite3
 import time
@@ -25,7 +25,7 @@ MOST_SECONDS = 1800.0  # for one answer
 
 
 def vendor_transport(http: Http) -> httpx.BaseTransport:
-    """The network as a vendor allows it; an answer that is no data is raised, and so never cached."""
+    """The vendor's transport; an answer without data is raised, and so never cached."""
     inner = _Vendor(http)
     if http.cache is None or http.cache_hours <= 0:
         return inner
@@ -35,12 +35,12 @@ def vendor_transport(http: Http) -> httpx.BaseTransport:
     path = Path(http.cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as base:
-        base.execute("pragma schema_version").fetchone()  # hishel only logs that a cache is damaged, at each answer
+        base.execute("pragma schema_version").fetchone()  # hishel itself only logs a damaged cache, at each answer
     return CacheTransport(inner, SqliteStorage(database_path=path, default_ttl=http.cache_hours * 3600))
 
 
 class _Vendor(httpx.BaseTransport):
-    """Adds the key, waits for the limits, reads the complete answer, and raises where it is no data."""
+    """Adds the key, waits for limits, reads the complete answer; raises where it holds no data."""
 
     def __init__(self, http: Http) -> None:
         self.http, self.secret = http, http.secret()
@@ -60,7 +60,7 @@ class _Vendor(httpx.BaseTransport):
                 body = self._body(response)
             finally:
                 response.close()
-        except (httpx.TransportError, httpx.DecodingError) as error:  # cut off, refused, or packed wrongly
+        except (httpx.TransportError, httpx.DecodingError) as error:  # cut off, refused, or badly compressed
             raise PassingError(
                 f"{self.http.host}: the connection failed ({type(error).__name__}); try later"
             ) from error
@@ -74,14 +74,14 @@ class _Vendor(httpx.BaseTransport):
         return complete
 
     def _body(self, response: httpx.Response) -> bytes:
-        """The complete unpacked answer; DataError above the limits, before more of it is read."""
+        """The complete decompressed answer; DataError as soon as it exceeds the limits."""
         body, begun = bytearray(), time.monotonic()
         for part in response.iter_bytes():
             body += part
             if len(body) > MOST_BYTES or time.monotonic() - begun > MOST_SECONDS:
                 raise DataError(
                     f"{self.http.host}: an answer of over {len(body):,} bytes in {time.monotonic() - begun:.0f} s; at "
-                    f"most {MOST_BYTES:,} in {MOST_SECONDS:.0f} s are read; see whether the address is the vendor's"
+                    f"most {MOST_BYTES:,} in {MOST_SECONDS:.0f} s are read; check that the address is the vendor's"
                 )
         return bytes(body)
 
@@ -105,7 +105,7 @@ class _Vendor(httpx.BaseTransport):
         return httpx.Request(request.method, url, headers=headers, extensions=request.extensions)
 
     def _is_vendor(self, url: httpx.URL) -> bool:
-        """Whether an address is the vendor's own; a redirect may lead elsewhere, where its key has no business."""
+        """Whether a URL is the vendor's own; a redirect elsewhere must not receive the key."""
         own = httpx.URL(self.http.address)
         return (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
 
@@ -117,7 +117,7 @@ class _Vendor(httpx.BaseTransport):
                 opens: Any = opens_at(self.long.waiting(item))
                 raise LimitError(
                     f"{self.http.host}: the {rate.limit} calls of {rate.interval / 3_600_000:g} hours are used up; "
-                    f"what is complete is kept; it opens again {opens:%Y-%m-%d %H:%M} UTC; run it again then"
+                    f"complete symbols are kept; the limit ends {opens:%Y-%m-%d %H:%M} UTC; run it again then"
                 )
         if self.short is not None:
             self.short.try_acquire(self.http.host)
@@ -132,6 +132,6 @@ def _long_bucket(http: Http, rates: list[Rate]) -> Any:
 
 
 def _plain_headers(headers: httpx.Headers) -> list[tuple[str, str]]:
-    """Headers of an answer that is decoded and complete."""
+    """The headers without those of encoding and length, for a decoded answer."""
     gone = ("content-encoding", "transfer-encoding", "content-length")
     return [(k, v) for k, v in headers.multi_items() if k.lower() not in gone]

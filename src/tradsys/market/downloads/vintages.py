@@ -1,4 +1,4 @@
-"""Releases of macro series as values known from a moment on, today and as they read before the vendor rewrote some."""
+"""Releases of macro series as point-in-time values, also as of an earlier moment."""
 
 from datetime import datetime
 from pathlib import Path
@@ -12,14 +12,14 @@ KEYS = ("series", "date", "available_at")
 
 
 def vintages_beside(path: Path) -> Path:
-    """The file of every release beside the `wide` file that a download of macro series wrote."""
+    """Path of the file with every release that belongs to a downloaded `wide` file."""
     return path.with_name(f"{path.stem}_vintages.parquet")
 
 
 def as_known(vintages: pl.DataFrame) -> pl.DataFrame:
-    """available_at and a column per series: at each release the value of the newest reference date known by then.
+    """available_at and a column per series: at each release the value of the newest reference date released by then.
 
-    A release that changes an earlier reference date alone gives no row: the newest value is still the same.
+    A release that changes only an earlier reference date gives no row, because the newest value stays the same.
     """
     ordered = vintages.sort("series", "available_at", "date")
     newest = pl.col("date").cum_max().over("series")
@@ -28,10 +28,10 @@ def as_known(vintages: pl.DataFrame) -> pl.DataFrame:
 
 
 def known_before(path: Path, moment: datetime) -> pl.DataFrame:
-    """`as_known` of a file of releases as it read at `moment`.
+    """`as_known` of a file of releases as of `moment`.
 
-    What the vendor rewrote, withdrew or added to its past since then is undone, by the ledger in the folder of the
-    file's name; later releases are left out.
+    Later releases are left out, and the vendor's later changes of the past are undone by the revision ledger in the
+    folder of the file's name.
     """
     releases = read_parquet(path, "move it away and download it again")
     later = RevisionLedger(path.with_suffix("")).read().filter(pl.col("seen") > moment)

@@ -29,17 +29,18 @@ INTERVALS = {"1d": 1440.0, "1h": 60.0}
 PRICES = {"Open": "open", "High": "high", "Low": "low", "Close": "close", "Volume": "volume"}
 ACTIONS = {"Dividends": "dividend", "Stock Splits": "split"}
 HOURLY_DAYS = 729  # the vendor gives no older hours
-FARTHEST_ZONE = timedelta(hours=3)  # between the vendor's zone and the calendar's: vendors name neighbours at times
+# allowed between the vendor's zone and the calendar's: vendors sometimes name a neighbouring zone
+FARTHEST_ZONE = timedelta(hours=3)
 
 
 @dataclass(frozen=True)
 class YfinanceBars:
-    """Bars of Yahoo. interval: 1d, or 1h (the last 729 days). calendar: whose sessions the dates are.
+    """Bars of Yahoo. interval: 1d, or 1h (the last 729 days). calendar: the dates are its sessions.
 
-    The vendor restates its past at every split; that is undone, so prices, volumes and dividends are those of their
-    day. Splits and dividends become events of the dataset, which put stored bars into today's units when they are read.
-    An hourly bar is known an hour after it opens, the half hour before the close too. A row that is no complete bar,
-    such as the running one, is left out. address: another scheme and host for every URL. cache: where cookies are kept.
+    The vendor adjusts its history at every split; that is undone, so prices, volumes and dividends are those of their
+    day. Splits and dividends become events of the dataset, which adjust stored bars when they are read. An hourly bar
+    closes an hour after it opens, also the half-hour bar before the session's close. Incomplete rows, such as the
+    current one, are left out. address: scheme and host that replace those of every URL. cache: folder of cookies.
     """
 
     interval: str = "1d"
@@ -58,18 +59,18 @@ class YfinanceBars:
 
     @property
     def minutes(self) -> float:
-        """Length of a bar."""
+        """Length of a bar in minutes."""
         return INTERVALS[self.interval]
 
     @property
     def first(self) -> datetime:
-        """Before the vendor's history."""
+        """A moment before all of the vendor's history."""
         if self.interval == "1h":
             return utc_now() - timedelta(days=HOURLY_DAYS)
         return datetime(1990, 1, 1, tzinfo=UTC)
 
     def spell(self, symbol: str) -> str:
-        """The symbol as it is."""
+        """The symbol unchanged."""
         return symbol
 
     def identity(self) -> dict[str, Any]:
@@ -92,11 +93,11 @@ class YfinanceBars:
             session.close()
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
-        """One page: this vendor gives a history in one call."""
+        """One page: this vendor returns the complete history in one call."""
         with read_answer(self.name, f"the answer for {spelling}"):
             try:
                 rows = self.retry.call(lambda: self._history(spelling, since))
-            except MissingError:  # an empty answer counts when it is repeated
+            except MissingError:  # an empty answer is accepted once it is repeated
                 rows = self.retry.call(lambda: self._history(spelling, since))
         self._check_zone(spelling, rows)
         rows = as_traded(rows)
@@ -105,9 +106,9 @@ class YfinanceBars:
         yield Page(bars.filter(pl.col("time") > since, pl.col("time") <= until), until, n_partial, due)
 
     def _history(self, symbol: str, since: datetime) -> pl.DataFrame:
-        """The vendor's rows as `flat` gives them; PassingError, MissingError or DataError where there are none."""
+        """The vendor's rows, see `flat`; PassingError, MissingError or DataError without any."""
         yf = self._yf
-        yf.data.YfData.cache_get.cache_clear()  # it would keep an HTML page as an answer
+        yf.data.YfData.cache_get.cache_clear()  # its cache would keep an HTML page as an answer
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # yfinance lags behind pandas
@@ -131,7 +132,7 @@ class YfinanceBars:
         return flat(frame, symbol)
 
     def _check_zone(self, symbol: str, rows: pl.DataFrame) -> None:
-        """Raises DataError where the vendor's time zone is hours away from the calendar's: dates would be others."""
+        """Raises DataError where the vendor's and the calendar's zones are hours apart: dates would shift."""
         if rows.is_empty():
             return
         own, theirs = time_zone(self.calendar), rows["local"][-1]
@@ -143,11 +144,11 @@ class YfinanceBars:
             )
 
     def _daily(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """Bars that close with their sessions; a date stands in the exchange's own zone."""
+        """Daily bars that close with their sessions; dates are in the exchange's zone."""
         return session_bars(rows.drop("time").with_columns(date=pl.col("local").dt.date()), self.calendar), 0
 
     def _hourly(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """Bars that open on whole hours from their session's open, an hour after that; and how many rows are none."""
+        """Hourly bars counted from their session's open, and the number of rows that are none."""
         if rows.is_empty():
             return pl.Schema(SCHEMA).to_frame(), 0
         days = rows["time"].dt.date()
@@ -161,7 +162,7 @@ class YfinanceBars:
     def _events(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Dividends and splits among the rows (actions.SCHEMA), due on the first bar of their day."""
         dated = rows.with_columns(day=pl.col("local").dt.date())
-        if self.interval == "1d":  # as of a file of actions, so that both name one event alike
+        if self.interval == "1d":  # the same times as in a file of actions, so that one event is not stored twice
             moment = pl.col("day").cast(TIME) + AFTER_MIDNIGHT
         else:
             days = dated["day"]
@@ -185,7 +186,7 @@ class YfinanceBars:
         except ImportError as error:
             raise DataError(f"sources: {error.name} is not installed; {INSTALL}") from error
         for name in ("yfinance", "bs4"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log is raised as well
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # their errors are raised as well
         if self.cache is not None:
             Path(self.cache).mkdir(parents=True, exist_ok=True)
             yfinance.set_tz_cache_location(self.cache)
@@ -194,7 +195,7 @@ class YfinanceBars:
 
     @cached_property
     def _session(self) -> Any:
-        """None for yfinance's own; with `address` a session that asks there."""
+        """None for yfinance's own session; with `address` one that requests from there."""
         if self.address is None:
             return None
         import requests  # noqa: PLC0415 - comes with yfinance
@@ -240,7 +241,7 @@ def as_traded(rows: pl.DataFrame) -> pl.DataFrame:
     """Prices, volumes and dividends in the units of their day: the split adjustment of the vendor is undone.
 
     rows: sorted by time, with `local` and `split` (new shares per old on its first day, else 0). The vendor's numbers
-    are of single precision, so products are rounded to its seven digits: a re-read after a split gives the same price.
+    are of single precision, so products are rounded to seven digits: a download after a split gives the same price.
     """
     day = pl.col("local").dt.date()
     ratio = pl.when(pl.col("split") > 0).then("split").otherwise(1.0)

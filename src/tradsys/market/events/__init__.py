@@ -1,1 +1,1 @@
-"""Dividends, splits and funding: read from files, kept beside bars, put onto them."""
+"""Dividends, splits and funding: read from files, stored with bars, applied to them."""

@@ -1,4 +1,4 @@
-"""Files of dividends, splits and funding rates, in the forms that vendors give, as events of the store."""
+"""Reads vendors' files of dividends, splits and funding rates as events of the store."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -32,12 +32,12 @@ AFTER_MIDNIGHT = timedelta(microseconds=1)  # a bare date begins after the bar t
 
 
 def read_actions(path: str | Path, symbol: str | None, keys: FormKeys, known: Collection[str]) -> pl.DataFrame:
-    """Events (SCHEMA) of one file: a column of moments, and dividends, splits or funding rates beside it.
+    """Events (SCHEMA) of one file: a column of moments with columns of dividends, splits or funding rates.
 
-    Or `kind` and `value` in a long file. symbol: names the series of a file without such a column; else the file's
-    name does. known: symbols of the dataset. A bare date is the ex-day: what falls due goes to the first bar that
-    closes after its midnight. Stamps of funding are taken to the minute. A split of 0 and a dividend of 0 are none.
-    Raises DataError for a file without such columns, values out of range, and symbols that the dataset lacks.
+    A long file has `kind` and `value` instead. symbol: names the series of a file without such a column; else the
+    file's name does. known: symbols of the dataset. A bare date is the ex-day: its event belongs to the first bar that
+    closes after its midnight. Funding times are rounded to the minute. A split or dividend of 0 is no event. Raises
+    DataError for a file without such columns, values out of range, and symbols that the dataset lacks.
     """
     source = Path(path)
     values = {name for names in VALUES.values() for name in names}
@@ -93,10 +93,10 @@ def _long_events(frame: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def events_of_adjusted(rows: pl.DataFrame, bars: pl.DataFrame, seen: datetime) -> pl.DataFrame:
-    """Dividends and splits (SCHEMA) that adjusted closes imply, on the bars that were made of these rows, in order.
+    """Dividends and splits (SCHEMA) that adjusted closes imply.
 
-    rows: symbol, stamp, open, close, adj_close, sorted as `bars`. A split is one only where the raw price shows it;
-    dividends are in the money of their day.
+    rows: symbol, stamp, open, close, adj_close. bars: the bars built from these rows, in the same order. A step counts
+    as a split only where the raw price shows it; dividends are in the units of their day.
     """
     if "adj_close" not in rows.columns or rows["adj_close"].null_count() or rows.height != bars.height:
         return SCHEMA.to_frame()

@@ -1,4 +1,4 @@
-"""Dividends, splits and funding of a dataset: kept beside its bars, with when each was seen, and put onto bars."""
+"""Dividends, splits and funding of a dataset, with when each was seen, and their effect on bars."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,7 +20,7 @@ KINDS: Mapping[str, str] = {
     "split": "new units per old, above 0",
 }
 COLUMN = {"dividend": "dividend_due", "funding": "funding_due"}
-FILED, ADJUSTED = "file", "adjusted close"  # where an event is from
+FILED, ADJUSTED = "file", "adjusted close"  # the origin of an event
 SCHEMA = pl.Schema(
     {
         "symbol": pl.String(),
@@ -35,7 +35,7 @@ KEY = ["symbol", "time", "kind", "source"]
 
 
 def check_events(events: pl.DataFrame, where: str) -> pl.DataFrame:
-    """The events (SCHEMA), each once. Raises DataError for unknown kinds, values out of range, two values of one."""
+    """The distinct events (SCHEMA); DataError for unknown kinds, bad values or two values of one event."""
     rows = events.select(SCHEMA.names()).cast(SCHEMA).unique(maintain_order=True)  # type: ignore[arg-type]
     value = pl.col("value")
     ranges = {"dividend": value > 0, "funding": value.abs() < 1, "split": value > 0}
@@ -44,7 +44,7 @@ def check_events(events: pl.DataFrame, where: str) -> pl.DataFrame:
     if bad.height:
         one = bad.row(0, named=True)
         raise DataError(
-            f"{where}: {bad.height} of {rows.height} events are none, such as {one['kind']} {one['value']} of "
+            f"{where}: {bad.height} of {rows.height} events are invalid, such as {one['kind']} {one['value']} of "
             f"{one['symbol']} at {one['time']}; the kinds are {', '.join(f'{k} ({v})' for k, v in KINDS.items())}; "
             "correct the file"
         )
@@ -53,13 +53,13 @@ def check_events(events: pl.DataFrame, where: str) -> pl.DataFrame:
         one, other = twice.row(0, named=True), twice.row(1, named=True)
         raise DataError(
             f"{where}: {one['symbol']} has two {one['kind']} events at {one['time']:%Y-%m-%d %H:%M}, {one['value']:g} "
-            f"and {other['value']:g}; several in one moment are given as their sum; correct the file"
+            f"and {other['value']:g}; give the sum of several events at one moment; correct the file"
         )
     return rows
 
 
 def merged(stored: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, int, int]:
-    """Stored and new events; how many are new, and how many state another value than the newest stored one."""
+    """Stored and new events together; counts of new events and of changed values."""
     last = stored.sort("seen").unique(KEY, keep="last", maintain_order=True)
     both = new.join(last.select(*KEY, old="value"), on=KEY, how="left", maintain_order="left")
     revised = both.filter(pl.col("old").is_not_null() & (pl.col("old") != pl.col("value")))
@@ -69,10 +69,10 @@ def merged(stored: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, int, 
 
 
 def as_known(events: pl.DataFrame, moment: datetime | None) -> pl.DataFrame:
-    """One row per event: its newest value, or the one known at `moment`; symbol, time, kind, value.
+    """One row per event: its newest value, or the value as of `moment`; symbol, time, kind, value.
 
-    An event of which nothing was revised counts as known since it happened, as bars do. Where a file of actions
-    names a symbol's events of a kind, those found in its adjusted closes are left out: they are the same ones.
+    An event without revisions counts as known since it happened, as bars do. Where a file of actions has a symbol's
+    events of a kind, those derived from adjusted closes are left out, because they are the same events.
     """
     ordered = events.sort("seen")
     first = ordered.unique(KEY, keep="first", maintain_order=True)
@@ -106,7 +106,7 @@ def on_bars(bars: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
 def _in_units_of_the_last(
     frame: pl.DataFrame, splits: pl.DataFrame, money: tuple[str, ...], counts: tuple[str, ...]
 ) -> pl.DataFrame:
-    """Money a unit before each split over its ratio, counts of units times it. A split holds from its moment on."""
+    """Amounts per unit before each split divided by its ratio, unit counts multiplied by it."""
     factor = pl.lit(1.0)
     for symbol, time, ratio in splits.select("symbol", "time", "value").iter_rows():
         before = (pl.col("symbol") == symbol) & (pl.col("time") < time)
@@ -115,7 +115,7 @@ def _in_units_of_the_last(
 
 
 def write_events(folder: Path, events: pl.DataFrame) -> dict[str, Any]:
-    """Writes the events under a name that holds their digest; returns what a manifest says of them."""
+    """Writes the events under a name with their digest; returns their entry in the manifest."""
     digest = _events_digest(events)
     file = f"events.{digest[:16]}.parquet"
     with written_atomically(folder / file) as draft:
@@ -125,14 +125,14 @@ def write_events(folder: Path, events: pl.DataFrame) -> dict[str, Any]:
 
 
 def read_events(folder: Path, entry: Mapping[str, Any] | None) -> pl.DataFrame:
-    """The events that a manifest names, verified; empty where it names none."""
+    """The events of a manifest's entry, verified by digest; empty without an entry."""
     if entry is None:
         return SCHEMA.to_frame()
     events = read_parquet(inside(folder, entry["file"], DataError), "fetch the actions again")
     if events.schema != SCHEMA or _events_digest(events) != entry["digest"]:
         raise DataError(
-            f"store {folder.name}: {entry['file']} is not what the manifest names; stored events are never changed by "
-            "hand; fetch the actions again"
+            f"store {folder.name}: {entry['file']} differs from its digest in the manifest; stored events must not be "
+            "changed by hand; fetch the actions again"
         )
     return events
 
@@ -142,7 +142,7 @@ def _events_digest(events: pl.DataFrame) -> str:
 
 
 def returns_basis(bars: pl.DataFrame) -> str:
-    """What returns on these bars are: total return or price only, and for which symbols, as pages print it."""
+    """Text for pages: whether returns on these bars are total or price returns, by symbols."""
     held = [name for name in COLUMN.values() if name in bars.columns]
     if not held:
         return "price only, without dividends and funding"

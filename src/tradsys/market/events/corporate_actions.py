@@ -1,4 +1,4 @@
-"""Splits and dividends: found in prices, volumes and adjusted closes; placed on bars as money due to a holder."""
+"""Finds splits and dividends in prices and adjusted closes; adds amounts due to bars."""
 
 from datetime import timedelta
 
@@ -11,10 +11,10 @@ from tradsys.market.bars import TIME, starts_of_symbols
 
 # new shares per old, as exchanges list them; their reciprocals are reverse splits
 SPLIT_RATIOS = np.array([1.25, 4 / 3, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 15, 20, 25, 30, 40, 50, 100])
-MAX_OPEN_MOVE = 0.10  # log move of the open itself on the day of a split
+MAX_OPEN_MOVE = 0.10  # largest log move of the open besides the split itself
 VOLUME_BARS = 20  # bars on each side whose median volume is compared
 VOLUME_TOLERANCE = 0.40  # log distance between the jump of the volume and the split's ratio
-STEP_TOLERANCE = 0.03  # log distance of an adjusted close's step from a split's ratio: it may hold a dividend as well
+STEP_TOLERANCE = 0.03  # log distance of an adjusted close's step from a split's ratio; the step may include a dividend
 
 
 def nearest_split(log_ratio: Array) -> tuple[Array, Array]:
@@ -30,8 +30,8 @@ def split_like(series: pl.DataFrame) -> Array:
 
     series: symbol, open, close, volume; sorted by symbol and time. A split of r new shares for one opens near 1/r of
     the close before and multiplies the volume by r for good, which no crash does. Medians of the VOLUME_BARS bars on
-    each side are compared; their jump has to lie nearer to r than to none. Without three bars with volume on each side
-    nothing is found. It reads a whole history at rest.
+    each side are compared; their jump has to lie nearer to r than to 1. Without three bars with volume on each side no
+    split is found. It reads later bars too, so it is for stored histories only.
     """
     n = series.height
     if n < 2:
@@ -73,7 +73,7 @@ def _volume_jump(series: pl.DataFrame) -> Array:
 
 
 def split_part(rows: pl.DataFrame) -> pl.Series:
-    """What of adj_close / close [n] is splits: shares of the last bar per share of this one, inverted as prices are.
+    """The factor of adj_close / close [n] due to splits: shares now per share at the last bar.
 
     rows: symbol, stamp, close, adj_close, open; in any order. A step of the factor from one bar to the next is a split
     where it is a listed ratio and the raw open fell (or rose) with it; every other step is a dividend's.
@@ -108,20 +108,20 @@ def dividends_from_adjusted(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_events(bars: pl.DataFrame, events: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The bars with a column of what falls due in each: `dividend_due` (money a unit) or `funding_due` (a rate).
+    """The bars with a column of amounts due: `dividend_due` (money per unit) or `funding_due` (a rate).
 
     events: symbol, time (UTC), value. An event belongs to the first bar of its symbol that closes at or after it;
     several in one bar are summed; 0 where there is none. Raises DataError for another column, for events that are not
     finite or share symbol and time, and for events between a symbol's first and last bar that find no bar.
     """
     if column not in ("dividend_due", "funding_due"):
-        raise DataError(f"events: column {column!r}; bars carry dividend_due and funding_due; name one of them")
+        raise DataError(f"events: column {column!r}; it must be dividend_due or funding_due; give one of them")
     rows = events.select("symbol", pl.col("time").cast(TIME), pl.col("value").cast(pl.Float64))
     n_bad = rows.filter(pl.col("value").is_finite().not_().fill_null(value=True)).height
     n_twice = rows.height - rows.n_unique(["symbol", "time"])
     if n_bad or n_twice:
         raise DataError(
-            f"events: of {rows.height} events {n_bad} are not finite and {n_twice} share symbol and time; each falls "
+            f"events: of {rows.height} events {n_bad} are not finite and {n_twice} share symbol and time; each is "
             "due once; repair the file that they come from"
         )
     clock = bars.select("symbol", "time", bar=pl.col("time")).sort("time")

@@ -1,1 +1,1 @@
-"""Daily and released series beside bars, each value from the moment it was known."""
+"""Daily and released series joined to bars point in time."""

@@ -1,4 +1,4 @@
-"""What other coins and perpetual futures were doing at a bar's close, as columns beside the bars.
+"""Columns from other coins and perpetual futures at each bar's close.
 
 Legend: R bars, S symbols, h hours.
 """
@@ -30,10 +30,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class CrossSection:
-    """The coins of one moment together: how many rise, by how much in the middle, how far apart, and where one stands.
+    """Cross-section of coins at each bar: share that rose, median, spread and the coin's own rank.
 
-    source: whose coins; None for the bars that are joined to. hours: of the log returns, from exactly h hours before.
-    Columns for each h, over all coins with both bars: `<name>_up_<h>` share that rose, `<name>_median_<h>`,
+    source: bars of the coins; None for the bars themselves. hours: spans h of the log returns, from exactly h hours
+    before. Columns for each h, over all coins with both bars: `<name>_up_<h>` share that rose, `<name>_median_<h>`,
     `<name>_spread_<h>` standard deviation (ddof 1), and with `ranks` `<name>_rank_<h>`, the coin's own average rank as
     a share, (rank - 1/2) / n. Null with fewer than three coins; a coin that is none of them has no rank.
     """
@@ -84,10 +84,10 @@ class CrossSection:
 
 @dataclass(frozen=True)
 class Peers:
-    """The latest returns of other coins at a bar's close, each in a place of its own: a set that a net attends to.
+    """The latest returns of other coins at a bar's close, one slot per coin, for a net that attends to them.
 
-    symbols: whose, one place each; a coin's own place is empty beside its own bars. source: whose bars; None for those
-    that are joined to. hours: of the log returns, from exactly h hours before. Columns of place k: `<name>_<k>_<h>` for
+    symbols: the coins, one slot each; a coin's slot is empty on its own bars. source: their bars; None for the bars
+    themselves. hours: spans h of the log returns, from exactly h hours before. Columns of slot k: `<name>_<k>_<h>` for
     each h, 0 where the coin lacks one of its bars, and `<name>_<k>_known`, 1 where it has them all, else 0.
     """
 
@@ -100,11 +100,11 @@ class Peers:
         object.__setattr__(self, "hours", _whole_hours(self.name, self.hours))
         object.__setattr__(self, "symbols", tuple(self.symbols))
         if not self.symbols or len(set(self.symbols)) < len(self.symbols):
-            raise DataError(f"known: {self.name}: symbols={list(self.symbols)}; one coin a place; fix conf/data")
+            raise DataError(f"known: {self.name}: symbols={list(self.symbols)}; a coin is listed once; fix conf/data")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns that are joined, place by place."""
+        """The columns that are joined, slot by slot."""
         return tuple(f"{self.name}_{k}_{kind}" for k in range(len(self.symbols)) for kind in (*self.hours, "known"))
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
@@ -133,11 +133,11 @@ class Peers:
 
 @dataclass(frozen=True)
 class Perpetual:
-    """Basis and funding of one coin's perpetual future, beside every symbol's bars.
+    """Basis and funding of one coin's perpetual future, joined to every symbol's bars.
 
-    symbol: whose spot close among the bars the future is compared with. perp: its bars. funding: its settled rates as
-    fractions, whose one column is named `<name>_funding`. Columns: `<name>_basis_bps` = perpetual / spot - 1 at that
-    very close; `<name>_funding_bps` the latest settled rate, `<name>_funding_mean_bps` the mean of the last `n_mean`.
+    symbol: the coin whose spot close gives the basis. perp: bars of the future. funding: its settled rates as
+    fractions, whose one column is named `<name>_funding`. Columns: `<name>_basis_bps` = perpetual / spot - 1 at the
+    same close; `<name>_funding_bps` the latest settled rate, `<name>_funding_mean_bps` the mean of the last `n_mean`.
     """
 
     name: str
@@ -193,12 +193,12 @@ class Perpetual:
 
 def _whole_hours(name: str, hours: Sequence[int]) -> tuple[int, ...]:
     if not hours or any(not isinstance(h, int) or h < 1 for h in hours):
-        raise DataError(f"known: {name}: hours={list(hours)}; whole numbers of at least 1; fix conf/data")
+        raise DataError(f"known: {name}: hours={list(hours)}; they must be whole numbers of at least 1; fix conf/data")
     return tuple(hours)
 
 
 def _described(name: str, columns: Sequence[str], source: Source | None) -> dict[str, Any]:
-    """What run records say of columns made of other coins' bars."""
+    """Description of columns from other coins' bars, for run records."""
     reported = None if source is None else source.describe()
     whose = "the data's own coins" if reported is None else f"{len(reported['symbols'])} coins of {reported['name']}"
     return {
@@ -222,4 +222,4 @@ def _returns(bars: pl.DataFrame, hours: int) -> pl.DataFrame:
 def check_free(bars: pl.DataFrame, names: Sequence[str]) -> None:
     """Raises DataError where the bars have one of these columns already."""
     if taken := sorted(set(names) & set(bars.columns)):
-        raise DataError(f"known: {taken} stand in the bars already; two sources give one name; rename one")
+        raise DataError(f"known: the bars have columns {taken} already; names must be unique; rename one")

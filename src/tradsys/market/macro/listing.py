@@ -1,4 +1,4 @@
-"""How long a name has been listed, as a class that is known at every bar."""
+"""Listing age of a symbol as a class, point in time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class ListingAge:
-    """The age of a name since its first bar in steps of a factor of two, as a trait's codes.
+    """Class of a symbol's age since its first bar; each class is twice as long as the one before.
 
-    sources: bars that hold each name from its beginning, by any names. Column `<name>_class`: 1 below `first_days` of
-    age, 2 below twice as many, ..., `classes` from first_days * 2^(classes - 2) on; 0 where the age is not known. A
-    name whose first bar comes within `first_days` of its whole source's first may have been listed before that, so its
-    age is known only once the oldest class is certain; one that no source holds has no age. A name in several sources
-    counts from its earliest bar.
+    sources: bars that hold each symbol from its first bar on, by any names. Column `<name>_class`: 1 below `first_days`
+    of age, 2 below twice as many, ..., `classes` from first_days * 2^(classes - 2) on; 0 where the age is unknown. A
+    symbol whose first bar lies within `first_days` of its source's first bar may have been listed earlier, so its class
+    is 0 until the oldest class is certain. A symbol without a source has class 0; in several sources, its earliest bar
+    counts.
     """
 
     sources: Mapping[str, Source] = field(default_factory=dict)

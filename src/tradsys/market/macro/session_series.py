@@ -1,7 +1,7 @@
-"""Daily series of exchanges beside bars of any length: each session's value from the moment it was known.
+"""Daily series of exchanges joined point in time to bars of any length.
 
-A vendor dates a daily close by its session, which says nothing of the hour. The close of a session moves with daylight
-saving and comes early on half days; a value is used from that close plus the vendor's delay, never from its date.
+A vendor dates a daily close by its session, without the hour. The close of a session moves with daylight saving and is
+earlier on half days. A value is therefore used from that close plus the vendor's delay on, never from its date.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,25 @@ from tradsys.market.sources.known_table import KnownTable, read_known
 from tradsys.market.sources.sniff import FormKeys
 
 CHANGES = ("log", "points")
-BREAK = timedelta(hours=24)  # a longer rest between two sessions is a weekend or a holiday
+BREAK = timedelta(hours=24)  # a longer pause between two sessions is a weekend or a holiday
 
 
 @dataclass(frozen=True)
 class SessionSeries:
-    """One daily series of a vendor's file, and when each of its values was known.
+    """One daily series of a vendor's file, with the availability of each value.
 
     path: a file with a column `date`, the column `value`, and `symbol` where it holds many series. series: the symbol
     to read; None for a file of one series. name: of the columns that are joined:
         <name>                 the value of the latest session that was known, in the vendor's units
         <name>_<k>s            its change over k sessions: ln of the quotient (change=log) or the difference (points)
-        <name>_age             hours since that value became known
-    calendar: whose sessions the dates are (exchange_calendars). settles: local time before which the value is not
-    final, whenever the session closes; None for the session's own close. delay_minutes: from there to the vendor's
-    page. zone: of `settles`, None for the calendar's own. A date that is no session of the calendar gives no value.
-    max_age_days: a value known for longer is no longer used. Changes count the sessions that the file has values for.
+        <name>_age             hours since that value became available
+    calendar: the dates are its sessions (exchange_calendars). settles: local time before which the value is not final,
+    whenever the session closes; None for the session's own close. delay_minutes: from then until the vendor has it.
+    zone: of `settles`, None for the calendar's own. A date that is no session of the calendar gives no value.
+    max_age_days: a value available for longer is no longer used. Changes count the sessions that the file has values
+    for.
 
-    Raises DataError where settings do not fit, the file lacks a column or the series, a date stands twice, or a change
+    Raises DataError where settings do not fit, the file lacks a column or the series, a date occurs twice, or a change
     needs a logarithm of a value that is not above zero.
     """
 
@@ -64,7 +65,7 @@ class SessionSeries:
                 f"delay_minutes={self.delay_minutes}, max_age_days={self.max_age_days}; changes: {CHANGES}, sessions "
                 "whole and at least 1, the delay not negative, the age above 0, no column of bars; fix conf/data"
             )
-        self._settled  # noqa: B018 - an unreadable time is refused here
+        self._settled  # noqa: B018 - raises for an unreadable time
 
     @property
     def file(self) -> str:
@@ -78,11 +79,11 @@ class SessionSeries:
 
     @property
     def point_in_time(self) -> bool:
-        """Each value is used only from when it was known."""
+        """Always True: each value is used only from its availability on."""
         return True
 
     def frame(self) -> pl.DataFrame:
-        """available_at (UTC, ascending), session (Date) and the columns but the age, one row per known session."""
+        """available_at (UTC, ascending), session (Date) and the columns without the age; one row per session."""
         read = read_known(Path(self.path), [self.value], FormKeys())
         dated = self._sessions_of(read).join(self._known_from(read), on="session", how="inner").sort("available_at")
         if dated.is_empty():
@@ -98,10 +99,10 @@ class SessionSeries:
         return dated.select("available_at", "session", value.alias(self.name), *changes)
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars with the columns on the right, in their order; null where nothing is known or it is too old."""
+        """The bars with the columns on the right, in their order; null where no value is available or it is too old."""
         bars = utc_bars(bars)
         if taken := sorted(set(self.names) & set(bars.columns)):
-            raise DataError(f"known: {taken} stand in the bars already; two sources give one name; rename one")
+            raise DataError(f"known: the bars have columns {taken} already; names must be unique; rename one")
         known = self.frame().drop("session")
         moments = bars.select("time").unique().sort("time")
         found = moments.join_asof(
@@ -183,9 +184,9 @@ class SessionSeries:
 
 @dataclass(frozen=True)
 class SessionClock:
-    """Where a bar stands between the sessions of an exchange, from its published calendar.
+    """A bar's position between the sessions of an exchange, from its published calendar.
 
-    Joined columns: `<name>` is 1 where the bar ends in a rest of more than 24 hours between two sessions (weekends and
+    Joined columns: `<name>` is 1 where the bar ends in a pause of more than 24 hours between two sessions (weekends and
     holidays), else 0; `<name>_hours` the hours since the last session's close, 0 within a session.
     """
 
@@ -201,7 +202,7 @@ class SessionClock:
         """The bars with both columns on the right, in their order."""
         bars = utc_bars(bars)
         if taken := sorted(set(self.names) & set(bars.columns)):
-            raise DataError(f"known: {taken} stand in the bars already; two sources give one name; rename one")
+            raise DataError(f"known: the bars have columns {taken} already; names must be unique; rename one")
         moments = bars.select("time").unique().sort("time")
         rests = self._rests(moments["time"][0].date(), moments["time"][-1].date())
         found = moments.join_asof(rests, left_on="time", right_on="close")

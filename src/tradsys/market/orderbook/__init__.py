@@ -1,1 +1,1 @@
-"""Order books and trades beside bars: records of vendors, clocks, and measures known at each bar's close."""
+"""Order books and trades: vendors' records, clock correction, and measures at each bar's close."""

@@ -1,4 +1,4 @@
-"""The recorder's clock against the exchange's: measured from the records, corrected where it is impossible."""
+"""Offset of the recorder's clock from the exchange's: measured, and corrected where impossible."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 
-N_BLOCKS = 20  # stretches whose quickest records show how the offset moves
-LEAST_FOR_DRIFT = 1_000  # records below which one offset is all that can be measured
+N_BLOCKS = 20  # blocks of records; the quickest record of each shows how the offset drifts
+LEAST_FOR_DRIFT = 1_000  # with fewer records only a constant offset is measured
 MILLISECOND = 1_000.0  # microseconds
 
 
 @dataclass(frozen=True)
 class ClockReading:
-    """What the records say of the clock that stamped their arrival.
+    """Estimate of the local clock that stamped the records' arrival.
 
-    offset_ms: what the local clock is ahead of the exchange (negative: behind) when the first record arrived, given
-    that the quickest record took `floor_ms`. drift_ppm: how the offset moves, in microseconds a second. corrected:
-    whether arrival times were moved by it; a positive offset below `max_latency_ms` is taken for latency and stays.
-    latency_ms: median and 99th percentile of the way from the exchange after that.
+    offset_ms: how far the local clock is ahead of the exchange (negative: behind) at the first record, if the quickest
+    record took `floor_ms`. drift_ppm: change of the offset, in microseconds a second. corrected: whether arrival times
+    were shifted; a positive offset below `max_latency_ms` counts as latency and is not corrected. latency_ms: median
+    and 99th percentile of arrival minus exchange time after the correction.
     """
 
     n_records: int
@@ -41,12 +41,12 @@ class ClockReading:
 def arrival_times(
     local_us: Array, exchange_us: Array, *, floor_ms: float = 0.0, max_latency_ms: float = 1_000.0
 ) -> tuple[Array, ClockReading]:
-    """Arrival times int64 [N] in microseconds on the exchange's clock, and how they were read.
+    """Arrival times int64 [N] in microseconds on the exchange's clock, and the clock's estimate.
 
-    No record arrives before it was sent, so the least of local - exchange is the clock's offset plus the quickest way.
-    Where that least is below `floor_ms` the clock is behind, where it exceeds `max_latency_ms` it is ahead, and the
-    offset with its drift (a line under the quickest records of each stretch) is taken out. Arrivals never precede
-    their exchange time and never run backwards. Raises DataError without records.
+    No record arrives before it was sent, so the minimum of local - exchange is the clock's offset plus the least
+    latency. If it is below `floor_ms` the clock is behind; if it exceeds `max_latency_ms` the clock is ahead. Then the
+    offset and its drift (a line under the quickest records of each block) are subtracted. Returned arrivals never
+    precede their exchange time and never decrease. Raises DataError without records.
     """
     local, exchange = np.asarray(local_us, dtype=np.int64), np.asarray(exchange_us, dtype=np.int64)
     if len(local) == 0 or len(local) != len(exchange):

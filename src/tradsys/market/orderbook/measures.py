@@ -1,4 +1,4 @@
-"""Measures of books and trades at each bar's close, from records that had arrived by then and nothing later.
+"""Measures of books and trades at each bar's close, from records that had arrived by then.
 
 Legend: N records, B bars, L levels. Times are int64 microseconds, ascending; a bar is (open, close].
 """
@@ -34,16 +34,17 @@ class Defects:
 def quote_measures(
     arrived: Array, quotes_N4: Array, open_B: Array, close_B: Array, stale_us: int
 ) -> tuple[Array, Defects]:
-    """float64 [B, 6] in the order of QUOTE_COLUMNS, and what was left out.
+    """float64 [B, 6] in the order of QUOTE_COLUMNS, and the defects.
 
-    quotes_N4: bid price, bid quantity, ask price, ask quantity. Of the last good book that arrived by the close:
+    quotes_N4: bid price, bid quantity, ask price, ask quantity. Of the last valid book that arrived by the close:
     spread_bps = (ask - bid) / mid; imbalance_1 = (bid qty - ask qty) / (their sum); microprice_bps = the microprice
-    (ask * bid qty + bid * ask qty) / (sum of quantities) from the mid. The means weigh each book by how long it stood
-    within the bar. ofi: order-flow imbalance, the sum over the bar's books of e_n (Cont, Kukanov, Stoikov 2014, eq. 4),
+    (ask * bid qty + bid * ask qty) / (sum of quantities) from the mid. The means weigh each book by how long it was
+    valid within the bar. ofi: order-flow imbalance, the sum over the bar's books of e_n (Cont, Kukanov, Stoikov 2014,
+    eq. 4),
         e = [Pb >= Pb'] qb - [Pb <= Pb'] qb' - [Pa <= Pa'] qa + [Pa >= Pa'] qa',  ' = the book before,
-    by the bar's mean quantity at the best prices, so that its unit is one typical queue.
-    A crossed (bid >= ask) or damaged book is left out and the one before it stands. NaN where no book arrived yet or
-    the last one is older than `stale_us` at the close; the ofi of a bar without a new book is 0.
+    by the bar's mean quantity at the best prices, so that its unit is one typical queue. A crossed (bid >= ask) or
+    damaged book is left out and the one before it stays valid. NaN where no book arrived yet or the last one is older
+    than `stale_us` at the close; the ofi of a bar without a new book is 0.
     """
     out = np.full((len(close_B), len(QUOTE_COLUMNS)), np.nan)
     crossed, damaged, stale = _quotes(
@@ -53,7 +54,7 @@ def quote_measures(
 
 
 def are_good(quotes_N4: Array) -> Array:
-    """True [N] for best prices that `quote_measures` counts: whole numbers of both sides, and not crossed."""
+    """True [N] for valid best prices: finite and positive on both sides, and not crossed."""
     whole = (np.isfinite(quotes_N4) & (quotes_N4 > 0)).all(axis=1)
     good: Array = whole & (quotes_N4[:, 0] < quotes_N4[:, 2])
     return good
@@ -116,7 +117,7 @@ def _quotes(
 
 
 def depth_measures(arrived: Array, levels_N4L: Array, close_B: Array, stale_us: int) -> tuple[Array, Defects]:
-    """float64 [B, 4] in the order of DEPTH_COLUMNS, of the last good snapshot that arrived by each close.
+    """float64 [B, 4] in the order of DEPTH_COLUMNS, of the last valid snapshot that arrived by each close.
 
     levels_N4L: per level bid price, bid quantity, ask price, ask quantity. imbalance_k over the first k levels (fewer
     where the snapshot has fewer is NaN). depth_slope: quantity per basis point of distance from the mid, least squares
@@ -158,7 +159,7 @@ def _slope(distance_BL: Array, quantity_BL: Array) -> Array:
 
 
 def trade_measures(arrived: Array, trades_N3: Array, open_B: Array, close_B: Array) -> tuple[Array, Defects]:
-    """float64 [B, 2]: (bought - sold) / (bought + sold) by who took liquidity, NaN without trades; and their volume.
+    """float64 [B, 2]: (bought - sold) / (bought + sold) by the taker's side, NaN without trades; and their volume.
 
     trades_N3: price, quantity, side (+1, -1).
     """

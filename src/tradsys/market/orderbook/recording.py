@@ -1,4 +1,4 @@
-"""Recordings of order books brought in by the fetch command: bars of any length, measures, and what was found."""
+"""Imports recordings of order books: bars of any length, and measures at each close."""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,12 +15,12 @@ from tradsys.market.orderbook.measures import are_good
 from tradsys.market.orderbook.values import OrderBookValues, Stream
 from tradsys.market.store import BarStore
 
-SHORT = timedelta(days=90)  # a recording below this carries no verdict on a forecast
+SHORT = timedelta(days=90)  # a shorter recording is too short for a verdict on a forecast
 
 
 @dataclass(frozen=True)
 class OrderBookRecording:
-    """A recording on disk. values: its files and how they are read. interval_seconds: length of the bars made of it.
+    """A recording on disk. values: its files and how they are read. interval_seconds: length of the bars built from it.
 
     `collect` stores bars of the trades (of mid prices where there are none) under the job's name and writes their
     measures to `orderbook/NAME.parquet` beside it, with `available_at`.
@@ -33,7 +33,7 @@ class OrderBookRecording:
     def __post_init__(self) -> None:
         if not self.interval_seconds >= 1:
             raise DataError(
-                f"orderbook: interval_seconds={self.interval_seconds}; stored bars last a second or longer; set "
+                f"orderbook: interval_seconds={self.interval_seconds}; bars must last a second or longer; set "
                 "source.interval_seconds="
             )
 
@@ -64,8 +64,8 @@ def _of_length(span: timedelta) -> str:
     if span >= SHORT:
         return f"{span.days} days of records"
     return (
-        f"{_words(span)} of records: enough to check the measures, too short for any verdict on what they forecast "
-        f"({SHORT.days} days are the least)"
+        f"{_words(span)} of records: enough to check the measures, too short for a verdict on a forecast from them "
+        f"(which takes at least {SHORT.days} days)"
     )
 
 
@@ -78,7 +78,7 @@ def _words(span: timedelta) -> str:
 
 
 def _bars(streams: dict[str, Stream], symbol: str, step: timedelta) -> pl.DataFrame:
-    """Bars of trades, or of mid prices where there are none, by arrival; only whole steps within the recording."""
+    """Bars of trades, else of mid prices, by arrival; only full bars inside the recording."""
     if "trades" in streams:
         stream = streams["trades"]
         price, quantity = stream.records.values[:, 0], stream.records.values[:, 1]
@@ -90,8 +90,8 @@ def _bars(streams: dict[str, Stream], symbol: str, step: timedelta) -> pl.DataFr
         good = are_good(stream.records.values)
     if not good.any():
         raise DataError(
-            f"orderbook: of {len(good):,} records no book is whole and uncrossed, or no trade has a price and a "
-            "quantity; see whether the columns are the vendor's"
+            f"orderbook: of {len(good):,} records no book is complete and uncrossed, or no trade has a price and a "
+            "quantity; check that the columns are the vendor's"
         )
     at, length = stream.arrived[good], round(step.total_seconds() * 1e6)
     begin = max(s.arrived[0] for s in streams.values())
@@ -100,8 +100,8 @@ def _bars(streams: dict[str, Stream], symbol: str, step: timedelta) -> pl.DataFr
     whole = (bucket - length >= begin) & (bucket <= end)
     if not whole.any():
         raise DataError(
-            f"orderbook: {_words(timedelta(microseconds=int(end - begin)))} of records hold no whole bar of "
-            f"{step.total_seconds():g} seconds; set source.interval_seconds= smaller"
+            f"orderbook: {_words(timedelta(microseconds=int(end - begin)))} of records hold no complete bar of "
+            f"{step.total_seconds():g} seconds; set a smaller source.interval_seconds="
         )
     frame = pl.DataFrame({"close_at": bucket[whole], "price": price[good][whole], "quantity": quantity[good][whole]})
     value = pl.col("price")

@@ -1,4 +1,4 @@
-"""Vendors' records of books and trades in one form, times in microseconds (UTC), unreadable rows named.
+"""Reads vendors' records of books and trades into one form, with times in microseconds (UTC).
 
 Legend: N records, L levels.
 """
@@ -178,7 +178,7 @@ def _records(table: pl.DataFrame, wanted: Mapping[str, tuple[str, ...]], path: P
 
 
 def _number_columns(table: pl.DataFrame, path: Path) -> Array:
-    """float64 [N, C]; DataError for a word that is no number."""
+    """The columns as float64 [N, C]; DataError for text that is no number."""
     try:
         return np.array(table.cast(pl.Float64, strict=True).to_numpy(order="c"), dtype=np.float64, order="C")
     except pl.exceptions.PolarsError as error:

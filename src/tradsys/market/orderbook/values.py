@@ -1,4 +1,4 @@
-"""Order-book columns beside bars of any length: files of a vendor, clock corrected, measured at each bar's close."""
+"""Order-book columns joined to bars of any length, measured at each bar's close."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,16 +39,16 @@ class Stream:
 
 @dataclass(frozen=True)
 class OrderBookValues:
-    """Columns of one symbol's order book, each measured from what had arrived by the bar's close.
+    """Columns of one symbol's order book, measured from records that had arrived by the bar's close.
 
-    symbol: whose bars they stand beside; other symbols' bars get null. form: `binance` (quotes as bookTicker, depth
-    snapshots, trades; any of them) or `lobster` (depth and message files). quotes, depth, trades: paths. Columns, each
-    with `prefix`: those of QUOTE_COLUMNS where there are quotes or depth, DEPTH_COLUMNS where there is depth,
+    symbol: the columns are joined to its bars; other symbols' bars get null. form: `binance` (quotes as bookTicker,
+    depth snapshots, trades; any of them) or `lobster` (depth and message files). quotes, depth, trades: paths. Columns,
+    each with `prefix`: those of QUOTE_COLUMNS where there are quotes or depth, DEPTH_COLUMNS where there is depth,
     TRADE_COLUMNS where there are trades.
 
-    Arrival is the recorder's own time where the file has one, its clock corrected against exchange time
-    (`orderbook.clocks`); else exchange time plus `latency_ms`. A book older than `stale_seconds` at a close is unknown.
-    Raises DataError for files that are no such records.
+    The arrival time is the recorder's where the file has one, corrected by exchange time (`orderbook.clocks`);
+    otherwise exchange time plus `latency_ms`. A book older than `stale_seconds` at a close gives NaN. Raises DataError
+    for files that are no such records.
     """
 
     symbol: str
@@ -93,7 +93,7 @@ class OrderBookValues:
         return {kind: self._stream(records) for kind, records in read.items() if len(records)}
 
     def measures(self, close: Array, length: timedelta) -> tuple[Array, dict[str, Defects]]:
-        """float64 [B, C] in the order of `names` at ascending closes (datetime64), and what was left out by kind."""
+        """float64 [B, C], columns as `names`, at ascending closes (datetime64); and defects by kind of record."""
         close_B = close.astype("datetime64[us]").astype(np.int64)
         open_B = close_B - round(length.total_seconds() * 1e6)
         open_B[1:] = np.maximum(open_B[1:], close_B[:-1])
@@ -114,10 +114,10 @@ class OrderBookValues:
         return np.column_stack(parts), found
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars with the columns on the right, in their order; null for other symbols and where nothing is known."""
+        """The bars in their order with the columns on the right; null for other symbols or without a value."""
         bars = utc_bars(bars)
         if taken := sorted(set(self.names) & set(bars.columns)):
-            raise DataError(f"orderbook: {taken} stand in the bars already; two sources give one name; set prefix=")
+            raise DataError(f"orderbook: the bars have columns {taken} already; names must be unique; set prefix=")
         own = bars.filter(pl.col("symbol") == self.symbol)
         schema = dict.fromkeys(self.names, pl.Float64)
         if own.is_empty():
@@ -128,7 +128,7 @@ class OrderBookValues:
         return bars.join(keyed, on=["symbol", "time"], how="left", maintain_order="left")
 
     def describe(self) -> dict[str, Any]:
-        """For run records: files, their digests, columns, and how clocks and latency were taken, in a sentence."""
+        """For run records: files, their digests, columns, and a sentence on clock correction and latency."""
         paths = [Path(getattr(self, kind)) for kind in KINDS if getattr(self, kind)]
         clocks = sorted({str(stream.clock) for stream in self.streams.values() if stream.clock})
         rule = "; ".join(clocks) or f"known {self.latency_ms:g} ms after exchange time"
@@ -152,6 +152,6 @@ class OrderBookValues:
 
 
 def _length(bars: pl.DataFrame) -> timedelta:
-    """The usual step between closes; of one bar alone, an hour."""
+    """The usual step between closes; one hour for a single bar."""
     step = bars["time"].diff().drop_nulls().mode().sort()
     return step[0] if len(step) else timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""Received files of bars: their form is recognised, every defect named, every repair chosen.
+"""Reads vendors' files of bars: detects their form, lists every defect, repairs only on request.
 
 files          read, FileSource
 sniff          sniff, FileForm

@@ -1,4 +1,4 @@
-"""The moment at which each bar was known: the end of its own length in its own zone, or its session's close."""
+"""The close of each bar in UTC: its stamp plus its length in its zone, or its session's close."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -11,9 +11,9 @@ from tradsys.market.sessions import ROUND_THE_CLOCK, closes, hours, time_zone
 from tradsys.market.sources.lengths import ends
 
 MIDNIGHT = pl.col("stamp") == pl.col("stamp").dt.truncate("1d")
-LEAST_DAYS = 3  # of bars, from which the hours of a market can be seen
+LEAST_DAYS = 3  # of bars needed to detect the trading hours of a market
 SATURDAY = 6
-MOSTLY = 0.9  # share of rows at midnight UTC from which the others are the odd ones
+MOSTLY = 0.9  # with this share of rows at midnight UTC, stamps count as dates
 
 
 def bare_dates(rows: pl.DataFrame) -> bool:
@@ -25,8 +25,8 @@ def bare_dates(rows: pl.DataFrame) -> bool:
 def trading_dates(rows: pl.DataFrame, calendar: str) -> pl.Series:
     """The date [n] of each `stamp`: as written where it is a bare date, else that of the exchange's own zone.
 
-    A vendor that writes 2020-01-02 00:00+11:00 means the second of January in Sydney, though the stamp lies on the
-    first in UTC. One row with a time of day among dates does not change what the others mean.
+    A vendor that writes 2020-01-02 00:00+11:00 means the second of January in Sydney, although the stamp is on the
+    first in UTC. One row with a time of day among dates does not change how the others are read.
     """
     local = pl.col("stamp").dt.convert_time_zone(time_zone(calendar)).dt.date()
     as_written = pl.col("stamp").dt.date()
@@ -35,7 +35,7 @@ def trading_dates(rows: pl.DataFrame, calendar: str) -> pl.Series:
 
 
 def dates_rule(rows: pl.DataFrame, calendar: str | None) -> bool:
-    """Whether the calendar dates these bars: on a market that never closes, a time of day that is there stands."""
+    """Whether the calendar sets the close of these bars; not for 24/7 stamps with a time of day."""
     return calendar is not None and (
         calendar != ROUND_THE_CLOCK or bool(rows.select(MIDNIGHT.fill_null(value=True).all()).item())
     )
@@ -51,7 +51,7 @@ def off_calendar(rows: pl.DataFrame, calendar: str) -> pl.Series:
 
 
 def off_session_clock(rows: pl.DataFrame, calendar: str) -> pl.Series:
-    """True [n] at stamps that are neither a date nor within their date's session: no calendar dates them."""
+    """True [n] at stamps that are neither a date nor within their date's session."""
     if calendar == ROUND_THE_CLOCK or rows["stamp"].null_count() == rows.height:
         return pl.repeat(value=False, n=rows.height, eager=True)
     zone = time_zone(calendar)
@@ -61,7 +61,7 @@ def off_session_clock(rows: pl.DataFrame, calendar: str) -> pl.Series:
     )
     local = pl.col("stamp").dt.convert_time_zone(zone)
     at_midnight = (local == local.dt.truncate("1d")) | (MIDNIGHT if bare_dates(rows) else pl.lit(value=False))
-    # before the open it can only be the name of that session: its close is later in any case
+    # a stamp before the open names that session, whose close is later in any case
     inside = pl.col("stamp") < pl.col("close")
     return frame.select((~(at_midnight | inside) & pl.col("open").is_not_null()).fill_null(value=False)).to_series()
 
@@ -82,7 +82,7 @@ def session_closes(rows: pl.DataFrame, calendar: str) -> pl.Series:
 def check_daily(
     calendar: str | None, session_close: str | None, length: timedelta, stamp: str, resample: str | None
 ) -> None:
-    """Raises DataError where a calendar is given for bars that it cannot date."""
+    """Raises DataError where a calendar is given for bars that it does not apply to."""
     if calendar is None or (resample is not None and length < timedelta(days=1)):
         return
     if session_close is not None:
@@ -91,28 +91,28 @@ def check_daily(
         )
     if length != timedelta(days=1) or stamp != "open":
         raise DataError(
-            f"sources: calendar={calendar} for bars of {length} stamped at their {stamp}; a calendar dates daily bars "
-            "that a vendor stamps by date; leave it out, or give resample=1d to put shorter bars together to sessions"
+            f"sources: calendar={calendar} for bars of {length} stamped at their {stamp}; a calendar applies to daily "
+            "bars that a vendor stamps by date; leave it out, or give resample=1d to build sessions from shorter bars"
         )
 
 
 def check_dated(found: Any, every: timedelta, name: str) -> None:
-    """Raises DataError where a file of dates lies among files of shorter bars; found: `gathering.Gathered`.
+    """Raises DataError where a file of dates is among files of shorter bars; found: `gathering.Gathered`.
 
-    A day's bar that is taken for an hour's would be known at one o'clock in the morning.
+    A daily bar read as an hourly one would be available at one o'clock in the morning of its day.
     """
     if every < timedelta(days=1) and found.dated and not found.bare:
         raise DataError(
-            f"{name}: {found.dated[0]} has dates without a time of day, the other files bars of {every}; a day's bar "
-            "must not be known after an hour; put files of days into a folder of their own, under another name="
+            f"{name}: {found.dated[0]} has dates without a time of day, the other files bars of {every}; a daily bar "
+            "must not be available after an hour; put daily files into a folder of their own, under another name="
         )
 
 
 def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
     """Raises DataError for intraday stamps without a zone of a market that closes at night or over the weekend.
 
-    A market that closes keeps the hours of a place, and its stamps are that place's more often than not. Taken for UTC,
-    New York's bars would be known five hours early. A market that never closes is stamped in UTC.
+    A market that closes has local trading hours, and its stamps are usually local. Read as UTC, New York's bars would
+    be available five hours early. A market that never closes is stamped in UTC.
     """
     if every > timedelta(hours=6):
         return
@@ -130,7 +130,7 @@ def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
         first = rows["stamp"].drop_nulls()[0]
         raise DataError(
             f"{name}: times such as {first:%Y-%m-%d %H:%M} name no zone, and this market has no bar {when}: "
-            "its clock may be the exchange's, and bars taken for UTC would be known too early; give "
+            "its clock may be the exchange's, and bars read as UTC would be available too early; give "
             "zone=America/New_York, zone=UTC or the zone that they are in"
         )
 
@@ -145,8 +145,8 @@ def _first_and_last(dates: pl.Series) -> tuple[date, date]:
 def bar_ends(rows: pl.DataFrame, context: Any) -> pl.Series:
     """UTC end [n] of each bar of sorted rows; context: `quality.Context`.
 
-    A stamp that is a close is its own end, and a bare date ends with its day. The vendor's own end goes before where
-    it is later: no bar is known before the vendor could have known it.
+    A stamp that is a close is its own end, and a bare date ends with its day. The vendor's own end is used where it is
+    later, because no bar is available before that.
     """
     dated = rows.with_columns(time=_ends(rows, context).cast(TIME))
     if "end" not in rows.columns or rows["end"].null_count() == rows.height:

@@ -1,4 +1,4 @@
-"""Vendors' files to bars: read right, or refused with one error that names every defect and its repair."""
+"""Reads vendors' files as bars, or refuses them with one error that lists every defect and its repair."""
 
 import logging
 import re
@@ -35,11 +35,11 @@ _CLOCK = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 
 @dataclass(frozen=True, eq=False)
 class ReadResult:
-    """Bars and how they came to be: every repair and normalisation made, remarks on what was left as it is.
+    """Bars with their provenance: repairs, normalisations, and remarks on unchanged oddities.
 
     meta: JSON values for a manifest (source file's name and SHA-256, layout, form, bar length, repairs, remarks,
-    vendors' spellings). seen: the form of each file in a sentence. events: dividends and splits that adjusted closes
-    beside raw ones imply (`actions.SCHEMA`), none where they went into the prices.
+    vendors' spellings). seen: the form of each file in a sentence. events: dividends and splits implied by adjusted and
+    raw closes (`actions.SCHEMA`), empty where prices were adjusted instead.
     """
 
     bars: pl.DataFrame
@@ -69,14 +69,14 @@ def read(
 
     symbol: names the one series of a file, picks it from a panel, or joins the files of a folder that are parts of
     it; by default the file's symbol column, else its name. mapping: a CSV of names and symbols that does so for many.
-    bar_minutes: by default measured per symbol and stretch. keys: what the file's form is where it cannot be seen.
+    bar_minutes: by default measured per symbol and stretch of time. keys: the file's form where it cannot be detected.
     repair: names from `repairs.REMEDIES`; lossless normalisation needs none; both are returned and logged.
 
     `time` is the bar's end in UTC: a vendor's open stamp plus one bar length in the vendor's zone; with `calendar`
-    ("XNYS") a date becomes the close of its session, summer time and half days as the exchange has them, and a date
-    without a session is a defect; with `session_close` ("21:00", UTC) that fixed time. A time of day that is there is
-    never overridden by a calendar. resample: "1d" puts repaired bars together to UTC days, or to the sessions of
-    `calendar`. now: bars that end later have not closed (default: this moment). max_rows: of one file.
+    ("XNYS") a date becomes the close of its session, with the exchange's summer time and half days, and a date
+    without a session is a defect; with `session_close` ("21:00", UTC) that fixed time. A time of day in the file is
+    never overridden by a calendar. resample: "1d" builds UTC days, or sessions of `calendar`, from the repaired
+    bars. now: bars that end later have not closed (default: this moment). max_rows: of one file.
 
     Raises one DataError that lists every remaining kind of defect with count, first examples and the repairs after
     which all rules pass.
@@ -99,7 +99,8 @@ def read(
     _refuse(find_defects(rows, context, accepted), found.rows, repair, context, source.name, found.notes)
     if rows.is_empty():
         raise DataError(f"{source.name}: no rows are left after {list(repair)}; request fewer repairs")
-    seen, minutes = remarks(rows, context), context.length.minutes  # before the bars: a table less at a time
+    # before the bars, so that one table less is in memory
+    seen, minutes = remarks(rows, context), context.length.minutes
     bars = check_bars(_to_bars(rows, context, session_close))
     adjusted = "adjust_for_dividends" in repair or resample is not None
     events = actions.SCHEMA.to_frame() if adjusted else events_of_adjusted(in_turn(rows), bars, moment)
@@ -116,7 +117,7 @@ def read(
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file or folder with the options to read it, as `read` has them: what the fetch command stores."""
+    """A file or folder with the options of `read`; the source of the fetch command."""
 
     path: str | None
     layout: str
@@ -147,7 +148,7 @@ class FileSource:
                 raise DataError(f"sources: {name}={value!r} is no text; put it in quotes: {name}='\"...\"'")
 
     def read(self) -> ReadResult:
-        """As `read` of this path with these options."""
+        """`read` of this path with these options."""
         if self.path is None:
             raise DataError("sources: no file; give path=FILE")
         keys = FormKeys(
@@ -172,7 +173,7 @@ class FileSource:
         return self.read().bars
 
     def describe(self) -> dict[str, Any]:
-        """What was read, for run records: kind, file name, content digest, symbols, and `synthetic` False."""
+        """Description for run records: kind, file name, content digest, symbols, `synthetic` False."""
         result = self.read()
         symbols = result.bars["symbol"].unique().sort().to_list()
         return {
@@ -255,20 +256,20 @@ def _refuse(
         step = f"{missing}; {step}"
     raise DataError(
         f"{name}: {counted(len(defects), 'kind')} of defect in {rows.height} rows:\n" + "\n".join(lines) + ";\n"
-        f"bars are taken as the vendor gives them or not at all; {step}"
+        f"a file with defects is refused unless repairs are named; {step}"
     )
 
 
 def _no_volume_column(defects: Sequence[tuple[Finding, Rule]], rows: pl.DataFrame, notes: Sequence[Finding]) -> str:
-    """What to do where no bar has a volume though columns are left unread; "" for others.
+    """Advice where no bar has a volume although unread columns exist; "" otherwise.
 
-    In a bar without volume nothing trades, so a volume of zero for every bar is a market in which nothing fills.
+    Orders do not fill in a bar without volume, so with zero volume in every bar nothing would ever fill.
     """
     unread = [text for note in notes if note.kind == "columns_not_read" for text in note.examples]
     if not unread or rows["volume"].null_count() < rows.height or all(rule.kind != "no_volume" for _, rule in defects):
         return ""
     return (
-        f"no column is known as volume, and {', '.join(unread)} are not read: name the one that is with header=[...] "
+        f"no column is recognised as volume, and {', '.join(unread)} are not read: name the volume with header=[...] "
         "(with zero for all of them nothing is ever filled)"
     )
 
@@ -307,7 +308,7 @@ def _meta(
 
 
 def _spellings(rows: pl.DataFrame) -> Mapping[str, list[str]]:
-    """Symbol -> the vendor's spellings of it, where they differ from it."""
+    """Symbol -> the vendor's spellings, where they differ from the symbol."""
     pairs = (
         rows.lazy()
         .select("symbol", "vendor")

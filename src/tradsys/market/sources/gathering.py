@@ -1,4 +1,4 @@
-"""The rows of all files of a source, each under its symbol; parts of one series are joined only when asked."""
+"""The rows of all files of a source, each under its symbol; parts of one series are joined only on request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from tradsys.market.sources.tables.shapes import excel_advice
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """What was read of a source.
+    """All rows read from a source.
 
-    rows: as `Parsed` has them, with id (row number) and file (number into `files`). hints: symbol -> minutes of a bar
-    that its file's name states. bare, zone, assumed: of all stamps. dated: texts whose every stamp is a date. seen: the
-    form of each file in a sentence. paths: read.
+    rows: as in `Parsed`, with id (row number) and file (number into `files`). hints: symbol -> minutes of a bar, from
+    its file's name. bare, zone, assumed: of all stamps. dated: files whose stamps are all dates. seen: the form of each
+    file in a sentence. paths: the files read.
     """
 
     rows: pl.DataFrame
@@ -48,7 +48,7 @@ def gather(
     now: datetime,
     max_rows: int,
 ) -> Gathered:
-    """Rows of a file, an archive or a folder, with their symbols as asked."""
+    """Rows of a file, an archive or a folder, with their symbols as requested."""
     raws, skipped = list_files(source)
     raws, parsed = _parsed_files(raws, skipped, layout, keys, now, max_rows)
     rows, files = _together(parsed, [raw.name for raw in raws], max_rows, source.name)
@@ -62,7 +62,7 @@ def gather(
         rows = applied(rows, read_mapping(mapping), files)
     else:
         parts = _parts(parsed, files, symbol, source.name)
-        if symbol in parts:  # one of them bears the name that is asked for
+        if symbol in parts:  # one of them has the requested name
             rows = rows.with_columns(
                 symbol=pl.when(pl.col("symbol").is_in(parts)).then(pl.lit(symbol)).otherwise("symbol")
             )
@@ -86,7 +86,7 @@ def gather(
 def _parsed_files(
     raws: Sequence[RawFile], skipped: list[str], layout: Layout, keys: FormKeys, now: datetime, max_rows: int
 ) -> tuple[list[RawFile], list[Parsed]]:
-    """Each file parsed; of several, a .txt or JSON that is no table (notes) is named among what is not read."""
+    """Each file parsed; a .txt or JSON without a table among them is listed as not read."""
     kept, parsed = [], []
     for raw in raws:
         try:
@@ -109,7 +109,7 @@ def _together(
             "them in parts, or give a larger max_rows="
         )
     numbers = (pl.Series("file", [at], pl.UInt32).new_from_index(0, one.rows.height) for at, one in enumerate(parsed))
-    frames = [one.rows.hstack([number]) for one, number in zip(parsed, numbers, strict=True)]  # nothing is copied
+    frames = [one.rows.hstack([number]) for one, number in zip(parsed, numbers, strict=True)]  # no copy of the data
     return (pl.concat(frames) if len(frames) > 1 else frames[0]), list(names)
 
 
@@ -129,7 +129,7 @@ def _check_symbols(rows: pl.DataFrame, name: str) -> None:
 
 
 def _parts(parsed: Sequence[Parsed], files: Sequence[str], symbol: str | None, name: str) -> list[str]:
-    """The symbols of files that look like parts of one series; DataError where nobody asked to join them."""
+    """The symbols of files that look like parts of one series; DataError unless joining was requested."""
     guesses: dict[str, list[str]] = {}
     for one, file in zip(parsed, files, strict=True):
         if not one.named:
@@ -138,7 +138,7 @@ def _parts(parsed: Sequence[Parsed], files: Sequence[str], symbol: str | None, n
         if len(parts) > 1 and symbol is None:
             raise DataError(
                 f"{name}: {len(parts)} files look like parts of {guess}: {parts[:4]}; parts are joined "
-                f"only when asked: give symbol={guess} to join them, or mapping=FILE.csv with name,symbol"
+                f"only on request: give symbol={guess} to join them, or mapping=FILE.csv with name,symbol"
             )
     spans = [
         (str(one.rows["symbol"][0]), file, one.rows["stamp"].min(), one.rows["stamp"].max())
@@ -161,7 +161,7 @@ def _pick_symbol(
     names = rows["symbol"].unique().sort().to_list()
     joined = rows.filter(pl.col("symbol") == symbol)["file"].n_unique() if symbol is not None else 0
     if joined > 1:
-        notes = [*notes, Finding("parts_joined", joined, (f"{joined} files are {symbol}",), "as symbol= asks")]
+        notes = [*notes, Finding("parts_joined", joined, (f"{joined} files are {symbol}",), "as symbol= requests")]
     if symbol is None or names == [symbol]:
         return rows, notes
     if symbol in names:

@@ -1,6 +1,6 @@
-"""Prices that leave what came before: bad ticks, splits and dividends, another coin under an old ticker.
+"""Detects price jumps: bad ticks, splits and dividends, another coin under an old ticker.
 
-All rules read a whole history at rest: each bar is judged by the bars on both sides.
+All rules read a complete stored history: each bar is compared with the bars on both sides.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from tradsys.market.bars import starts_of_symbols
 # overnight gap in five years of S&P 500 members is 0.647 (PCG, 2019-01-14); crypto pairs open where they
 # closed.
 MAX_OPEN_GAP = 0.66
-REUSED_JUMP = float(np.log(1000))  # no instrument does this from one bar to the next
+REUSED_JUMP = float(np.log(1000))  # no instrument moves so far from one bar to the next
 REUSED_JUMP_AFTER_HALT = float(np.log(50))
 HALT = timedelta(days=7)
-# of the distance open to close that the rest of a first bar may span where only its open is wrong; the widest
-# real listing bar seen spans 8 % (GMTUSDT, 2022-03-09)
+# where only the open of a first bar is wrong, the rest spans at most this share of the distance open to close; the
+# widest real listing bar seen spans 8 % (GMTUSDT, 2022-03-09)
 LONE_OPEN_SHARE = 0.05
 
 
@@ -32,7 +32,7 @@ def same_symbol(series: pl.DataFrame) -> Array:
 
 
 def quiet(series: pl.DataFrame) -> bool:
-    """Whether no bar opens or closes far from where it could: then none of these rules can bite."""
+    """Whether no bar opens or closes far from its neighbours, so that none of these rules applies."""
     opened, closed = series["open"].to_numpy(), series["close"].to_numpy()
     starts = starts_of_symbols(series)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -65,11 +65,11 @@ def _moves(series: pl.DataFrame) -> _Moves:
 
 
 def _bad_ticks(series: pl.DataFrame, moves: _Moves) -> Array:
-    """True [n] where one print, or one bar, stands alone far from what came before and after."""
+    """True [n] where a single print or bar is far from the bars before and after it."""
     far, near = MAX_OPEN_GAP, MAX_OPEN_GAP / 2
     lone_open = (np.abs(moves.gap) > far) & (np.abs(moves.step) < near)
     lone_bar = np.zeros(series.height, dtype=bool)
-    ahead = moves.gap[1:]  # whole history at rest: each bar is judged by the one after it as well
+    ahead = moves.gap[1:]  # a stored history: each bar is compared with the one after it as well
     spiked = np.where(
         np.abs(moves.gap[:-1]) > far,
         moves.step[:-1],
@@ -83,7 +83,7 @@ def _bad_ticks(series: pl.DataFrame, moves: _Moves) -> Array:
 
 
 def _jumps(series: pl.DataFrame, moves: _Moves) -> Array:
-    """True [n] where the open left the close before and neither bar is a bad tick."""
+    """True [n] where the open jumps from the close before and neither bar is a bad tick."""
     ticks = _bad_ticks(series, moves)
     after_tick = np.concatenate([[False], ticks[:-1]])
     return np.asarray((np.abs(moves.gap) > MAX_OPEN_GAP) & ~ticks & ~after_tick)
@@ -95,7 +95,7 @@ def _reused(series: pl.DataFrame, moves: _Moves) -> Array:
 
 
 def bad_ticks(series: pl.DataFrame) -> Array:
-    """True [n] at single prints or bars that nothing around them supports."""
+    """True [n] at single prints or bars far from their neighbours."""
     return _bad_ticks(series, _moves(series))
 
 

@@ -1,4 +1,4 @@
-"""Vendors' files of values beside prices, read as bars are: form, dates, zones, numbers and absent values."""
+"""Reads vendors' files of fundamentals, macro or sentiment values, by the same rules as bars."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,14 +24,15 @@ ROLES = {
     "observation_date": "date",
     "available_at": "available_at",
 }
-AHEAD = timedelta(days=400)  # a calendar of releases may reach so far
+AHEAD = timedelta(days=400)  # how far a calendar of future releases may reach
 
 
 @dataclass(frozen=True, eq=False)
 class KnownTable:
-    """A file with its roles found. frame: columns by the vendor's names, and symbol, date, available_at, series, value.
+    """A file with recognised columns.
 
-    Times are UTC; dates: how `date` was written, None without one. names: the columns the file has.
+    frame: columns by the vendor's names, and symbol, date, available_at, series, value; times in UTC. dates: how `date`
+    was written, None without one. names: the columns of the file.
     """
 
     frame: pl.DataFrame
@@ -41,7 +42,7 @@ class KnownTable:
 
 
 def read_known(path: Path, values: Collection[str], keys: FormKeys, roles: Mapping[str, str] = ROLES) -> KnownTable:
-    """One file; values: the vendor's names of the columns that hold numbers, in any case; roles: what others are.
+    """Reads one file. values: the vendor's names of number columns, in any case. roles: meaning of other columns.
 
     Raises DataError where the file is no table, a date cannot be read, or a value is no number.
     """

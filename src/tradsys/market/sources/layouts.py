@@ -1,4 +1,4 @@
-"""What each vendor's file looks like: small mappings, no code."""
+"""The layouts of vendors' files, as small mappings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -47,9 +47,9 @@ _TIMES = (
 )  # fmt: skip
 END_TIMES = ("close_time", "close time", "closetime", "end_time", "end time", "time_period_end", "kline_close_time",
              "timeclose", "time_close")  # fmt: skip
-# whether a bar has closed, as the vendor states: OKX's confirm, OANDA's complete
+# the vendor's flag of a closed bar: OKX's confirm, OANDA's complete
 CLOSED_FLAGS = ("confirm", "confirmed", "is_closed", "isclosed", "closed", "is_final", "isfinal", "final", "complete")
-# where a file states a zone beside its stamps
+# columns with the time zone of the stamps
 OFFSETS = ("gmt offset", "gmtoffset", "gmt_offset", "utc offset", "utc_offset", "timezone", "time zone", "tz")
 INDEXES = ("", "index", "level_0", "level_1", "unnamed_0", "unnamed_1", "__index_level_0__", "__index_level_1__")
 _ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")
@@ -59,11 +59,11 @@ _ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f
 class Layout:
     """One vendor's form. Header names match in lower case; a final `*` takes the first that starts so.
 
-    columns: bar column -> header names, first match wins. time: header names of the stamp, first match wins; how a
-    stamp is written is seen from the file. formats: those the vendor is known for; they decide between day and month
-    first where no row tells. check: header of a second stamp that must agree with the first. stamp: whether the
+    columns: bar column -> header names, first match wins. time: header names of the stamp, first match wins; the
+    stamps' format is detected from the file. formats: the vendor's usual ones; they decide between day and month first
+    where no row does. check: header of a second stamp that must agree with the first. stamp: whether the
     vendor stamps a bar's `open` or `close`. time_zone: of stamps without one (None: UTC is assumed). separator,
-    decimal_comma: None where they are seen from the file. fills_outages: the vendor writes bars for hours in which
+    decimal_comma: None where they are detected from the file. fills_outages: the vendor writes bars for hours in which
     nothing traded.
     """
 
@@ -85,13 +85,12 @@ class Layout:
             )
 
     def known_names(self) -> set[str]:
-        """Every header name that means something here."""
+        """Every header name of this layout."""
         names = {n for wanted in self.columns.values() for n in wanted} | {*self.time, *END_TIMES}
         return names | ({self.check} if self.check else set())
 
 
-# `plain` takes a stamp to be the bar's open: where that is wrong, bars come one bar late, never one bar
-# early.
+# `plain` reads a stamp as the bar's open: where that is wrong, bars are available one bar late, never one bar early.
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         layout.name: layout
@@ -117,7 +116,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 
 
 def layout_named(layout: str | Layout) -> Layout:
-    """The layout of that name; a Layout passes through. Raises DataError that lists the names there are."""
+    """The layout of that name; a Layout passes through. DataError lists the existing names."""
     if isinstance(layout, Layout):
         return layout
     if layout not in LAYOUTS:

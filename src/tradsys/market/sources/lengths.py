@@ -1,4 +1,4 @@
-"""How long bars are: measured per symbol and per stretch, never guessed from one number; and when each bar ends."""
+"""Measures the length of bars per symbol and stretch of time, and the end of each bar."""
 
 import math
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from tradsys.market.bars import in_order as bars_in_order
 
 DAY = timedelta(days=1)
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(days=31)
-MONTH = timedelta(days=30)  # what a month counts as where one number is needed
-STRETCH = 8  # equal steps in a row that are no chance: bars of another length
-LONE_STRETCH = 3  # of a longer step that the series has nowhere else: holes do not repeat one after another
-SETTLED = 10  # steps from which a symbol's most common one is its bar length
+MONTH = timedelta(days=30)  # the length of a month where a single number is needed
+STRETCH = 8  # so many equal steps in a row are bars of another length, not chance
+LONE_STRETCH = 3  # the same for a longer step that occurs nowhere else: equal holes do not follow each other
+SETTLED = 10  # with so many steps, a symbol's most common one is its bar length
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def in_turn(rows: pl.DataFrame) -> pl.DataFrame:
 def measure(rows: pl.DataFrame, given_minutes: float | None, hints: Mapping[str, float | None], name: str) -> BarLength:
     """The length that every symbol's bars have.
 
-    rows: symbol, stamp, end (the vendor's own, or null). given_minutes: as the user says; it must not be shorter than
-    every step that a symbol shows. hints: symbol -> minutes that its file's name states. Raises DataError where
-    symbols or stretches differ, where nothing shows a length, or where it is below a second or above a month.
+    rows: symbol, stamp, end (the vendor's own, or null). given_minutes: the user's; it must not be shorter than
+    every step of a symbol. hints: symbol -> minutes from its file's name. Raises DataError where symbols or stretches
+    differ, where no length can be measured, or where it is below a second or above a month.
     """
     steps = steps_of(rows)
     parts = [part.select("symbol", "step").drop_nulls("step") for part in (*steps.iter_slices(SLICE), steps.clear())]
@@ -120,7 +120,7 @@ def _own_lengths(counts: pl.DataFrame) -> pl.DataFrame:
 def _check_range(every: timedelta, name: str) -> None:
     if every < SHORTEST or every > LONGEST:
         raise DataError(
-            f"{name}: read as bars of {every}; a bar lasts a second to a month, so its times were not meant so; give "
+            f"{name}: read as bars of {every}; a bar lasts a second to a month, so the times have another format; give "
             "date_format= (such as %Y%m%d%H%M or epoch_ms)"
         )
 
@@ -129,7 +129,8 @@ def _check_alike(own: pl.DataFrame, every: timedelta, name: str, *, monthly: boo
     other = own.filter(pl.col("step") != every)
     if monthly:
         other = other.filter(~pl.col("step").is_between(timedelta(days=28), LONGEST))
-    lone = pl.col("n") < 3  # one or two steps: a hole, unless they are shorter, cut the length or are one themselves
+    # one or two steps are a hole, unless they are shorter, no multiple of the length, or such a length themselves
+    lone = pl.col("n") < 3
     micros = pl.col("step").cast(pl.Int64)
     multiple = (micros % pl.lit(every // timedelta(microseconds=1))) == 0
     length = (pl.lit(DAY // timedelta(microseconds=1)) % micros == 0) if every < DAY else pl.col("step") == 7 * DAY
@@ -145,7 +146,7 @@ def _check_alike(own: pl.DataFrame, every: timedelta, name: str, *, monthly: boo
 
 
 def _check_stretches(steps: pl.DataFrame, counts: pl.DataFrame, every: timedelta, name: str, *, monthly: bool) -> None:
-    """Raises DataError where one symbol's bars change their length on the way."""
+    """Raises DataError where the bar length of one symbol changes over time."""
     near = pl.col("step").is_between(every - timedelta(hours=1), every + timedelta(hours=1)) & (
         every % DAY == timedelta(0)
     )
@@ -184,8 +185,8 @@ def _check_hints(hints: Mapping[str, float | None], every: timedelta, name: str,
     if longer:
         symbol, minutes = next(iter(longer.items()))
         raise DataError(
-            f"{name}: the name of {symbol}'s file says bars of {minutes:g} minutes, its times step by {every}; a "
-            "bar would be known too early; give bar_minutes= with the right length, or rename the file"
+            f"{name}: the name of {symbol}'s file states bars of {minutes:g} minutes, its times step by {every}; a "
+            "bar would be available too early; give bar_minutes= with the right length, or rename the file"
         )
 
 
@@ -197,7 +198,7 @@ def _check_ends(rows: pl.DataFrame, every: timedelta, name: str, *, monthly: boo
     near = timedelta(hours=1) if every % DAY == timedelta(0) else timedelta(0)
     if abs(usual - every) > near:
         raise DataError(
-            f"{name}: bars end {usual} after they open, as their own end times say, but step by {every}; rows are "
+            f"{name}: bars end {usual} after they open by their own end times, but step by {every}; rows are "
             "missing or lengths are mixed; give bar_minutes= with the right length"
         )
 
@@ -217,13 +218,14 @@ def _given(counts: pl.DataFrame, minutes: float, name: str) -> BarLength:
         symbol, shared = sorted(shorter)[0]
         raise DataError(
             f"{name}: bar_minutes={minutes:g}, but every step of {symbol} is a multiple of {shared}; a shorter length "
-            "would make bars known before they end; leave bar_minutes out, or give the length that the vendor states"
+            "would make bars available before they end; leave bar_minutes out, or give the length that the vendor "
+            "states"
         )
     return BarLength(every)
 
 
 def _unmeasured(rows: pl.DataFrame, hints: Mapping[str, float | None], name: str) -> BarLength:
-    """From the vendor's own ends or the files' names, where no symbol has two stamps."""
+    """The length from the vendor's own ends or files' names, where no symbol has two stamps."""
     if "end" in rows.columns and rows["end"].null_count() < rows.height:
         span = rows.select(span=pl.col("end") - pl.col("stamp")).drop_nulls()["span"].mode().sort()
         if len(span) == 1:
@@ -239,8 +241,8 @@ def _unmeasured(rows: pl.DataFrame, hints: Mapping[str, float | None], name: str
 def ends(length: BarLength, zone: str) -> pl.Expr:
     """The end of each bar from its opening `stamp` in sorted rows of `symbol`, UTC.
 
-    Days count in the vendor's own zone, so one of 25 hours ends after 25. Where the zone is not known, the next
-    stamp tells; before a hole over which the clock moved, the longer day is taken: late by an hour, never early.
+    Days count in the vendor's own zone, so one of 25 hours ends after 25. Where the zone is unknown, the next
+    stamp shows it; before a hole over a change of clocks, the longer day is used: late by an hour, never early.
     """
     stamp = pl.col("stamp")
     if length.every < DAY and length.every > timedelta(hours=1):
@@ -261,13 +263,13 @@ def ends(length: BarLength, zone: str) -> pl.Expr:
 
 
 def _following() -> pl.Expr:
-    """The next stamp of the same symbol in sorted rows: only when a bar ended is read from it, in a history at rest."""
+    """The next stamp of the same symbol in sorted rows; used only for the end of a stored bar."""
     later_symbol, later = (pl.col(name).reverse().shift(1).reverse() for name in ("symbol", "stamp"))
     return pl.when(pl.col("symbol") == later_symbol).then(later)
 
 
 def _over_moved_clocks(every: timedelta, zone: str) -> pl.Expr:
-    """Bars of several hours on a local clock last an hour more or less over its change; the last such one is late."""
+    """End of multi-hour bars on a local clock, an hour longer or shorter over a change of clocks."""
     stamp, following = pl.col("stamp"), _following()
     plain = stamp + every
     hour = timedelta(hours=1)
@@ -278,7 +280,7 @@ def _over_moved_clocks(every: timedelta, zone: str) -> pl.Expr:
 
 
 def _from_utc(stamp: pl.Expr, zone: str) -> pl.Expr:
-    """How far the zone's clock is ahead of UTC at a moment, as a duration."""
+    """The zone's offset from UTC at a moment, as a duration."""
     local = stamp.dt.convert_time_zone(zone)
     return local.dt.base_utc_offset() + local.dt.dst_offset()
 

@@ -1,4 +1,4 @@
-"""Symbols: the vendor's spelling, its normalised form, and parts of one series that are joined only when asked."""
+"""Symbols: the vendor's spelling, its normalised form, and parts of one series, which are joined only on request."""
 
 import re
 import unicodedata
@@ -38,7 +38,7 @@ _MINUTES = {"s": 1 / 60, "m": 1, "h": 60, "d": 1440, "w": 10080}
 
 
 def guess_symbol(stem: str) -> str:
-    """The symbol in a file's name: `DOGEUSDT-1h-2024-11` is DOGEUSDT; a name of nothing else stays as it is."""
+    """The symbol in a file's name: `DOGEUSDT-1h-2024-11` is DOGEUSDT; any other name is returned unchanged."""
     name = _BEFORE.sub("", stem.strip())
     for _ in range(4):
         cuts = (_DATED.sub("", name), *(one.sub("", name) for one in (_INTERVAL, _TERMINAL, _COUNTED)))
@@ -53,7 +53,7 @@ def guess_symbol(stem: str) -> str:
 
 
 def guess_minutes(stem: str) -> float | None:
-    """The bar length in minutes that a file's name states, such as 240 of `FOUR_4h`; None where it states none."""
+    """The bar length in minutes that a file's name states, such as 240 of `FOUR_4h`; None without one."""
     name = _DATED.sub("", _MARKET.sub("", stem.strip()))
     name = _MARKET.sub("", name)
     if found := _TERMINAL.search(name):
@@ -72,7 +72,7 @@ def guess_minutes(stem: str) -> float | None:
 
 
 def normalised(vendor: pl.Series, notes: list[Finding]) -> pl.Series:
-    """Symbols without slashes (BTC/USDT is BTCUSDT), save where two spellings would become one: those keep a dash."""
+    """Symbols without slashes: BTC/USDT is BTCUSDT; a dash is kept where two would become one."""
     if not vendor.str.contains("/", literal=True).any():
         return vendor
     spellings = vendor.drop_nulls().unique(maintain_order=True)
@@ -93,7 +93,7 @@ def normalised(vendor: pl.Series, notes: list[Finding]) -> pl.Series:
 
 
 def alike_spellings(symbols: Iterable[str]) -> list[Finding]:
-    """A finding of symbols that differ in case, width or punctuation only: kept apart, and named."""
+    """A finding that lists symbols which differ only in case, width or punctuation."""
     groups: dict[str, list[str]] = {}
     for symbol in sorted(symbols):
         bare = "".join(c for c in unicodedata.normalize("NFKC", symbol).casefold() if c.isalnum())
@@ -114,7 +114,9 @@ _PERIODS = re.compile(
 
 
 def alike_parts(spans: Sequence[tuple[str, str, datetime, datetime]]) -> list[tuple[str, str]]:
-    """Symbol and file of the first group whose names differ by numbers, months or `part` alone, one after another.
+    """Symbol and file of the first group that looks like one series, in consecutive parts.
+
+    The names of a group differ only by numbers, months or `part`, and its files follow each other in time.
 
     spans: symbol, file, first and last stamp of each file that names its symbol by its own name.
     """
@@ -129,14 +131,15 @@ def alike_parts(spans: Sequence[tuple[str, str, datetime, datetime]]) -> list[tu
 
 
 def _follows(one: tuple[str, str, datetime, datetime], other: tuple[str, str, datetime, datetime]) -> bool:
-    """Whether a file goes on where another ends: of a tenth of the shorter both may tell."""
+    """Whether a file continues another; they may overlap by a tenth of the shorter one."""
     return one[3] - other[2] <= 0.1 * min(one[3] - one[2], other[3] - other[2]) and other[3] > one[3]
 
 
 def read_mapping(path: str | Path) -> Mapping[str, str]:
     """Names in the vendor's files -> symbols, from a CSV with a header and two columns.
 
-    The first column holds a file's name, its stem, or a vendor's symbol. Several may become one: they are joined.
+    The first column holds a file's name, its stem, or a vendor's symbol. Several names may map to one symbol: they are
+    joined.
     """
     fix = "give a CSV with two columns: name,symbol"
     if not Path(path).is_file():
@@ -167,5 +170,5 @@ def applied(rows: pl.DataFrame, mapping: Mapping[str, str], files: Sequence[str]
     used = {*rows["vendor"].unique(), *files, *(n.split(".")[0] for n in files)}
     unused = sorted(set(mapping) - used)
     if unused:
-        raise DataError(f"sources: mapping names {unused[:4]}, which no file or symbol is called; correct the mapping")
+        raise DataError(f"sources: mapping names {unused[:4]}, which match no file or symbol; correct the mapping")
     return frame

@@ -1,4 +1,4 @@
-"""What digits in a vendor's text mean: numbers with their separators, and moments from 1970 to next week."""
+"""Reads digits in a vendor's text: numbers with separators, and moments from 1970 to next week."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from tradsys.market.bars import TIME, Finding
 
 ABSENT = ("", "-", "--", ".", "null", "none", "nan", "n/a", "na", "#n/a", "#n/a n/a", "#na", "nil", "\\n")
 MAGNITUDES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12, "万": 1e4, "亿": 1e8}
-# what only one decimal sign can have written; `1,234` and `1.234` could be either
+# forms that are valid under one decimal sign only; `1,234` and `1.234` fit both
 _COMMA = r"^[+-]?(?:\d+,(?:\d{1,2}|\d{4,})|\d{1,3}(?:\.\d{3})+,\d+|0,\d+|\d{4,},\d+|,\d+)$"
 _POINT = r"^[+-]?(?:\d+\.(?:\d{1,2}|\d{4,})|\d{1,3}(?:,\d{3})+\.\d*|0\.\d+|\d{4,}\.\d+|\.\d+|\d{1,3}(?:,\d{3}){2,})$"
 _INDIAN = r"^[+-]?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d*)?$"  # lakhs and crores: 12,34,567
@@ -20,7 +20,7 @@ _COMMA_TWICE = r"^[+-]?\d{1,3}(?:\.\d{3}){2,}$"
 
 
 def cleaned(raw: pl.Series) -> pl.Series:
-    """Text [n] without blanks, quotes and currency signs; null where a word or sign says that nothing is there."""
+    """Text [n] without blanks, quotes and currency signs; null for words and signs of a missing value."""
     text = raw.str.strip_chars(" \t\"'$€£¥₹₩₽\u00a0\u202f")
     text = text.set(text.str.to_lowercase().is_in(ABSENT), None)
     text = _without_currency(text)
@@ -46,7 +46,7 @@ def _without_currency(text: pl.Series) -> pl.Series:
 def decimal_sign(columns: Iterable[pl.Series], given: str | None, name: str) -> str:
     """The decimal sign that all number columns of one file share: `.` or `,`.
 
-    Raises DataError where columns speak for both, or where `1,234` alone leaves it open.
+    Raises DataError where columns contradict each other, or where forms such as `1,234` fit both.
     """
     if given is not None:
         return given
@@ -67,12 +67,13 @@ def decimal_sign(columns: Iterable[pl.Series], given: str | None, name: str) -> 
         )
     if grouped and not comma and not point:
         raise DataError(
-            f"{name}: {grouped!r} may be a thousand or a fraction, as the other numbers of its column are whole; give "
+            f"{name}: {grouped!r} may be a thousand or a fraction, since the other numbers of its column are whole; "
+            "give "
             "decimal=comma (thousands) or decimal=point (fractions)"
         )
     if open_ and not comma and not point:
         raise DataError(
-            f"{name}: {open_!r} may be a thousand or a fraction and no other number tells; give decimal=point "
+            f"{name}: {open_!r} may be a thousand or a fraction and no other number shows which; give decimal=point "
             "(thousands) or decimal=comma (fractions)"
         )
     return "," if comma else "."
@@ -131,7 +132,7 @@ FIRST_YEAR = 1970
 KEYS = "give date_format= (such as %d.%m.%Y, epoch_ms, excel)"
 SHORT_DIGITS = {6: "%y%m%d", 10: "%y%m%d%H%M", 12: "%y%m%d%H%M%S"}
 NAIVE = pl.Datetime("us")
-_REAL_TIME = datetime(1990, 7, 1, tzinfo=UTC)  # fine counts of intraday bars before it count another thing
+_REAL_TIME = datetime(1990, 7, 1, tzinfo=UTC)  # intraday bars with fine epochs before it count in another unit
 
 
 def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) -> pl.Series:
@@ -145,7 +146,7 @@ def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) 
 
 
 def check_digits(known: pl.Series, name: str) -> None:
-    """Raises DataError for epochs such as 1.70528E+12, whose last digits a spreadsheet has rounded away."""
+    """Raises DataError for epochs such as 1.70528E+12, rounded by a spreadsheet."""
     powers = known.filter(known.str.contains(r"[eE]\+?\d+$"))
     digits = powers.str.replace(r"[eE].*$", "").str.replace(".", "", literal=True).str.len_chars()
     if len(powers) and digits.max() < 8:  # type: ignore[operator]

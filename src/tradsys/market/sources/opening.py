@@ -1,4 +1,4 @@
-"""Vendors' files, folders and archives opened within a limit of rows; what is not read is named."""
+"""Opens vendors' files, folders and archives within a limit of rows, and lists what is not read."""
 
 import bz2
 import gzip
@@ -24,12 +24,12 @@ MAX_ROWS = 20_000_000  # of one file; conf/fetch.yaml sets it
 TABLES = {".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather"}
 TEXTS = (".csv", ".tsv", ".txt", ".prn", ".dat", *json_tables.SUFFIXES)
 PACKED = (".gz", ".bz2", ".xz")
-MAX_LINE = 4096  # bytes a line of bars has on average at most
+MAX_LINE = 4096  # largest average length of a line, in bytes
 CHUNK = 1 << 20
 DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 
-# how other kinds of files begin, and what to do with them where their name says that they are text
+# first bytes of other kinds of files, and the advice where their name claims text
 BEGINNINGS = {
     b"\x1f\x8b": "it is packed with gzip; name it .csv.gz",
     b"BZh": "it is packed with bzip2; name it .csv.bz2",
@@ -46,7 +46,7 @@ BEGINNINGS = {
 class RawFile:
     """One table to read: a file, or a member of a zip archive.
 
-    name: what messages call it. stem: its name without suffixes, from which a symbol may be guessed.
+    name: for messages. stem: its name without suffixes, from which a symbol may be guessed.
     kind: `text`, `parquet` or `feather`. archive: the zip archive of a member, open as long as one of its members is
     kept: its directory is as long as its members are many, and is read once for all of them.
     """
@@ -69,12 +69,12 @@ class RawFile:
 
     @property
     def packed(self) -> bool:
-        """Whether the bytes on disk are not those of the table."""
+        """Whether the file is compressed or inside an archive."""
         return self.member is not None or self.path.suffix.lower() in PACKED
 
 
 def list_files(source: Path) -> tuple[list[RawFile], list[str]]:
-    """The tables of a file, folder or archive in the order of their names, and the names of what is not read.
+    """The tables of a file, folder or archive in the order of their names, and the names of skipped files.
 
     Raises DataError where there is no table. A folder is read without its sub-folders.
     """
@@ -99,7 +99,7 @@ def list_files(source: Path) -> tuple[list[RawFile], list[str]]:
 
 
 def _next(skipped: list[str]) -> str:
-    """The next step where nothing is a table."""
+    """The next step where there is no table."""
     folders = [name for name in skipped if name.endswith("/")]
     if folders:
         first = folders[0].removesuffix("/")
@@ -119,7 +119,7 @@ def _not_a_table(skipped: list[str], source: Path) -> str:
 
 
 def _bare(name: str) -> tuple[str, str]:
-    """Name without its suffixes, and the suffix that says what it is, both found in any case."""
+    """Name without suffixes, and the suffix of its kind, in any case."""
     lower = name.lower()
     for packed in ("", *PACKED, ".zip"):
         for suffix in (*TEXTS, *TABLES):
@@ -203,7 +203,7 @@ def _check_text(start: bytes, name: str) -> None:
 
 
 def content(raw: RawFile, max_rows: int = MAX_ROWS) -> bytes | Path:
-    """A text to hand to a reader: its path where it lies unpacked on disk, else its bytes.
+    """A text for a reader: its path where it is on disk uncompressed, else its bytes.
 
     Lines are counted while they are unpacked: DataError as soon as there are more than `max_rows`, so that a
     small archive cannot fill the memory.
@@ -225,8 +225,8 @@ def content(raw: RawFile, max_rows: int = MAX_ROWS) -> bytes | Path:
 
 
 @lru_cache(maxsize=1)
-def _json_text(raw: RawFile, changed: int) -> bytes:  # noqa: ARG001 - a file that was written anew is read anew
-    """The table of a JSON as text; DataError above the limit of its size, before more of it is unpacked."""
+def _json_text(raw: RawFile, changed: int) -> bytes:  # noqa: ARG001 - part of the cache key
+    """The table of a JSON as text; DataError above the limit of its size, before more of it is decompressed."""
     with _stream(raw) as file:
         data = file.read(json_tables.MAX_BYTES + 1)
     if len(data) > json_tables.MAX_BYTES:
@@ -254,6 +254,6 @@ def table(raw: RawFile, max_rows: int = MAX_ROWS) -> pl.DataFrame:
 
 def _too_large(name: str, max_rows: int, what: str) -> DataError:
     return DataError(
-        f"{name}: {what}, the limit is max_rows={max_rows:,} rows of one file; see that it is the right file, "
+        f"{name}: {what}, the limit is max_rows={max_rows:,} rows of one file; check that it is the right file, "
         "split it, or give a larger max_rows="
     )

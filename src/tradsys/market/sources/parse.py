@@ -1,4 +1,4 @@
-"""From a vendor's file to typed rows: lossless normalisation only, each kind counted and named."""
+"""Parses a vendor's file into typed rows; lossless normalisations are counted and reported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +24,12 @@ NUMBERS = (*PRICES, "volume", "adj_close")
 
 @dataclass
 class Parsed:
-    """Typed rows of one file in file order, and what was normalised on the way.
+    """Typed rows of one file in file order, and the normalisations made.
 
     rows: symbol, vendor (the symbol as the vendor spells it), stamp (UTC), check (a second stamp, UTC or null),
     end (the vendor's own end of the bar, UTC or null), open .. volume, adj_close (null where absent), open_now (the
     vendor states that the bar has not closed), unreadable (the text that could not be read, else null), line (of the
-    file). bare: no stamp shows a time of day. zone: of its stamps. assumed: nothing states that zone.
+    file). bare: no stamp shows a time of day. zone: of its stamps. assumed: the zone is an assumption.
     seen: the file's form in words. named: whether the symbol comes from a column.
     """
 
@@ -97,7 +97,7 @@ def _lower(frame: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def _long(frame: pl.DataFrame, tickers: Sequence[str]) -> pl.DataFrame:
-    """One row per date and ticker of a table that has a column per price and ticker; rows without any are gaps."""
+    """One row per date and ticker from a table with a column per price and ticker; rows without any price are gaps."""
     time = frame.columns[0]
     parts = []
     for tick in dict.fromkeys(t for t in tickers if t):
@@ -172,7 +172,7 @@ def _typed(
 
 
 def _match_columns(names: Sequence[str], layout: Layout) -> dict[str, str]:
-    """Bar column -> header name, for those that are there; a nameless first column may hold the times."""
+    """Bar column -> header name of the columns found; a nameless first column may hold the times."""
     found = {}
     bases = {n: split_zone(n)[0] for n in names}
     for column, wanted in {**layout.columns, "time": layout.time}.items():
@@ -186,7 +186,7 @@ def _match_columns(names: Sequence[str], layout: Layout) -> dict[str, str]:
 
 
 def _index_columns(frame: pl.DataFrame, found: dict[str, str]) -> dict[str, str]:
-    """With times and symbols of nameless index columns, as pandas writes them: the names first, or the moments."""
+    """`found` plus nameless index columns of pandas: times and symbols, in either order."""
     free = [n for n in frame.columns if n in INDEXES and n not in found.values()]
     if "time" not in found and free:
         texts = [n for n in free if frame.schema[n] == pl.String and not _looks_like_times(frame[n])]
@@ -203,7 +203,7 @@ def _looks_like_times(column: pl.Series) -> bool:
 
 
 def _not_closed(frame: pl.DataFrame) -> tuple[pl.Series, str]:
-    """True [n] where a flag of the vendor says that the bar has not closed; and the flag's column, "" without one."""
+    """True [n] where the vendor's flag marks an unclosed bar; and the flag's column, "" without one."""
     for name in frame.columns:
         if name in CLOSED_FLAGS:
             word = frame[name].cast(pl.String).str.strip_chars().str.to_lowercase().str.replace(r"\.0+$", "")
@@ -238,7 +238,7 @@ def _numbers(
 
 
 def _unreadable(stamp: pl.Series, texts: dict[str, pl.Series], frame: pl.DataFrame, found: dict[str, str]) -> pl.Series:
-    """What could not be read of each row in words, else null."""
+    """The unreadable text of each row, else null."""
     bad = [c for c in texts if texts[c].null_count() < frame.height]
     if not stamp.null_count() and not bad:
         return pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
@@ -253,7 +253,7 @@ def _moments(
 ) -> tuple[Moments, tuple[str, ...]]:
     """Stamps of the time column, or of a date column and one of times of day together; and the columns read.
 
-    A zone that a header names is that of its stamps; one that is no one zone (EST) is asked for where they are naive.
+    A zone in a header is that of its stamps. An ambiguous zone (EST) with naive stamps raises DataError.
     """
     by_base = {_TWO_COLUMNS.get(split_zone(n)[0], ""): n for n in reversed(frame.columns)}
     time, word = found["time"], split_zone(found["time"])[1]
@@ -277,7 +277,7 @@ def _moments(
 
 
 def _zone_beside(frame: pl.DataFrame) -> tuple[str, str] | None:
-    """A column of zones beside the stamps, and its first word that is not UTC; None without one."""
+    """A column of zones, and its first word that is not UTC; None without one."""
     for column in frame.columns:
         if column in OFFSETS:
             words = frame[column].cast(pl.String).str.strip_chars().drop_nulls()

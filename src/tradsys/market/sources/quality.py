@@ -1,4 +1,4 @@
-"""What can be wrong with vendors' rows: one rule per kind, each naming the repairs that would accept it."""
+"""Rules on vendors' rows: one per kind of defect, with the repairs that would accept it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +19,11 @@ from tradsys.market.sources.lengths import BarLength, in_order
 from tradsys.market.sources.stamps.times import AHEAD, FIRST_YEAR
 
 HOLE = timedelta(days=30)
-REGULAR_WEEKDAY_SHARE = 0.1  # of an instrument's bars on Saturdays (or Sundays): above it, it trades then
+REGULAR_WEEKDAY_SHARE = 0.1  # above this share of bars on Saturdays (or Sundays) an instrument trades on that day
 LONG_FLAT_RUN = 24
-REDATED_SHARE = 0.2  # of a block's dates on which the instrument does not trade: they were moved
+REDATED_SHARE = 0.2  # above this share of dates on which the instrument does not trade, a block was re-dated
 
-# Closes outside these are not that instrument. Wide on purpose: history's extremes with room.
+# Plausible closes by instrument; wide on purpose: the historical extremes with a margin.
 SANE_CLOSES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "DXY": (60, 170),
@@ -38,10 +38,10 @@ SANE_CLOSES: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Context:
-    """What the rules know beside the rows.
+    """Properties of the file that the rules use besides the rows.
 
     length: of every bar. stamp: which moment of a bar the vendor stamps. zone: of the vendor's days. bare: stamps are
-    dates without a time of day. original: all rows as they were read, on which evidence rules judge whatever a repair
+    dates without a time of day. original: all rows as they were read, which evidence rules check whatever a repair
     does. files: names by the number in `file`. now: bars that end later have not closed.
     """
 
@@ -65,9 +65,9 @@ class Context:
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of defect. mask: True [n] per row. series: it sees sorted, unique, priced rows only.
+    """One kind of defect. mask: True [n] per row. series: the rule gets sorted, unique, priced rows only.
 
-    evidence: it is judged on the rows as they were read, so that no other repair can remove what shows the defect.
+    evidence: the rule is checked on the rows as they were read, so that no other repair can hide the defect.
     """
 
     kind: str
@@ -98,7 +98,7 @@ def presentable(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def offenders(rows: pl.DataFrame, rule: Rule, context: Context, series: pl.DataFrame | None = None) -> pl.DataFrame:
-    """The rows that break the rule. series: `presentable(rows)`, where it is at hand."""
+    """The rows that break the rule. series: `presentable(rows)` if computed already."""
     if rule.evidence and not context.original.is_empty():
         if rule.kind not in context.evidence:
             seen = _series_of(context) if rule.series else context.original
@@ -122,7 +122,7 @@ def _hits(seen: pl.DataFrame, rule: Rule, context: Context) -> pl.DataFrame:
 
 
 def find_defects(rows: pl.DataFrame, context: Context, accepted: Sequence[str] = ()) -> list[tuple[Finding, Rule]]:
-    """Every kind of defect in the rows, save those in `accepted`, in the order of RULES."""
+    """Every kind of defect in the rows, except those in `accepted`, in the order of RULES."""
     found = []
     series = presentable(rows)
     for rule in RULES:
@@ -133,7 +133,7 @@ def find_defects(rows: pl.DataFrame, context: Context, accepted: Sequence[str] =
 
 
 def placed(rows: pl.DataFrame, context: Context) -> pl.DataFrame:
-    """Rows with `place`, the file and line they stand on."""
+    """Rows with `place`, their file and line."""
     if "line" not in rows.columns or not context.files:
         return rows
     names = pl.Series(context.files)
@@ -175,7 +175,7 @@ def _weekend(series: pl.DataFrame) -> pl.Series:
 def weekend_sessions(series: pl.DataFrame, context: Context) -> pl.Series:
     """True [n] at daily bars dated on a Saturday or Sunday on which the instrument does not trade.
 
-    With a calendar `non_sessions` stands in: it knows holidays too.
+    With a calendar `non_sessions` is used instead, which covers holidays too.
     """
     if not context.daily or context.length.monthly or context.calendar is not None:
         return pl.repeat(value=False, n=series.height, eager=True)
@@ -190,16 +190,16 @@ def non_sessions(rows: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def _no_date_or_session(rows: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at times of day by which the calendar cannot tell the session."""
+    """True [n] at times of day that belong to no session of the calendar."""
     if context.calendar is None or not context.daily:
         return pl.repeat(value=False, n=rows.height, eager=True)
     return off_session_clock(rows, context.calendar) & ~pl.Series(live_rows(rows, context))
 
 
 def live_rows(rows: pl.DataFrame, _: Context) -> pl.Series:
-    """True [n] at a symbol's last row where its stamp leaves the grid of all others: a quote, no bar.
+    """True [n] at a symbol's last row where its stamp is off the grid of all others: a quote, no bar.
 
-    The grid is the greatest common divisor of the other steps; it takes four rows to show one.
+    The grid is the greatest common divisor of the other steps; it takes at least four rows.
     """
     series = rows.select("id", "symbol", "stamp").drop_nulls("stamp")
     if not in_order(series):
@@ -220,7 +220,7 @@ def _ahead(rows: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def unclosed(rows: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at bars that have not closed and may still change: the vendor says so, or their end lies ahead."""
+    """True [n] at bars that have not closed: by the vendor's flag, or with an end in the future."""
     flagged = rows["open_now"] if "open_now" in rows.columns else pl.repeat(value=False, n=rows.height, eager=True)
     recent = rows["stamp"] > (context.now - context.length.every - timedelta(days=4))
     if not recent.any():
@@ -243,13 +243,13 @@ def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
     if context.calendar is not None and context.daily:
         odd = odd | off_calendar(series, context.calendar)
     block = series.select(block=hole.fill_null(value=False).cum_sum(), odd=odd)
-    whole = block.select(pl.col("block").max()).item() == 0  # one block: nothing it could have been moved from
+    whole = block.select(pl.col("block").max()).item() == 0  # one block only, so no re-dated one
     share = pl.col("odd").mean().over("block") >= REDATED_SHARE
     return block.select(share).to_series() & (not whole)
 
 
 def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
-    """True [n] at closes that the instrument of that name has never had."""
+    """True [n] at closes outside the plausible range of the instrument of that name."""
     there = series["symbol"].unique().str.to_uppercase()
     if not there.str.contains("|".join(SANE_CLOSES)).any():
         return pl.repeat(value=False, n=series.height, eager=True)
@@ -262,7 +262,7 @@ def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
 
 
 def overlapping(series: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at bars stamped within the bar before: partial bars, or a wrong bar length."""
+    """True [n] at bars that start within the bar before: partial bars, or a wrong bar length."""
     step = np.diff(series["stamp"].to_physical().to_numpy(), prepend=0)
     every, least = context.length.every, context.length.least_step
     if timedelta(hours=1) < every < timedelta(days=1) and context.zone != "UTC":
@@ -274,7 +274,7 @@ def overlapping(series: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def _jumps(mask: Callable[[pl.DataFrame], Array]) -> Callable[[pl.DataFrame, Context], Array]:
-    """The mask of a rule on jumps; none in a series without any, which is worked out once for all of them."""
+    """The mask of a rule on jumps; all False in a series without jumps, which is checked once for all such rules."""
 
     def found(series: pl.DataFrame, context: Context) -> Array:
         if context.calm is None or context.calm[0] is not series:
@@ -286,7 +286,7 @@ def _jumps(mask: Callable[[pl.DataFrame], Array]) -> Callable[[pl.DataFrame, Con
 
 
 def _repeated(expr: pl.Expr) -> Callable[[pl.DataFrame, Context], pl.Series]:
-    """The mask of a rule on repeated stamps; none in rows that are strictly in order."""
+    """The mask of a rule on repeated stamps; all False in rows that are strictly in order."""
     return lambda rows, _: (
         pl.repeat(value=False, n=rows.height, eager=True) if in_order(rows) else rows.select(expr).to_series()
     )

@@ -1,4 +1,4 @@
-"""Repairs that change, drop or accept rows. None is applied unless it is asked for by name."""
+"""Repairs that change, drop or accept rows. None is applied unless the user names it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,14 +20,14 @@ from tradsys.market.sources.quality import (
     placed,
 )
 
-MAX_SHARE = 0.1  # of the rows a repair may drop or change; above it the file is not what it is taken for
+MAX_SHARE = 0.1  # largest share of rows that a repair may drop or change; above it the file was misread
 
 Apply = Callable[[pl.DataFrame, Context], tuple[pl.DataFrame, pl.DataFrame]]
 
 
 @dataclass(frozen=True)
 class Repair:
-    """One kind of change made on the way in: how many rows it touched, the first of them, what was done."""
+    """One kind of change made while reading: what was done, number of rows, first examples."""
 
     kind: str
     count: int
@@ -48,7 +48,7 @@ def normalisation(finding: Finding) -> Repair:
 class Remedy:
     """How one named repair works. `apply` returns the new rows and the rows it touched.
 
-    bounded: it drops or changes what the vendor gave, so it may touch MAX_SHARE of the rows at most, or one a symbol.
+    bounded: it drops or changes the vendor's values, so it may touch at most MAX_SHARE of the rows, or one a symbol.
     """
 
     note: str
@@ -97,7 +97,7 @@ def _drop_weekend_sessions(rows: pl.DataFrame, context: Context) -> tuple[pl.Dat
 
 
 def _splits(kind: str) -> Apply:
-    """Ends the instrument where a rule bites: what follows is SYMBOL.2, then SYMBOL.3."""
+    """Ends the instrument where a rule applies; later rows become SYMBOL.2, then SYMBOL.3."""
 
     def apply(rows: pl.DataFrame, context: Context) -> tuple[pl.DataFrame, pl.DataFrame]:
         hits = offenders(rows, RULE[kind], context)
@@ -118,7 +118,7 @@ def _adjust_for_dividends(rows: pl.DataFrame, _: Context) -> tuple[pl.DataFrame,
     factor = pl.col("adj_close") / pl.col("close")
     hit = (factor - 1).abs() > 1e-9
     scaled = [pl.when(hit).then(pl.col(name) * factor).otherwise(pl.col(name)) for name in PRICES]
-    # shares follow a split as prices do, or money traded (close times volume) would change by its ratio
+    # volume is adjusted for splits like prices, so that money traded (close times volume) stays the same
     volume = (pl.col("volume") / split_part(rows)).alias("volume")
     return rows.with_columns(*scaled, volume), rows.filter(hit)
 
@@ -127,7 +127,7 @@ _LATER_TIME = pl.max_horizontal("stamp", "check").alias("stamp")
 _SETTLED = pl.lit(None, TIME).alias("check")
 _BODY = (pl.col("open"), pl.col("close"))
 
-# in the order in which they are applied, whatever the order in which they are asked for
+# in the order of application, whatever the order on the command line
 REMEDIES: Mapping[str, Remedy] = MappingProxyType(
     {
         "drop_unreadable_rows": Remedy(
@@ -161,7 +161,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
         "keep_last_duplicate": Remedy(
             "of rows with one stamp the last in the file kept", _keep_last_duplicate, bounded=True
         ),
-        # no rule can see that a file was downloaded within a bar; who knows it says so
+        # no rule can detect that a file was downloaded within a bar; only the user knows
         "drop_last_bar": Remedy("each symbol's last bar, unfinished, dropped", _drop_last_bars),
         "adjust_for_dividends": Remedy(
             "prices times adjusted close over close, volume by its splits", _adjust_for_dividends
@@ -172,9 +172,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
         ),
         "fill_volume_zero": Remedy("missing volume set to zero", _sets("no_volume", pl.lit(0.0).alias("volume"))),
         "drop_negative_volume": Remedy("rows with negative volume dropped", _drops("negative_volume"), bounded=True),
-        "drop_bad_ticks": Remedy(
-            "bars with a print that nothing around supports dropped", _drops("bad_tick"), bounded=True
-        ),
+        "drop_bad_ticks": Remedy("bars with a print far from its neighbours dropped", _drops("bad_tick"), bounded=True),
         "accept_bad_ticks": Remedy("kept as they are", _keeps("bad_tick"), "bad_tick"),
         "clip_high_low": Remedy(
             "high raised and low lowered to hold open and close",
@@ -188,7 +186,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
             "flat copies without volume dropped", _drops("invented_flat_bar"), bounded=True
         ),
         "accept_flat_bars": Remedy("kept as they are", _keeps("invented_flat_bar"), "invented_flat_bar"),
-        "drop_redated_blocks": Remedy("the whole block between holes dropped", _drops("redated_block")),
+        "drop_redated_blocks": Remedy("the complete block between holes dropped", _drops("redated_block")),
         "drop_weekend_sessions": Remedy("bars on weekend dates dropped", _drop_weekend_sessions, bounded=True),
         "drop_non_sessions": Remedy(
             "dates that are no session of the calendar dropped", _drops("not_a_session"), bounded=True
@@ -206,7 +204,7 @@ REMEDIES: Mapping[str, Remedy] = MappingProxyType(
 
 
 def check_names(repair: Sequence[str]) -> None:
-    """Raises DataError where a repair has no such name, with the names there are."""
+    """Raises DataError for an unknown repair, with the existing names."""
     unknown = sorted(set(repair) - set(REMEDIES))
     if unknown:
         raise DataError(f"sources: no repair named {unknown}; the repairs are {', '.join(REMEDIES)}")
@@ -215,7 +213,7 @@ def check_names(repair: Sequence[str]) -> None:
 def apply_repairs(
     rows: pl.DataFrame, repair: Sequence[str], context: Context
 ) -> tuple[pl.DataFrame, list[Repair], list[str]]:
-    """New rows, what each requested repair did (those that found nothing left out), the kinds now accepted.
+    """New rows, the changes of each repair (unless it changed nothing), the kinds now accepted.
 
     Raises DataError where a repair would drop or change more than MAX_SHARE of the rows.
     """
@@ -228,8 +226,9 @@ def apply_repairs(
         rows, touched = remedy.apply(rows, context)
         if remedy.bounded and touched.height > most:
             raise DataError(
-                f"sources: repair {name} would touch {touched.height} of {n_before} rows, at most {MAX_SHARE:.0%} "
-                "are a repair; so many are another fault; see date_format=, zone=, bar_minutes=, or correct the file"
+                f"sources: repair {name} would touch {touched.height} of {n_before} rows; a repair may touch "
+                f"{MAX_SHARE:.0%} at most, so the file was probably misread; see date_format=, zone=, bar_minutes=, "
+                "or correct the file"
             )
         if touched.height:
             shown = examples(placed(touched.head(3), context), ("close", "volume"))
@@ -244,7 +243,7 @@ def offered(
 ) -> dict[str, list[str]]:
     """Kind of defect -> repairs to offer: those after which, with one for every other kind, all rules pass.
 
-    rows: as they were read. given: repairs the user has named already. Each is tried on the original evidence.
+    rows: as they were read. given: repairs that the user has named already. Each is tried on the original rows.
     """
     there = {rule.kind for _, rule in defects}
     alone = {
@@ -265,7 +264,7 @@ def offered(
 
 
 def _left(names: Sequence[str], rows: pl.DataFrame, context: Context) -> set[str]:
-    """The kinds of defect that these repairs leave, judged on the original evidence."""
+    """The kinds of defect that remain after these repairs, checked on the original rows."""
     try:
         after, _, accepted = apply_repairs(rows, names, context)
     except DataError:

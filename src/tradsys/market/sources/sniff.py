@@ -1,4 +1,4 @@
-"""What a text looks like from its first lines: encoding, separator, header, columns; or the keys to give."""
+"""Detects a text's form from its first lines: encoding, separator, header, columns."""
 
 import csv
 import itertools
@@ -19,12 +19,12 @@ WORDS: Mapping[str, str] = {",": "comma", ";": "semicolon", "\t": "tab", "|": "p
 
 @dataclass(frozen=True)
 class FormKeys:
-    """What the user says of a file's form; None: seen from the file.
+    """The user's keys for a file's form; None: detected from the file.
 
     separator: `comma`, `semicolon`, `tab`, `pipe`, `space` or the character. decimal: `point` or `comma`.
-    date_format: a strptime format, or epoch_s, epoch_ms, epoch_us, epoch_ns, excel. zone: IANA name of stamps
-    that carry none. header: how many header rows there are (0: none), or the names of the columns.
-    stamp: `open` or `close`, which moment of a bar the stamp is. price_scale: what prices are divided by, such as 1e9
+    date_format: a strptime format, or epoch_s, epoch_ms, epoch_us, epoch_ns, excel. zone: IANA name for stamps
+    without one. header: how many header rows there are (0: none), or the names of the columns.
+    stamp: `open` or `close`, the moment of a bar that its stamp states. price_scale: divisor of prices, such as 1e9
     where a vendor counts them in billionths.
     """
 
@@ -75,10 +75,10 @@ class FormKeys:
 
 @dataclass(frozen=True)
 class FileForm:
-    """What a text file was seen to look like.
+    """The detected form of a text file.
 
     names: of its columns, lower case. skip: physical lines before the first row of data. tickers: where every
-    column stands for one ticker (yfinance), the ticker of each column, else empty.
+    column belongs to one ticker (yfinance), the ticker of each column, else empty.
     """
 
     encoding: str
@@ -94,7 +94,7 @@ class FileForm:
 
 
 def check_zone(zone: str | None) -> None:
-    """Raises DataError where a zone has no such name."""
+    """Raises DataError for an unknown zone."""
     try:
         if zone is not None:
             ZoneInfo(zone)
@@ -124,15 +124,15 @@ _DATE = re.compile(r"^\d{1,4}[./ -](?:\d{1,2}|[A-Za-z]{3,9})[./ ,-]+\d{1,4}(?:[T
 def sniff(data: bytes, keys: FormKeys, known: Collection[str], name: str) -> FileForm:
     """The form of a text from its first bytes.
 
-    known: header names that are worth looking for, lower case; a final `*` takes any ending. keys: what the user
-    gave goes before what is seen. Raises DataError with the keys to give where the header cannot be found.
+    known: header names that are worth looking for, lower case; a final `*` takes any ending. keys: the user's,
+    which take precedence. Raises DataError with the keys to give where the header cannot be found.
     """
     encoding, text = _decoded(data)
     lines = text.splitlines()
     if len(data) >= 1 << 18 and len(lines) > 1:
         lines = lines[:-1]  # the last one is cut
     if not any(line.strip() for line in lines):
-        raise DataError(f"{name}: cannot be read as a table: it is empty; see that it was downloaded completely")
+        raise DataError(f"{name}: cannot be read as a table: it is empty; check that it was downloaded completely")
     separator = keys.separator or _separator(lines)
     rows = [_split_line(line, separator) for line in lines]
     if keys.header is not None:
@@ -140,7 +140,7 @@ def sniff(data: bytes, keys: FormKeys, known: Collection[str], name: str) -> Fil
     at = _header_row(rows, known)
     if at is None:
         return _without_header(encoding, separator, rows, name)
-    few = sum(_is_known(cell, known) for cell in rows[at]) <= 1  # the time alone: no columns of one symbol
+    few = sum(_is_known(cell, known) for cell in rows[at]) <= 1  # only the time is recognised: no columns of one symbol
     if few and (wide := tickers_of(rows[at])):
         names = ["|".join(wide[cell]) if cell in wide else _clean(cell) for cell in rows[at]]
         tickers = tuple(wide[cell][1] if cell in wide else "" for cell in rows[at])
@@ -171,7 +171,7 @@ def _split_line(line: str, separator: str) -> list[str]:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """The character that cuts most lines into the same number of cells, the most cells of equals."""
+    """The character that splits most lines into the same number of cells; of equals, the most cells."""
     if match := re.match(r"^\ufeff?sep=(.)$", lines[0].strip()):
         return match[1]
     seen = [line for line in lines[:200] if line.strip()]
@@ -288,7 +288,7 @@ def _without_header(encoding: str, separator: str, rows: Sequence[list[str]], na
 
 
 def _guessed_names(row: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The orders of columns that a first row may have, the likeliest first."""
+    """Possible orders of columns for a first row, the likeliest first."""
     width = len(row)
     if width >= 6 and _DATE.match(row[0]) and (_CLOCK.match(row[1]) or re.fullmatch(r"\d{4}|\d{6}", row[1])):
         yield (*METATRADER, *(f"unnamed_{k}" for k in range(7, width)))[:width]
@@ -322,7 +322,7 @@ def _ohlc_fit(rows: Sequence[list[str]], names: Sequence[str]) -> bool:
 def _given_header(
     encoding: str, separator: str, rows: Sequence[list[str]], header: int | Sequence[str], name: str
 ) -> FileForm:
-    """The form where the user gave the names, or the number of header rows."""
+    """The form by the user's column names or number of header rows."""
     if isinstance(header, int):
         filled = [at for at, row in enumerate(rows) if any(row)]
         if header == 0:
@@ -358,7 +358,7 @@ def _first_of(rows: Sequence[list[str]], header: Sequence[str]) -> int:
 
 
 def _zoned(header: Sequence[str], own: Sequence[str]) -> Sequence[str]:
-    """The names that were given, with the zone that the file's own header names: time for `Time (EST)` is that."""
+    """The user's names; a zone in the file's own header, such as `Time (EST)`, is kept."""
     if len(own) != len(header):
         return header
     zones = [split_zone(_clean(cell))[1] for cell in own]

@@ -1,4 +1,4 @@
-"""Text files to tables of text, in the form that was seen or given."""
+"""Reads text files as tables of text, in the detected or given form."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,13 +10,13 @@ from tradsys.market.bars import Finding
 from tradsys.market.sources.opening import MAX_ROWS, RawFile, content, head
 from tradsys.market.sources.sniff import WORDS, FileForm, FormKeys, sniff
 
-LARGE = 32 << 20  # bytes from which columns that look like plain numbers are read as such at once
+LARGE = 32 << 20  # from this size in bytes on, columns of plain numbers are parsed directly
 
 
 def read_text(
     raw: RawFile, keys: FormKeys, known: Collection[str], notes: list[Finding], max_rows: int = MAX_ROWS
 ) -> tuple[pl.DataFrame, FileForm]:
-    """The rows of a text as columns of text, and the form they were read in. Empty lines are left out.
+    """The rows of a text as columns of text, and their form. Empty lines are left out.
 
     Raises DataError where lines have more cells than columns, with the first of them.
     """
@@ -39,7 +39,7 @@ def read_text(
 
 
 def _without_empty(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows that hold something; only those with an empty first cell are looked at."""
+    """The rows that are not empty; only those with an empty first cell are checked."""
     if not table.height:
         return table
     first = table.to_series(0)
@@ -71,7 +71,7 @@ def _lines(data: bytes | Path, form: FileForm, name: str, max_rows: int) -> pl.D
     if size >= LARGE:
         try:
             return _scan(data, form, _numeric_columns(data, form), max_rows)
-        except pl.exceptions.PolarsError:  # a value that is no plain number: read everything as text
+        except pl.exceptions.PolarsError:  # some value is no plain number: read everything as text
             pass
     try:
         return _scan(data, form, frozenset(), max_rows)
@@ -86,7 +86,7 @@ def _scan(data: bytes | Path, form: FileForm, numeric: frozenset[str], max_rows:
     )
     if table.height > max_rows:
         raise DataError(
-            f"sources: a file has more than max_rows={max_rows:,} rows; see that it is the right file, split it, or "
+            f"sources: a file has more than max_rows={max_rows:,} rows; check that it is the right file, split it, or "
             "give a larger max_rows="
         )
     return table
@@ -108,7 +108,7 @@ def _numeric_columns(data: bytes | Path, form: FileForm) -> frozenset[str]:
 
 
 def _ragged(data: bytes, form: FileForm, name: str) -> DataError:
-    """The error for lines of another width than the header's."""
+    """The error for lines with more or fewer cells than the header."""
     width = len(form.names)
     lines = data.decode(form.encoding if form.encoding == "utf-8" else "utf-8", errors="replace").splitlines()
     for at, line in enumerate(lines[form.skip :], form.skip + 1):

@@ -1,4 +1,4 @@
-"""The daily pipeline: staged, gated, published, repeatable.
+"""The daily pipeline: stages with checked inputs, gates, and published reports.
 
 commands      run, report, status, evaluate, signals
 run           run_days, run_day

@@ -1,6 +1,6 @@
-"""Which model speaks on a session: the champion, kept, challenged every so many sessions, or fitted anew and why.
+"""Chooses the model of a trading day: the champion, its challenger, or a new fit.
 
-A champion is good for as long as the bars it was fitted on and the config that made it are what they were.
+A champion is valid as long as its training bars and the config that decides the model are unchanged.
 """
 
 import logging
@@ -16,7 +16,7 @@ import polars as pl
 from tradsys.core.errors import BundleError, DataError
 from tradsys.ops.daily import retraining
 from tradsys.ops.daily.day_data import members
-from tradsys.ops.daily.partitions import Made, Origin
+from tradsys.ops.daily.partitions import Lineage, StageOutput
 from tradsys.ops.daily.stages import Session, training_record
 from tradsys.ops.daily.training import train
 from tradsys.research.pipeline.dataset import labels_of
@@ -24,7 +24,7 @@ from tradsys.serving.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
 BUNDLES = "bundles"
-# what of the config decides a model; paths, gates, the plan and how the data is read do not
+# config keys that decide a model; paths, gates, the plan and how the data is read do not
 NOT_OF_THE_MODEL = {
     "paths", "resume", "gates", "plan", "book", "date", "until", "folder", "name", "data", "horizons", "retrain_every",
     "recent_sessions", "drift_rows", "when", "schedule", "preflight", "health", "clean",
@@ -33,10 +33,10 @@ NOT_OF_THE_MODEL = {
 
 @dataclass(frozen=True)
 class Champion:
-    """The model that speaks for one horizon.
+    """The model that is champion for one horizon.
 
     trained: the session it was fitted on. challenged: the session of the last challenge, or of its training. because:
-    why it speaks. promotion: what the last challenge found, None without one.
+    why it is the champion. promotion: result of the last challenge, None without one.
     """
 
     trained: date
@@ -53,12 +53,12 @@ class Champion:
 
     @classmethod
     def of(cls, reported: Mapping[str, Any]) -> "Champion":
-        """The champion that `as_dict` reported."""
+        """The champion from a dict of `as_dict`."""
         trained, challenged = (date.fromisoformat(reported[key]) for key in ("trained", "challenged"))
         return cls(trained, challenged, reported["because"], reported["promotion"])
 
 
-def models(session: Session) -> Made:
+def models(session: Session) -> StageOutput:
     """The members' forecasts of this session by the champion of each horizon, from `Bundle.predict` alone.
 
     Frame: symbol, time, horizon, close, atr, score (raw), probability (calibrated). Documents: champions.
@@ -68,7 +68,7 @@ def models(session: Session) -> Made:
     parts, tables = [], {}
     for name, champion in champions.items():
         bundle = bundle_of(session, champion.trained, name)
-        same = (bundle.card["schema_hash"], bundle.history)  # horizons share one feature set, so one table
+        same = (bundle.card["schema_hash"], bundle.history)  # horizons with one feature set share one table
         if same not in tables:
             window = session.bars.window(bundle.history)
             tables[same] = window, bundle.features.table(window)
@@ -78,7 +78,7 @@ def models(session: Session) -> Made:
         parts.append(
             said.select("symbol", "time", pl.lit(name).alias("horizon"), "close", "atr", "score", "probability")
         )
-    return Made(
+    return StageOutput(
         frames={"models": pl.concat(parts)},
         documents={"champions": {name: champion.as_dict() for name, champion in champions.items()}},
         facts={"because": {name: champion.because for name, champion in champions.items()}},
@@ -86,17 +86,17 @@ def models(session: Session) -> Made:
 
 
 def bundle_of(session: Session, trained: date, horizon: str) -> Bundle:
-    """A stored bundle; BundleError where it is damaged or is not the one that was judged."""
+    """A stored bundle; BundleError where it is damaged or differs from the evaluated one."""
     folder = _bundle_folder(session, trained) / horizon
     bundle = Bundle.load(folder)
     record = training_record(session.store, {"trained": trained.isoformat()}, horizon)
     if bundle.card["card_sha256"] != record["card_sha256"]:
-        raise BundleError(f"bundle {folder}: it is not the one that was judged on {trained}; run that date again")
+        raise BundleError(f"bundle {folder}: it is not the bundle that was evaluated on {trained}; run that date again")
     return bundle
 
 
 def model_config(session: Session) -> dict[str, Any]:
-    """What of the config decides the models."""
+    """The part of the config that decides the models."""
     kept = {key: value for key, value in session.settings.config.items() if key not in NOT_OF_THE_MODEL}
     labels = {key: value for key, value in kept["labels"].items() if key != "horizon_bars"}
     return {**kept, "labels": labels, "horizons": list(session.settings.experiments)}
@@ -130,11 +130,11 @@ def _fresh(session: Session, because: str) -> dict[str, Champion]:
 
 
 def _invalid(session: Session, champions: Mapping[str, Champion]) -> str | None:
-    """Why the champions may no longer speak; None where they may."""
+    """Why the champions are no longer valid; None where they are."""
     if list(champions) != list(session.settings.experiments):
         return f"horizons changed: {', '.join(champions)} -> {', '.join(session.settings.experiments)}"
     for trained in sorted({champion.trained for champion in champions.values()}):
-        if why := session.store.why_not("training", trained, _origin(session, trained)):
+        if why := session.store.why_not("training", trained, _lineage(session, trained)):
             return f"of the training of {trained}: {why}"
     try:
         for name, champion in champions.items():
@@ -144,29 +144,29 @@ def _invalid(session: Session, champions: Mapping[str, Champion]) -> str | None:
     return None
 
 
-def _origin(session: Session, trained: date) -> Origin:
-    """What a training of that session is made from, as the bars are now."""
+def _lineage(session: Session, trained: date) -> Lineage:
+    """The lineage of that session's training, with the current bars."""
     digest = session.data.digest(session.data.close(trained))
-    return Origin({"prices": digest}, model_config(session))
+    return Lineage({"prices": digest}, model_config(session))
 
 
 def _train_champion(session: Session, because: str) -> None:
-    """Fits every horizon on this session's bars, unless just that was done before a crash."""
+    """Fits every horizon on this session's bars, unless that was done before a crash."""
     store, day, settings = session.store, session.day, session.settings
-    origin = _origin(session, day)
-    if store.why_not("training", day, origin) is None and _whole(session):
+    lineage = _lineage(session, day)
+    if store.why_not("training", day, lineage) is None and _is_complete(session):
         return
     _check_history(session)
     LOG.info("training on %s: %s", day, because)
     began = perf_counter()
-    made = train(
+    output = train(
         settings.experiments,
         settings.configs,
         session.bars,
         _bundle_folder(session, day),
         reference_rows=settings.drift_rows,
     )
-    store.write("training", day, made, origin, perf_counter() - began)
+    store.write("training", day, output, lineage, perf_counter() - began)
 
 
 def _check_history(session: Session) -> None:
@@ -177,12 +177,13 @@ def _check_history(session: Session) -> None:
         if warmup + experiment.lookback + horizon > have:
             raise DataError(
                 f"daily: a horizon of {horizon} sessions after {warmup} of warm-up is longer than the history of "
-                f"{have} sessions up to {session.day}, so {name} has no outcome to learn from; shorten horizons or "
+                f"{have} sessions up to {session.day}, so {name} has no resolved label to train on; shorten horizons "
+                "or "
                 "load earlier data"
             )
 
 
-def _whole(session: Session) -> bool:
+def _is_complete(session: Session) -> bool:
     try:
         for name in session.settings.experiments:
             bundle_of(session, session.day, name)
@@ -192,7 +193,7 @@ def _whole(session: Session) -> bool:
 
 
 def _challenge(session: Session, name: str, champion: Champion) -> Champion:
-    """The champion or today's challenger, whichever the paired recent rows speak for."""
+    """Today's challenger if the paired test on recent rows favours it, else the champion."""
     settings, day = session.settings, session.day
     experiment = settings.experiments[name]
     old, new = bundle_of(session, champion.trained, name), bundle_of(session, day, name)

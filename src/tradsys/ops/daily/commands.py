@@ -1,4 +1,4 @@
-"""What the verbs of the daily command do and print."""
+"""The verbs of the daily command and their output."""
 
 import contextlib
 import logging
@@ -37,13 +37,15 @@ COLOURS = {"pass": "green", "warn": "yellow", "stop": "red"}
 
 
 def run(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Runs the sessions that date and until name, or that `when` finds due, and notifies of how it ended."""
+    """Runs the sessions of date= and until=, or those due by when=; sends a notice of the result."""
     first, last = session_named(parts["date"], "date"), session_named(parts["until"], "until")
     if last is not None and first is None:
-        raise TradsysError(f"daily: until={last} without date=; a back-fill has both ends; give date=")
+        raise TradsysError(f"daily: until={last} without date=; a back-fill needs both ends; give date=")
     if parts["when"] is not None:
         if first is not None:
-            raise TradsysError(f"daily: when={parts['when']} with date={first}; when finds the sessions; give one")
+            raise TradsysError(
+                f"daily: when={parts['when']} with date={first}; when= chooses the sessions itself; give one of the two"
+            )
         due = operations.due(settings, parts)
         prose().print(f"due      {due.reason}")
         if due.first is None:
@@ -53,7 +55,7 @@ def run(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 
 def _run(settings: DailySettings, first: date | None, last: date | None) -> tuple[Mapping[str, Any], Path] | None:
-    """Runs and prints; the newest report and its page, None where nothing was to do."""
+    """Runs and prints; the newest report and its page, None where nothing was due."""
     with _on_the_terminal():
         done = run_days(settings, first, last)
     console, store = prose(), Partitions(settings.folder)

@@ -1,4 +1,4 @@
-"""The bars of one session's run: nothing later than its close, and no more of the past than is asked for."""
+"""The bars of one session's run: up to its close, and only as much history as needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class DailyBars:
     def __post_init__(self) -> None:
         if not self.experiment.data.get("calendar"):
             raise DataError(
-                "daily: the data name no calendar, so no session of theirs is known; choose daily data, such as "
+                "daily: the data name no calendar, so their sessions are unknown; choose daily data, such as "
                 "data=us_daily, or give +data.calendar=XNYS"
             )
 
@@ -44,7 +44,7 @@ class DailyBars:
 
     @cached_property
     def source_digest(self) -> str:
-        """Digest of what the source says it holds, without reading it."""
+        """Digest of the source's description, without reading its bars."""
         return digest_json(self.experiment.data["source"].describe())
 
     @property
@@ -66,13 +66,13 @@ class DailyBars:
         return last
 
     def close(self, day: date) -> datetime:
-        """The moment a session closed or will close; DataError with its neighbours where the date is none."""
+        """The close of a session; DataError, with the neighbouring sessions, for any other date."""
         found = self.closes.filter(session=day)["close"]
         moment: datetime = found[0] if len(found) else sessions.close_of(self.calendar, day)
         return moment
 
     def session(self, day: str | date) -> date:
-        """A date given as text, proven to be a session."""
+        """The session of a date given as text; DataError where it is none."""
         try:
             found = day if isinstance(day, date) else date.fromisoformat(str(day))
         except ValueError as error:
@@ -94,19 +94,19 @@ class DailyBars:
         return self.closes.filter((pl.col("session") > after) & (pl.col("session") <= until)).height
 
     def upcoming(self, day: date) -> datetime | None:
-        """When the session after `day` closes; None where the calendar does not know it yet."""
+        """When the session after `day` closes; None beyond the calendar's range."""
         first: date = self.closes["session"][0]
         ahead = sessions.closes(self.calendar, first, day + timedelta(days=14))  # by the year of `first`, as `closes`
         closed: datetime | None = ahead.filter(pl.col("session") > day)["close"].min()  # type: ignore[assignment]
         return closed
 
     def last_bar(self) -> date:
-        """The session of the last bar there is."""
+        """The session of the last bar."""
         last: datetime = self.all["time"].max()  # type: ignore[assignment]
         return session_of(last)
 
     def of(self, day: date) -> "DayBars":
-        """What was known when that session closed."""
+        """The bars up to that session's close."""
         close = self.close(day)
         bars = self.all.filter(pl.col("time") <= close)
         if not bars.height:
@@ -115,7 +115,7 @@ class DailyBars:
         return DayBars(day, close, bars, self.digest(close))
 
     def digest(self, close: datetime) -> str:
-        """Hex SHA-256 of every bar up to a close: what any number of its session can depend on. Computed once."""
+        """Hex SHA-256 of every bar up to a close: all inputs of the session's numbers. Computed once."""
         if close not in self._digests:
             self._digests[close] = content_digest(self.all.filter(pl.col("time") <= close))
         return self._digests[close]
@@ -141,10 +141,10 @@ class DayBars:
         return self.bars["time"].unique().sort()
 
     def window(self, n_bars: int, since: datetime | None = None) -> pl.DataFrame:
-        """The bars on which every row at or after `since` (the close) is what it is on all bars.
+        """The bars needed so that features at or after `since` (default: the close) equal those on all bars.
 
-        n_bars: bars that a row's features remember, itself included. One cut in time for all symbols, so that what is
-        joined or ranked by time is whole; a symbol with holes reaches further back and takes the others with it.
+        n_bars: bars that a row's features depend on, itself included. All symbols are cut at one time, so that joins
+        and cross-sectional ranks are complete; a symbol with holes moves the cut further back for all.
         """
         at = self.close if since is None else since
         needed = (
@@ -162,27 +162,25 @@ class DayBars:
         return self.bars.clear() if needed is None else self.bars.filter(pl.col("time") >= needed)
 
     def sessions_back(self, n: int) -> datetime:
-        """The close of the session that lies `n` before this one, or the first there is."""
+        """The close of the session `n` before this one, or of the first session."""
         moment: datetime = self.clock[max(0, len(self.clock) - 1 - n)]
         return moment
 
 
 def members(experiment: Experiment, bars: pl.DataFrame) -> Array:
-    """bool [R]: rows that are members at all, as the experiment's events say."""
+    """bool [R]: rows that are members by the experiment's events."""
     return np.ones(bars.height, dtype=bool) if experiment.events is None else experiment.events.mask(bars)
 
 
 def data_notes(data: Mapping[str, Any]) -> list[str]:
-    """What a reader has to know of the data before any number: survivors only, a snapshot, made up."""
+    """Warnings about the data for the reader: survivors only, not point in time, synthetic."""
     reported = data["source"].describe()
     notes = []
     if data.get("survivors_only"):
         notes.append(
             "Survivors only: these names were picked with knowledge of who was still there at the end, so returns, hit "
-            "rates and drawdowns look better than anyone could have had them."
+            "rates and drawdowns look better than they could have been."
         )
     for joined in reported.get("not_point_in_time", ()):
-        notes.append(
-            f"Not point in time: {joined}. No figure of an earlier date that uses these columns could have been had."
-        )
+        notes.append(f"Not point in time: {joined}. Figures of earlier dates that use these columns have look-ahead.")
     return notes

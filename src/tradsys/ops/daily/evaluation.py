@@ -1,6 +1,6 @@
-"""The stack walked forward over years: forecasts judged, books after costs beside the market, and a refit on cut data.
+"""Walk-forward evaluation over years: forecasts, portfolios after costs, and a refit on cut data.
 
-The same model, split into more folds; so it says what a daily run would have said, year after year.
+It uses the daily run's model with more folds, so it shows what daily runs would have forecast, year after year.
 """
 
 import shutil
@@ -34,14 +34,15 @@ from tradsys.research.pipeline.settings import Timings, synthetic_note
 from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 
 FOLDER = "evaluation"
-CUT_SESSIONS = 63  # before the last: where the data are cut for the refit
+CUT_SESSIONS = 63  # the data are cut so many sessions before the last for the refit
 N_NAMED = 5  # findings of the refit that are reported
 
 
 def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
-    """Walks every horizon forward, runs every book, cuts and refits once, and writes `evaluation/` whole.
+    """Evaluates every horizon walk-forward, backtests every portfolio, refits once; writes `evaluation/`.
 
-    In it: report.json, report.html, predictions.parquet. Every book's returns enter the ledger before they are judged.
+    The folder holds report.json, report.html and predictions.parquet and is written atomically. Every portfolio's
+    returns enter the trial ledger before they are evaluated.
     """
     log, first, folder = RunLog(settings.folder), settings.first, settings.folder / FOLDER
     ledger, runs = parts["paths"]["ledger"], parts["paths"]["runs"]
@@ -60,7 +61,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                     costs=experiment.costs, evaluation=experiment.evaluation, seed=experiment.seed,
                 )  # fmt: skip
         described = first.data["source"].describe()
-        if "digest" not in described:  # made-up bars have no store that keeps one; the ledger knows data by it
+        if "digest" not in described:  # synthetic bars have no stored digest, by which the ledger identifies data
             described = {**described, "digest": content_digest(bars.drop("segment"))}
         reported = provenance(settings.config, described)
         folder.mkdir(exist_ok=True)  # takes the ledger's note of what is looked at, whatever becomes of the rest
@@ -115,13 +116,13 @@ def _write_folder(folder: Path, report: dict[str, Any], predictions: Any) -> Non
 
 
 def _cut_notes(settings: DailySettings, bars: pl.DataFrame) -> list[str]:
-    """The closes that a market symbol cuts, as one sentence of the page."""
+    """A sentence for the page on closes that the market symbol's span cuts."""
     notes = dict.fromkeys(market_cut(one.features, bars) for one in settings.experiments.values())
     return [f"Cut: {note}." for note in notes if note]
 
 
 def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Writes `signals/date=.../signals.parquet` of the session asked for, or of the last bar, and judges the folds.
+    """Writes `signals/date=.../signals.parquet` of the given session, or of the last bar, and evaluates the folds.
 
     Raises TradsysError for an experiment that has no `signals`, such as foundry.
     """
@@ -151,7 +152,7 @@ def _table_before(folder: Path) -> pl.DataFrame | None:
 
 
 def _refit(settings: DailySettings, data: DailyBars) -> dict[str, Any]:
-    """What changes where the data end 63 sessions earlier: nothing, or the first stages that saw the future."""
+    """Differences to a refit on data that end 63 sessions earlier; any shows look-ahead."""
     clock = data.all["time"].unique().sort()
     at = clock[max(0, len(clock) - 1 - CUT_SESSIONS)]
     found = refit_check(settings.experiments, data.all, at)

@@ -1,4 +1,4 @@
-"""What daily runs did, one JSON object a line, only ever added to."""
+"""Append-only log of daily runs, one JSON object a line."""
 
 import json
 import os
@@ -23,7 +23,7 @@ class RunLog:
 
     @property
     def path(self) -> Path:
-        """The log file that is written to."""
+        """The current log file."""
         return self.folder / FILE
 
     @property
@@ -32,19 +32,19 @@ class RunLog:
         return self.folder / f"{FILE}.1"
 
     def write(self, event: str, **facts: Any) -> None:
-        """Adds one line. One write per line, so that a crash tears at most the last one."""
+        """Adds one line in a single write, so that a crash truncates at most the last line."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"at": utc_now().isoformat(timespec="milliseconds"), "event": event, **masked(facts)}
         text = json.dumps(line, default=str, allow_nan=False) + "\n"
         if self.path.exists() and self.path.stat().st_size > MOST_BYTES:
             os.replace(self.path, self.rotated)
         if self._torn():
-            text = "\n" + text  # the torn line stays as it is, alone
+            text = "\n" + text  # keeps a truncated line on its own
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text)
 
     def lines(self, **wanted: Any) -> list[dict[str, Any]]:
-        """All lines whose facts equal those wanted, oldest first; a line torn by a crash is left out."""
+        """All lines whose facts equal those wanted, oldest first; a line truncated by a crash is left out."""
         files = [path for path in (self.rotated, self.path) if path.exists()]
         read = (_read_event(text) for path in files for text in path.read_text("utf-8", "replace").splitlines())
         return [line for line in read if line and all(line.get(key) == value for key, value in wanted.items())]

@@ -1,4 +1,4 @@
-"""What must hold before a day is published: each measure passes, warns or stops by bounds from YAML."""
+"""Quality gates of a trading day: each measure passes, warns or stops by bounds from YAML."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import Any, Literal
 from tradsys.core.errors import TradsysError
 
 Outcome = Literal["pass", "warn", "stop"]
-# gate -> (what its value is, how it is written)
+# gate -> (title of its value, format)
 MEASURES: Mapping[str, tuple[str, str]] = {
-    "auc": ("AUC on the judged sessions", ".3f"),
+    "auc": ("AUC on the test sessions", ".3f"),
     "training_rows": ("training rows", ",.0f"),
     "coverage": ("members with every feature", ".1%"),
     "stale_prices": ("members without a fresh price", ".1%"),
@@ -24,9 +24,9 @@ BOUNDS = ("stop_below", "warn_below", "stop_above", "warn_above")
 
 @dataclass(frozen=True)
 class Rule:
-    """The bounds of one gate; None for none. unknown: what a value that is not known does.
+    """The bounds of one gate; None for none. unknown: the outcome of a missing value.
 
-    Raises TradsysError where a warning could never be seen, since its bound lies beyond the one that stops.
+    Raises TradsysError where a warning could never occur, because its bound lies beyond the one that stops.
     """
 
     stop_below: float | None = None
@@ -48,8 +48,8 @@ class Rule:
                 "stop_above) and unknown is pass, warn or stop; fix conf/gates"
             )
 
-    def judged(self, value: float | None) -> tuple[Outcome, str | None]:
-        """The outcome, and the bound that decided it (None where it passed or nothing is known)."""
+    def outcome(self, value: float | None) -> tuple[Outcome, str | None]:
+        """The outcome, and the bound that decided it (None for a pass or a missing value)."""
         if value is None or not math.isfinite(value):
             return self.unknown, None
         for outcome in ("stop", "warn"):
@@ -63,7 +63,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Measure:
-    """A value put to a gate. subject: the horizon it speaks of, None for the day. detail: what stands behind it."""
+    """A value for a gate. subject: its horizon, None for the day. detail: explanation in words."""
 
     gate: str
     value: float | None
@@ -73,7 +73,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Check:
-    """A measure judged. said: the outcome in words, with the value and the bound."""
+    """The outcome of a measure. said: the outcome in words, with the value and the bound."""
 
     gate: str
     subject: str | None
@@ -91,7 +91,7 @@ class Gates:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.rules) - set(MEASURES))
         if unknown:
-            raise TradsysError(f"gates: no gate {unknown}; there are {list(MEASURES)}; fix conf/gates")
+            raise TradsysError(f"gates: unknown gate {unknown}; the gates are {list(MEASURES)}; fix conf/gates")
         known = {*BOUNDS, "unknown"}
         for name, rule in self.rules.items():
             if not isinstance(rule, Mapping):
@@ -110,18 +110,18 @@ class Gates:
             Rule(**rule)
 
     def check(self, measures: Sequence[Measure]) -> list[Check]:
-        """Every measure that has a rule, judged, in the order given. A rule without a measure counts as unknown."""
-        asked = [*measures, *(Measure(g, None, None, "not measured") for g in self.rules if g not in _gates(measures))]
-        return [self._judged(measure) for measure in asked if measure.gate in self.rules]
+        """Outcomes of the measures that have a rule, in order; a rule without a measure is unknown."""
+        wanted = [*measures, *(Measure(g, None, None, "not measured") for g in self.rules if g not in _gates(measures))]
+        return [self._check(measure) for measure in wanted if measure.gate in self.rules]
 
-    def _judged(self, measure: Measure) -> Check:
+    def _check(self, measure: Measure) -> Check:
         rule = Rule(**self.rules[measure.gate])
-        outcome, bound = rule.judged(measure.value)
-        return Check(measure.gate, measure.subject, measure.value, outcome, _said(measure, rule, bound))
+        outcome, bound = rule.outcome(measure.value)
+        return Check(measure.gate, measure.subject, measure.value, outcome, _text(measure, rule, bound))
 
 
 def withheld(checks: Sequence[Check]) -> dict[str, str]:
-    """The horizons that a gate stopped, each with why: their forecasts are not published."""
+    """Stopped horizon -> reason; their forecasts are not published."""
     failed: dict[str, str] = {}
     for check in checks:
         if check.gate in PER_HORIZON and check.outcome == "stop" and check.subject is not None:
@@ -139,7 +139,7 @@ def stopped(checks: Sequence[Check], horizons: Sequence[str]) -> list[str]:
 
 
 def outcome_of(checks: Sequence[Check]) -> Outcome:
-    """`warn` where anything was not passed, else `pass`; for a day that was not stopped."""
+    """`warn` where a check did not pass, else `pass`; for a day that was not stopped."""
     return "pass" if all(check.outcome == "pass" for check in checks) else "warn"
 
 
@@ -147,7 +147,7 @@ def _gates(measures: Sequence[Measure]) -> set[str]:
     return {measure.gate for measure in measures}
 
 
-def _said(measure: Measure, rule: Rule, bound: str | None) -> str:
+def _text(measure: Measure, rule: Rule, bound: str | None) -> str:
     title, form = MEASURES[measure.gate]
     if measure.value is None or not math.isfinite(measure.value):
         text = f"{title}: not known"

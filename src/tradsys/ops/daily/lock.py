@@ -1,4 +1,4 @@
-"""One daily run at a time in a folder; whoever comes second is refused with who holds it."""
+"""Lock of a daily folder: one run at a time; a second one is refused with the holder's name."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ LOCK, HOLDER = ".lock", ".holder.json"
 
 
 class Holder(TypedDict):
-    """Who holds the folder; None where that process has left no name yet."""
+    """The process that holds the folder; fields are None before it has written its note."""
 
     pid: int | None
     host: str | None
@@ -29,8 +29,8 @@ class Holder(TypedDict):
 def held(folder: Path) -> Iterator[None]:
     """Holds the folder while the block runs; TradsysError that names the holder where another process has it.
 
-    The kernel drops the lock of a process that dies, so a killed run blocks nobody; its note stays and is
-    overwritten by the next one.
+    The kernel releases the lock of an ended process, so a killed run blocks nobody; its note stays until the next run
+    overwrites it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(folder / LOCK))

@@ -1,4 +1,4 @@
-"""Stages of a daily run on disk: one partition per session, written atomically, good only for what it was made from."""
+"""Stage outputs of daily runs on disk: one partition per session, valid only for its recorded inputs."""
 
 import functools
 import json
@@ -19,15 +19,16 @@ from tradsys.market.parquet import read_parquet
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-STOPPED = "stopped"  # a fact of a partition that is kept for the record and never counts as done
+STOPPED = "stopped"  # marks a partition that is kept for the record and does not count as done
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """What one stage made of one session.
+class StageOutput:
+    """The output of one stage for one session.
 
-    frames: parquet files by name. documents: JSON files by name. facts: what the manifest tells beside them and no
-    digest counts, such as reasons and times. digest: of the content where the stage knows a better one than its files'.
+    frames: parquet files by name. documents: JSON files by name. facts: further entries of the manifest, such as
+    reasons and times, which are not part of the digest. digest: of the content, if the stage has a better one than its
+    files'.
     """
 
     frames: Mapping[str, pl.DataFrame] = field(default_factory=dict)
@@ -37,17 +38,17 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a partition is made from: the digests of its inputs by name, and the config that decides it (JSON)."""
+class Lineage:
+    """Lineage of a partition: digests of its inputs by name, and the config that decides it (JSON)."""
 
     inputs: Mapping[str, str]
     config: Mapping[str, Any]
 
 
 class Manifest(TypedDict):
-    """What a partition says of itself. files: digest by name. rows: by frame. inputs, config: what it was made from.
+    """Manifest of a partition. files: digest by name. rows: by frame. inputs, config: its lineage.
 
-    facts: what the stage found. digest: of the content. seconds: that it took.
+    facts: the stage's further findings. digest: of the content. seconds: duration of the stage.
     """
 
     format: int
@@ -66,25 +67,25 @@ class Manifest(TypedDict):
 
 @dataclass(frozen=True)
 class Partitions:
-    """`root/<stage>/date=YYYY-MM-DD/`: files and a manifest with their SHA-256, what they were made from, seconds.
+    """`root/<stage>/date=YYYY-MM-DD/`: files and a manifest with their SHA-256, lineage and duration.
 
-    A partition is a folder that is renamed into place whole, so that a reader sees an old one, a new one or none.
+    A partition is a folder that is renamed into place, so that a reader sees an old one, a new one or none.
     """
 
     root: Path
 
     def folder(self, stage: str, day: date) -> Path:
-        """Where a session's partition lies."""
+        """The folder of a session's partition."""
         return self.root / stage / f"date={day.isoformat()}"
 
     def dates(self, stage: str) -> list[date]:
-        """The sessions that have a readable partition, ascending; one that was stopped is none of them."""
+        """The sessions that have a readable partition, ascending; without stopped ones."""
         found = filter(None, (day_of(path) for path in (self.root / stage).glob("date=*")))
         reported = ((day, self.manifest(stage, day)) for day in found)
         return sorted(day for day, manifest in reported if manifest and not manifest["facts"].get(STOPPED))
 
     def manifest(self, stage: str, day: date) -> Manifest | None:
-        """What the partition says of itself; None where there is none or it cannot be read."""
+        """The partition's manifest; None where it is missing or unreadable."""
         try:
             read: dict[str, Any] = read_json(self.folder(stage, day) / MANIFEST, "run that date again")
         except (OSError, TradsysError):
@@ -94,8 +95,8 @@ class Partitions:
         whole = as_written and sealed == digest_json(read) and read.get("format") == FORMAT
         return cast("Manifest", read) if whole else None
 
-    def why_not(self, stage: str, day: date, origin: Origin) -> str | None:
-        """Why the stage has to be done, in words; None where its partition is whole and made from just this."""
+    def why_not(self, stage: str, day: date, lineage: Lineage) -> str | None:
+        """Why the stage has to run, in words; None where its partition is complete and of this lineage."""
         if not self.folder(stage, day).is_dir():
             return "it was never done"
         manifest = self.manifest(stage, day)
@@ -107,14 +108,14 @@ class Partitions:
             return f"{', '.join(altered)} missing or altered"
         changed = sorted(
             name
-            for name in {*manifest["inputs"], *origin.inputs}
-            if manifest["inputs"].get(name) != origin.inputs.get(name)
+            for name in {*manifest["inputs"], *lineage.inputs}
+            if manifest["inputs"].get(name) != lineage.inputs.get(name)
         )
         reported = [f"{', '.join(changed)} changed"] if changed else []
-        return "; ".join([*reported, *_config_changes(manifest["config"], _plain_json(origin.config))]) or None
+        return "; ".join([*reported, *_config_changes(manifest["config"], _plain_json(lineage.config))]) or None
 
     def altered(self, stage: str, day: date, manifest: Manifest) -> list[str]:
-        """Names of the partition's files that are not as sealed."""
+        """Names of the partition's files that differ from their digest."""
         folder = self.folder(stage, day)
         return [
             name
@@ -122,25 +123,25 @@ class Partitions:
             if not (path := inside(folder, name, DataError)).is_file() or digest_file(path) != digest
         ]
 
-    def write(self, stage: str, day: date, made: Made, origin: Origin, seconds: float) -> Manifest:
-        """Writes the partition whole and returns its manifest."""
+    def write(self, stage: str, day: date, output: StageOutput, lineage: Lineage, seconds: float) -> Manifest:
+        """Writes the partition atomically and returns its manifest."""
         with written_atomically(self.folder(stage, day)) as draft:
             draft.mkdir(parents=True)
-            for name, frame in made.frames.items():
+            for name, frame in output.frames.items():
                 frame.write_parquet(draft / f"{name}.parquet", compression="zstd")
-            for name, document in made.documents.items():
+            for name, document in output.documents.items():
                 write_json(draft / f"{name}.json", document)
             files = {path.name: digest_file(path) for path in sorted(draft.iterdir())}
             manifest: Manifest = {
                 "format": FORMAT,
                 "stage": stage,
                 "date": day.isoformat(),
-                "digest": made.digest or digest_json(files),
+                "digest": output.digest or digest_json(files),
                 "files": files,
-                "rows": {name: frame.height for name, frame in made.frames.items()},
-                "inputs": dict(origin.inputs),
-                "config": _plain_json(origin.config),
-                "facts": _plain_json(made.facts),
+                "rows": {name: frame.height for name, frame in output.frames.items()},
+                "inputs": dict(lineage.inputs),
+                "config": _plain_json(lineage.config),
+                "facts": _plain_json(output.facts),
                 "seconds": round(seconds, 4),
                 "written": utc_now().isoformat(timespec="seconds"),
                 "code_sha": _code(),
@@ -158,7 +159,7 @@ class Partitions:
         return read_json(self._file(stage, day, f"{name}.json"), "run that date again", DataError, object)
 
     def sweep(self) -> list[str]:
-        """Removes what a crash left half written or half replaced, and returns it; the lock must be held."""
+        """Removes incomplete files of a crashed run and returns their paths; needs the lock."""
         left = [path for path in _drafts(self.root) if path.exists()]
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -168,14 +169,14 @@ class Partitions:
         path = self.folder(stage, day) / name
         if not path.is_file():
             raise DataError(
-                f"daily: the partition {stage}/date={day} lacks {name}; a stage reads what the one before left; "
+                f"daily: the partition {stage}/date={day} lacks {name}; a stage reads the output of earlier ones; "
                 f"run it again: python -m tradsys.daily run date={day}"
             )
         return path
 
 
 def day_of(folder: Path) -> date | None:
-    """The session that a partition's folder names; None where it names none."""
+    """The session in a partition's folder name; None without one."""
     try:
         return date.fromisoformat(folder.name.partition("=")[2])
     except ValueError:
@@ -184,7 +185,7 @@ def day_of(folder: Path) -> date | None:
 
 @functools.cache
 def _code() -> str:
-    """The commit, asked of git once a process."""
+    """The commit, read from git once per process."""
     return code_sha()
 
 
@@ -195,12 +196,12 @@ def _drafts(root: Path) -> Iterator[Path]:
 
 
 def _plain_json(value: Any) -> Any:
-    """As JSON gives it back, so that a stored config compares equal to a new one."""
+    """The value after a JSON round trip, so that a stored config compares equal to a new one."""
     return json.loads(json.dumps(value, default=str))
 
 
 def _config_changes(old: Mapping[str, Any], new: Mapping[str, Any], most: int = 3) -> list[str]:
-    """`labels.horizon_bars 5 -> 10`, at most three, and how many more."""
+    """Changes such as `labels.horizon_bars 5 -> 10`, at most `most`, and the number of others."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     keys = sorted(key for key in {*before, *after} if before.get(key, "absent") != after.get(key, "absent"))
     reported = [f"config: {key} {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys[:most]]

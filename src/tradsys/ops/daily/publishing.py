@@ -1,4 +1,4 @@
-"""The report as pages beside its partition, the link to the newest one, and the banner on one that is old."""
+"""Publishes a report's pages, links the newest one, and marks an outdated one with a banner."""
 
 from datetime import date
 from pathlib import Path
@@ -11,23 +11,23 @@ from tradsys.core.runs import link_latest, write_json
 from tradsys.ops.daily.partitions import Partitions, day_of
 from tradsys.reports.daily.page import write_daily
 
-OLD = "old.json"  # why a published report is not of the newest session
+OLD = "old.json"  # exists where a published report is not of the newest session; holds the reason
 
 
 def latest(store: Partitions) -> date | None:
-    """The session whose report is published as the newest; None where none ever was."""
+    """The session of the newest published report; None without one."""
     link = store.root / "report" / "latest"
     return day_of(link.resolve()) if link.exists() else None
 
 
 def publish(store: Partitions, day: date) -> bool:
-    """Draws the pages of a report that is done and points `report/latest` at the newest; whether anything changed."""
+    """Writes a report's pages and links `report/latest` to the newest; returns whether anything changed."""
     folder, newest = store.folder("report", day), max(store.dates("report"))
     pages = all((folder / name).is_file() for name in ("report.html", "report.md"))
     if pages and latest(store) == newest and not (folder / OLD).exists():
         return False
     before = latest(store)
-    (folder / OLD).unlink(missing_ok=True)  # it was redone, and is no longer the one that could not be followed
+    (folder / OLD).unlink(missing_ok=True)  # the session was run again, so its report is not outdated any more
     _draw_page(store, day)
     link_latest(store.folder("report", newest))
     if before is not None and before != newest and (store.folder("report", before) / OLD).exists():
@@ -37,7 +37,7 @@ def publish(store: Partitions, day: date) -> bool:
 
 
 def mark_old(store: Partitions, day: date, because: str) -> None:
-    """Puts a banner on the newest published report: a later session than its own could not be published, and why."""
+    """Marks the newest published report: a later session could not be published, with the reason."""
     shown = latest(store)
     if shown is None or shown >= day:
         return
@@ -48,20 +48,20 @@ def mark_old(store: Partitions, day: date, because: str) -> None:
 
 
 def old(store: Partitions, day: date) -> dict[str, Any] | None:
-    """Why a published report is old: of, failed, because, at; None where it is not."""
+    """Why a published report is outdated: of, failed, because, at; None where it is not."""
     path = store.folder("report", day) / OLD
     if not path.exists():
         return None
-    reported: dict[str, Any] = plain_texts(read_json(path, "delete it; the next run writes it anew", DataError))
+    reported: dict[str, Any] = plain_texts(read_json(path, "delete it; the next run writes it again", DataError))
     if lacking := {"of", "failed", "because", "at"} - reported.keys():
-        raise DataError(f"{path}: it lacks {', '.join(sorted(lacking))}; delete it; the next run writes it anew")
+        raise DataError(f"{path}: it lacks {', '.join(sorted(lacking))}; delete it; the next run writes it again")
     return reported
 
 
 def redraw(store: Partitions, day: date) -> Path:
-    """Draws a report's pages again from its partition and returns the HTML's path.
+    """Writes a report's pages again from its partition and returns the HTML's path.
 
-    Raises TradsysError, with the dates there are, for a session that was never run or not published.
+    Raises TradsysError, with the existing dates, for a session that was never run or not published.
     """
     dates = store.dates("report")
     if day not in dates:
@@ -79,7 +79,7 @@ def _draw_page(store: Partitions, day: date) -> Path:
 
 
 def _listed(dates: list[date], most: int = 5) -> str:
-    """`2022-12-28, 2022-12-29`; of many the first, the last and how many."""
+    """`2022-12-28, 2022-12-29`; for many dates the first, the last and their number."""
     if len(dates) <= most:
         return ", ".join(str(day) for day in dates)
     return f"{len(dates)} from {dates[0]} to {dates[-1]}, the last ones {', '.join(str(day) for day in dates[-3:])}"

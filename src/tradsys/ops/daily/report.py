@@ -1,4 +1,4 @@
-"""One session's report as one JSON-safe dict: verdict, gates, plan, and all that a reader needs to doubt them."""
+"""Builds one session's report as a JSON-safe dict: verdict, gates, plan and their evidence."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -20,7 +20,7 @@ from tradsys.market.parquet import read_parquet
 from tradsys.ops.daily import gates
 from tradsys.ops.daily.champions import Champion, bundle_of
 from tradsys.ops.daily.day_data import data_notes
-from tradsys.ops.daily.partitions import Made, Partitions
+from tradsys.ops.daily.partitions import Partitions, StageOutput
 from tradsys.ops.daily.stages import DailySettings, Session, checks_of, training_record
 from tradsys.ops.daily.trade_plan import Reliability, make_plan, plan_reasons, ranked_horizon, yearly_volatility
 from tradsys.ops.daily.training import table_of
@@ -29,7 +29,7 @@ from tradsys.research.pipeline.settings import synthetic_note
 from tradsys.serving import contributions
 
 N_IMPORTANT = 20
-LEAST_LIVE = 5  # names of one session whose outcomes are known before it counts in the live record
+LEAST_LIVE = 5  # least resolved names of a session for it to count in the live record
 
 
 class IcSeries(TypedDict):
@@ -40,7 +40,7 @@ class IcSeries(TypedDict):
 
 
 class LiveForecasts(IcSeries):
-    """n forecasts of `sessions` sessions whose outcome is known: what was forecast on average, and what came."""
+    """n resolved forecasts of `sessions` sessions: mean probability and observed frequency."""
 
     n: int
     sessions: int
@@ -49,7 +49,7 @@ class LiveForecasts(IcSeries):
 
 
 class StageSeconds(TypedDict):
-    """How long a stage took, and when it was written. parts: seconds by part of a training done that day."""
+    """Duration of a stage, and when it was written. parts: seconds by part of that day's training."""
 
     stage: str
     seconds: float
@@ -57,8 +57,8 @@ class StageSeconds(TypedDict):
     parts: dict[str, float]
 
 
-def report(session: Session) -> Made:
-    """Frames: plan. Documents: report, from which the pages are drawn."""
+def report(session: Session) -> StageOutput:
+    """The report stage: frame plan, and document report, from which the pages are written."""
     checks = checks_of(session.frame("gates"))
     champions = {name: Champion.of(one) for name, one in session.document("models", "champions").items()}
     records = {name: training_record(session.store, one.as_dict(), name) for name, one in champions.items()}
@@ -93,7 +93,7 @@ def report(session: Session) -> Made:
         "timings": timings(session.store, session.day),
         "provenance": _provenance(session),
     }
-    return Made(frames={"plan": plan}, documents={"report": reported})
+    return StageOutput(frames={"plan": plan}, documents={"report": reported})
 
 
 def _header(session: Session) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _header(session: Session) -> dict[str, Any]:
 def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The package's verdict on the best of these horizons' skill: a forecast without a judged strategy is no edge.
 
-    The skill is that beyond the level: in a year that rises or falls as a whole, a model that says so of every name
-    beats the training base rate and still knows no name from another.
+    The skill is that beyond the level: in a year in which the market rises, a model with one high probability for every
+    name beats the training base rate without distinguishing names.
     """
     skills = {name: record["metrics"]["skill_beyond_level"] for name, record in records.items()}
     known = {name: skill for name, skill in skills.items() if skill["low"] is not None}
@@ -169,7 +169,7 @@ def _plan(
     *,
     weighted: bool,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """The plan as a frame, and with reliabilities and reasons as rows of the report.
+    """The plan as a frame, and as rows of the report with reliabilities and feature contributions.
 
     weighted: whether names get a share of the capital, see `has_weights`; else they are a list to watch.
     """
@@ -208,7 +208,7 @@ def _plan(
 def _reasons(
     session: Session, champion: Champion, record: Mapping[str, Any], name: str, symbols: Sequence[str]
 ) -> list[list[dict[str, Any]]]:
-    """Of each symbol of the plan what moved its forecast; none for models that read windows."""
+    """Feature contributions of each symbol in the plan; none for models that read windows."""
     bundle = bundle_of(session, champion.trained, name)
     if bundle.lookback > 1 or not symbols:
         return []
@@ -225,10 +225,9 @@ def _reasons(
 
 
 def live_record(store: Partitions, until: date) -> dict[str, LiveForecasts]:
-    """What became of the forecasts that daily runs really made, by horizon.
+    """Record of the forecasts that daily runs really made, by horizon, with their outcomes.
 
-    Read from the models and labels partitions alone, so it holds only forecasts written before their outcome was known
-    to the run that wrote them.
+    Read from the models and labels partitions alone, so it holds only forecasts written before their label resolved.
     """
     said, came = _partition_frames(store, "models", until), _partition_frames(store, "labels", until)
     if said is None or came is None:
@@ -257,7 +256,7 @@ def _partition_frames(store: Partitions, stage: str, until: date) -> pl.DataFram
 
 
 def missing(store: Partitions, closes: pl.DataFrame, until: date) -> list[date]:
-    """Sessions between the first forecast and `until` that have no partition of one: gaps in the live record."""
+    """Sessions between the first forecast and `until` without a forecast: gaps in the live record."""
     made = set(store.dates("models"))
     if not made:
         return []
@@ -266,7 +265,7 @@ def missing(store: Partitions, closes: pl.DataFrame, until: date) -> list[date]:
 
 
 def timings(store: Partitions, day: date) -> list[StageSeconds]:
-    """Seconds of each stage as its manifest tells them, with the parts of a training done that day."""
+    """Seconds of each stage from its manifest, with the parts of that day's training."""
     out: list[StageSeconds] = []
     for stage in ("prices", "quality", "features", "labels", "training", "models", "gates"):
         manifest = store.manifest(stage, day)

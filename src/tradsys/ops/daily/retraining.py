@@ -1,8 +1,8 @@
-"""When a model is fitted anew, and whether the new one may take the old one's place.
+"""When a model is refitted, and whether the new model replaces the champion.
 
-A challenger is promoted only for what it does on rows that neither model ever saw: later than both models' last
-validation label. The two are paired there, sample by sample, and times are drawn in blocks, so a challenger that is
-merely lucky, or the very same model again, stays a challenger.
+A challenger is promoted only for its result on rows that neither model saw: later than both models' last validation
+label. The models are compared there sample by sample, with a block bootstrap over times, so that a lucky or identical
+challenger is not promoted.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tradsys.market.bars import span
 
 
 class Predicting(Protocol):
-    """What a bundle offers to be judged: its card, and probabilities from bars."""
+    """Protocol of a bundle for the comparison: its card, and probabilities from bars."""
 
     @property
     def card(self) -> dict[str, Any]:
@@ -37,8 +37,8 @@ class Promotion:
     """Whether the challenger becomes the champion, and why.
 
     difference: mean log-loss of the champion less that of the challenger in nats, above zero where the challenger is
-    better; None without a champion. since: rows decided after this moment were judged, None where none were.
-    n_samples, n_times: how many rows, at how many times.
+    better; None without a champion. since: rows decided after this moment were compared, None for none.
+    n_samples, n_times: number of rows and of distinct times.
     """
 
     promoted: bool
@@ -67,20 +67,26 @@ def due(
     sessions: Sequence[datetime] | None = None,
     every: int | None = None,
 ) -> bool:
-    """Whether a model fitted at `last` is to be fitted anew at `now`; always where none ever was.
+    """Whether a model fitted at `last` has to be refitted at `now`; True without an earlier fit.
 
-    every: so many of the sessions' closes lie after `last` and not after `now`. None: a calendar month, in UTC, has
-    begun since. Raises DataError for naive moments, a `now` before `last`, or `every` without sessions or below 1.
+    every: True once so many of the sessions' closes lie after `last` and not after `now`. None: once a new calendar
+    month (UTC) has begun. Raises DataError for naive moments, a `now` before `last`, or `every` without sessions or
+    below 1.
     """
     if last is None:
         return True
     if last.tzinfo is None or now.tzinfo is None or now < last:
-        raise DataError(f"retraining: last fit {last}, now {now}; aware moments, now not earlier; check the clock")
+        raise DataError(
+            f"retraining: last fit {last}, now {now}; both need a zone, and now must not be earlier; check the clock"
+        )
     if every is None:
         then, today = last.astimezone(UTC), now.astimezone(UTC)
         return (today.year, today.month) > (then.year, then.month)
     if every < 1 or sessions is None:
-        raise DataError(f"retraining: every={every}, sessions={sessions}; every >= 1, and the sessions to count")
+        raise DataError(
+            f"retraining: every={every}, sessions={sessions}; every must be at least 1, with the sessions to count; "
+            "set retrain_every"
+        )
     return sum(last < close <= now for close in sessions) >= every
 
 
@@ -94,12 +100,12 @@ def judge_challenger(
     events: Array | None = None,
     confidence: float = 0.95,
 ) -> Promotion:
-    """Promotes the challenger where the whole interval of the paired difference in log-loss lies above zero.
+    """Promotes the challenger where the interval of the paired difference in log-loss lies above zero.
 
-    bars, labels: row for row, as the experiment labels them. since: no decision before this moment is judged, nor any
-    that one of the models could know: each model's horizon after its last validation decision. events: bool [R], rows
-    that are members at all. Without a champion the challenger is promoted. Too few rows or blocks of time for an
-    interval promote nobody. Raises DataError where labels and bars differ in length.
+    bars, labels: row for row, as labelled by the experiment. since: earlier decisions are left out, and so are those
+    that a model could have seen, up to its horizon after its last validation decision. events: bool [R], rows that are
+    members. Without a champion the challenger is promoted. With too few rows or blocks of time for an interval it is
+    not. Raises DataError where labels and bars differ in length.
     """
     if champion is None:
         return Promotion(True, "there was no champion")
@@ -109,7 +115,7 @@ def judge_challenger(
     paired = _paired(champion, challenger, bars, labels, unseen, events)
     if not paired.height:
         return Promotion(
-            False, f"no row after {unseen:%Y-%m-%d %H:%M} has an outcome and both models' word", None, unseen
+            False, f"no row after {unseen:%Y-%m-%d %H:%M} has an outcome and forecasts of both models", None, unseen
         )
     found, n_times = _difference(paired, _longest_horizon(champion, challenger), confidence)
     better = found.low is not None and found.low > 0
@@ -117,9 +123,9 @@ def judge_challenger(
 
 
 def known_until(model: Predicting, bars: pl.DataFrame) -> datetime:
-    """The moment up to which the model could know outcomes: its horizon, in bars, after its last validation decision.
+    """The moment up to which the model saw outcomes: its horizon, in bars, after its last validation decision.
 
-    Without that many bars after the decision it is the last bar, so that no row is judged.
+    With fewer bars after the decision it is the last bar, so that no row is compared.
     """
     last = datetime.fromisoformat(model.card["span"]["valid"][1])
     clock = bars["time"].unique().sort()
@@ -137,7 +143,7 @@ def _paired(
     champion: Predicting, challenger: Predicting, bars: pl.DataFrame, labels: Labels, unseen: datetime,
     events: Array | None,
 ) -> pl.DataFrame:  # fmt: skip
-    """Rows decided after `unseen` that have an outcome and an answer of both: time, y, champion, challenger."""
+    """Rows decided after `unseen` with an outcome and both forecasts: time, y, champion, challenger."""
     known = (labels.end >= 0) & (labels.y >= 0)
     known &= np.ones(len(labels), dtype=bool) if events is None else events
     asked = bars.select("symbol", "time").with_columns(y=pl.Series(labels.y)).filter(pl.Series(known))

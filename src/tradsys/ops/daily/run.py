@@ -1,10 +1,9 @@
-"""Daily runs: stage after stage, session after session; what is done stays done, what changed is done again.
+"""Runs the stages of the daily pipeline session by session; completed stages are skipped.
 
     prices -> quality -> features -> labels -> models -> gates -> report
 
-A stage is done where its partition is whole and was made from just these inputs and this config. So a run that was
-killed goes on where it was, a second one finds nothing to do, and data or config that changed re-does what depends on
-it and nothing else.
+A stage is complete if its partition is intact and its inputs and config are unchanged. So a killed run resumes where it
+stopped, a second run finds nothing to do, and changed data or config repeat only the stages that depend on them.
 """
 
 import logging
@@ -20,7 +19,7 @@ from tradsys.ops.daily.champions import model_config, models
 from tradsys.ops.daily.day_data import DailyBars
 from tradsys.ops.daily.event_log import RunLog
 from tradsys.ops.daily.lock import held
-from tradsys.ops.daily.partitions import STOPPED, Made, Origin, Partitions
+from tradsys.ops.daily.partitions import STOPPED, Lineage, Partitions, StageOutput
 from tradsys.ops.daily.report import report
 from tradsys.ops.daily.stages import DailySettings, Session, features, gates, labels, prices, quality
 
@@ -29,17 +28,17 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: the earlier ones it reads, what it makes, and the part of the config that decides it."""
+    """A stage: the earlier stages it reads, its function, and the part of the config that decides it."""
 
     name: str
     reads: tuple[str, ...]
-    work: Callable[[Session], Made]
+    work: Callable[[Session], StageOutput]
     config: Callable[[Session], Mapping[str, Any]]
 
 
 @dataclass
 class DayDone:
-    """What a run did for one session: (stage, why, seconds) of each stage done; stopped: why it was not published."""
+    """Result of a run for one session: (stage, why, seconds) of each stage run; stopped: why not published."""
 
     day: date
     stages: list[tuple[str, str, float]] = field(default_factory=list)
@@ -74,8 +73,8 @@ STAGES = (
 def run_days(settings: DailySettings, first: date | None, last: date | None) -> list[DayDone]:
     """Runs the sessions from `first` to `last` (None: `first` alone; both None: the last closed session).
 
-    Returns what was done for each. Raises GateError, after the last session, where gates stopped one: it publishes
-    nothing, and the newest report says that it is old. Any other TradsysError ends the run at its session.
+    Returns the result of each. Raises GateError, after the last session, where gates stopped one: that session is not
+    published, and the newest report is marked as outdated. Any other TradsysError ends the run at its session.
     """
     store, data, log = Partitions(settings.folder), DailyBars(settings.first), RunLog(settings.folder)
     with held(settings.folder):
@@ -83,7 +82,7 @@ def run_days(settings: DailySettings, first: date | None, last: date | None) -> 
             log.write("swept", left_by="an interrupted run", paths=swept)
         begin = first or data.last_session()
         days = [begin] if last is None else data.range(begin, last)
-        data.close(begin if last is None else days[0])  # a date that is no session is refused before any work
+        data.close(begin if last is None else days[0])  # raises for a date that is no session, before any work
         done = [_guarded(Session(settings, store, data, day), log) for day in days]
     if stops := [one for one in done if one.stopped]:
         raise GateError("; ".join(_stop_line(settings, one) for one in stops))
@@ -91,7 +90,7 @@ def run_days(settings: DailySettings, first: date | None, last: date | None) -> 
 
 
 def _guarded(session: Session, log: RunLog) -> DayDone:
-    """One session; whatever keeps it from being published is logged and reported on the newest report."""
+    """Runs one session; a reason against publishing is logged and shown on the newest report."""
     log.write("run", date=session.day.isoformat(), name=session.settings.name)
     try:
         done = run_day(session, log)
@@ -109,32 +108,32 @@ def _guarded(session: Session, log: RunLog) -> DayDone:
 
 
 def run_day(session: Session, log: RunLog) -> DayDone:
-    """Does the stages that are not done, in order; ends early where a gate stops."""
+    """Runs the incomplete stages in order; ends early where a gate stops."""
     done = DayDone(session.day)
     for stage in STAGES:
-        origin = Origin(_inputs(session, stage), stage.config(session))
-        why = session.store.why_not(stage.name, session.day, origin)
+        lineage = Lineage(_inputs(session, stage), stage.config(session))
+        why = session.store.why_not(stage.name, session.day, lineage)
         if why is None:
             continue
         log.write("stage begins", stage=stage.name, date=session.day.isoformat(), because=why)
         began = perf_counter()
-        made = stage.work(session)
+        output = stage.work(session)
         seconds = perf_counter() - began
-        manifest = session.store.write(stage.name, session.day, made, origin, seconds)
+        manifest = session.store.write(stage.name, session.day, output, lineage, seconds)
         log.write(
             "stage done", stage=stage.name, date=session.day.isoformat(), seconds=round(seconds, 3),
             rows=manifest["rows"], digest=manifest["digest"][:16],
         )  # fmt: skip
         LOG.info("%s %-9s %6.2f s  (%s)", session.day, stage.name, seconds, why)
         done.stages.append((stage.name, why, seconds))
-        done.stopped = list(made.facts.get(STOPPED, []))
+        done.stopped = list(output.facts.get(STOPPED, []))
         if done.stopped:
             break
     return done
 
 
 def _inputs(session: Session, stage: Stage) -> dict[str, str]:
-    """Digests of what the stage reads, by name; the source's own for the first."""
+    """Digests of the stage's inputs by name; the source's own for the first stage."""
     if not stage.reads:
         return {"source": session.data.source_digest}
     manifests = {name: session.store.manifest(name, session.day) for name in stage.reads}
@@ -143,7 +142,7 @@ def _inputs(session: Session, stage: Stage) -> dict[str, str]:
 
 def _stop_line(settings: DailySettings, done: DayDone) -> str:
     latest = publishing.latest(Partitions(settings.folder))
-    stays = f"the report of {latest} stays and says so" if latest else "there is no earlier report"
+    stays = f"the report of {latest} stays and is marked as outdated" if latest else "there is no earlier report"
     return (
         f"daily: {done.day} is stopped by its gates: {'; '.join(done.stopped)}; nothing is published, {stays}; the "
         f"gates lie in {Partitions(settings.folder).folder('gates', done.day)}, their bounds in conf/gates"
@@ -151,5 +150,5 @@ def _stop_line(settings: DailySettings, done: DayDone) -> str:
 
 
 def nothing_done(done: Sequence[DayDone]) -> bool:
-    """Whether a run found everything done."""
+    """Whether every stage was complete already."""
     return not any(one.stages for one in done)

@@ -1,4 +1,4 @@
-"""What each stage of a daily run makes of one session, from the bars up to its close and what earlier stages left."""
+"""The stages of a daily run: functions of the bars up to a session's close and of earlier stages' output."""
 
 import shlex
 import shutil
@@ -20,14 +20,14 @@ from tradsys.evidence.controls.drift import adversarial_validation
 from tradsys.market import daily_quality
 from tradsys.ops.daily.day_data import DailyBars, DayBars, members
 from tradsys.ops.daily.gates import Check, Gates, Measure, stopped
-from tradsys.ops.daily.partitions import STOPPED, Made, Partitions
+from tradsys.ops.daily.partitions import STOPPED, Partitions, StageOutput
 from tradsys.ops.daily.trade_plan import PlanSettings
 from tradsys.research.pipeline.dataset import labels_of
 from tradsys.research.pipeline.settings import Experiment
 
-EXPECTED_SESSIONS = 5  # a member that traded within so many sessions is expected to trade today
+EXPECTED_SESSIONS = 5  # a member with a bar within so many sessions is expected to have one today
 FROZEN_BARS = 5  # so many equal closes in a row are a stale price
-MEMORY_OF_ATR = 300  # bars after which Wilder's average of 14 has forgotten what came before, to 1e-9
+MEMORY_OF_ATR = 300  # bars after which Wilder's average of 14 depends on earlier bars by less than 1e-9
 GIGABYTE = 1e9
 
 
@@ -35,17 +35,18 @@ def check_horizons(overrides: Sequence[str], horizons: Sequence[int] | None) -> 
     """Raises CombinationError where a command line sets the one horizon that the list of horizons replaces."""
     if horizons and any(override_key(one) == "labels.horizon_bars" for one in overrides):
         raise CombinationError(
-            f"daily: labels.horizon_bars= beside horizons={list(horizons)}; each of these trains a model with that "
+            f"daily: labels.horizon_bars= beside horizons={list(horizons)}; each horizon trains a model with its own "
             "label; give horizons=[...] instead"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class DailySettings:
-    """What conf/daily.yaml says beyond the experiment itself.
+    """Settings of conf/daily.yaml besides the experiment itself.
 
     experiments, configs: one per horizon, by name ("5d"); the resolved config of each. retrain_every: sessions between
-    two challengers, None never. recent_sessions: what drift compares with training rows, at most `drift_rows` of each.
+    two challengers, None for none. recent_sessions: sessions whose rows the drift gate compares with training rows, at
+    most `drift_rows` of each.
     overrides: of the command line, for the command that a page shows.
     """
 
@@ -70,7 +71,7 @@ class DailySettings:
 
     @property
     def first(self) -> Experiment:
-        """Any of the experiments: they differ in the horizon alone."""
+        """The first experiment; the others differ only in the horizon."""
         return next(iter(self.experiments.values()))
 
     @property
@@ -81,7 +82,7 @@ class DailySettings:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One session of a run: settings, store and the bars up to its close, read when first asked for."""
+    """One session of a run: settings, store and the bars up to its close, read at first use."""
 
     settings: DailySettings
     store: Partitions
@@ -90,34 +91,34 @@ class Session:
 
     @cached_property
     def bars(self) -> DayBars:
-        """What was known at the close."""
+        """The bars up to the close."""
         return self.data.of(self.day)
 
     def frame(self, stage: str, name: str | None = None) -> pl.DataFrame:
-        """What an earlier stage left of this session."""
+        """A frame of an earlier stage of this session."""
         return self.store.frame(stage, self.day, name)
 
     def document(self, stage: str, name: str) -> Any:
-        """The same, of a document."""
+        """A JSON document of an earlier stage of this session."""
         return self.store.document(stage, self.day, name)
 
 
-def prices(session: Session) -> Made:
-    """The session's own bars. Raises GateError where it has none: the file is older than the calendar."""
+def prices(session: Session) -> StageOutput:
+    """The session's own bars; GateError where it has none, because the data end earlier."""
     today = session.bars.today
     if today.is_empty():
         data, last = session.data, session.data.last_bar()
         behind = data.count(last, session.day)
         raise GateError(
             f"daily: prices end {last}, {behind} {'session' if behind == 1 else 'sessions'} before {session.day}, the "
-            f"one asked for ({data.calendar}); a report speaks of its own date's "
-            f"prices; fetch newer data, or give date={last}"
+            f"requested one ({data.calendar}); a report needs the prices of its own date; "
+            f"fetch newer data, or give date={last}"
         )
-    return Made(frames={"prices": today}, facts={"symbols": today.height}, digest=session.bars.digest)
+    return StageOutput(frames={"prices": today}, facts={"symbols": today.height}, digest=session.bars.digest)
 
 
-def quality(session: Session) -> Made:
-    """Warnings on the data (kind, count, examples, note), and how many of the expected members have a fresh price."""
+def quality(session: Session) -> StageOutput:
+    """Warnings on the data (kind, count, examples, note), and counts of members with a fresh price."""
     bars = session.bars
     findings = daily_quality.warnings(bars.bars, session.data.calendar, session.day)
     frame = pl.DataFrame(
@@ -129,7 +130,7 @@ def quality(session: Session) -> Made:
         },
         schema={"kind": pl.String, "count": pl.Int64, "examples": pl.List(pl.String), "note": pl.String},
     )
-    return Made(frames={"quality": frame}, documents={"measures": _price_measures(session)})
+    return StageOutput(frames={"quality": frame}, documents={"measures": _price_measures(session)})
 
 
 def _price_measures(session: Session) -> dict[str, Any]:
@@ -156,11 +157,11 @@ def _price_measures(session: Session) -> dict[str, Any]:
     }
 
 
-def features(session: Session) -> Made:
-    """Features of the session's rows, from the last bars that they remember alone; who is complete, who is not and why.
+def features(session: Session) -> StageOutput:
+    """Features of the session's rows, computed from the least history; counts of complete members.
 
-    Frames: features (symbol, time, member, then float32 columns) and recent, a sample of the members' rows of the last
-    sessions, in time order, for the drift gate.
+    Frames: features (symbol, time, member, then float32 columns), and recent: a sample of the members' rows of the last
+    sessions in time order, for the drift gate.
     """
     settings, bars = session.settings, session.bars
     experiment = settings.first
@@ -173,21 +174,21 @@ def features(session: Session) -> Made:
     today = frame.filter(pl.col("time") == bars.close)
     recent = frame.filter((pl.col("time") >= since) & pl.col("member")).sort("time", "symbol")
     step = -(-max(recent.height, 1) // settings.drift_rows)
-    return Made(
+    return StageOutput(
         frames={"features": today, "recent": recent.gather_every(step).select(table.names)},
         documents={"dropped": _dropped_today(today, table)},
     )
 
 
 def _member_rows(session: Session, window: pl.DataFrame) -> np.ndarray:
-    """bool [R] of a window: membership as the whole history has it, since rules may count bars."""
+    """bool [R] of a window: membership by the complete history, since rules may count bars."""
     bars = session.bars.bars
     reported = members(session.settings.first, bars)
     return reported[(bars["time"] >= window["time"].min()).to_numpy()]
 
 
 def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> dict[str, Any]:
-    """The session's rows by what became of them; and which features the incomplete members lack."""
+    """Counts of the session's rows by reason of exclusion, and the features that members lack."""
     values = today.select(table.names).to_numpy()
     whole = np.isfinite(values).all(axis=1)
     member = today["member"].to_numpy()
@@ -203,10 +204,10 @@ def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> dict[str, Any]:
     }
 
 
-def labels(session: Session) -> Made:
-    """Outcomes that became known at this close and were not at the one before: symbol, decided, horizon, y, ret."""
+def labels(session: Session) -> StageOutput:
+    """Labels that resolved at this close: symbol, decided, horizon, y, ret."""
     parts = [_newly_known(name, experiment, session.bars) for name, experiment in session.settings.experiments.items()]
-    return Made(frames={"labels": pl.concat(parts)})
+    return StageOutput(frames={"labels": pl.concat(parts)})
 
 
 def _newly_known(name: str, experiment: Experiment, bars: DayBars) -> pl.DataFrame:
@@ -227,8 +228,8 @@ def _newly_known(name: str, experiment: Experiment, bars: DayBars) -> pl.DataFra
     )
 
 
-def gates(session: Session) -> Made:
-    """Every gate's outcome: gate, subject, value, outcome, said; the day's own is a fact of the manifest."""
+def gates(session: Session) -> StageOutput:
+    """Every gate's outcome: gate, subject, value, outcome, said; the day's outcome is in the manifest."""
     settings = session.settings
     champions = session.document("models", "champions")
     checks = settings.gates.check([*_horizon_measures(session, champions), *_day_measures(session, champions)])
@@ -237,7 +238,7 @@ def gates(session: Session) -> Made:
         schema={"gate": pl.String, "subject": pl.String, "value": pl.Float64, "outcome": pl.String, "said": pl.String},
     )
     stops = stopped(checks, list(settings.experiments))
-    return Made(frames={"gates": frame}, facts={STOPPED: stops})
+    return StageOutput(frames={"gates": frame}, facts={STOPPED: stops})
 
 
 def checks_of(frame: pl.DataFrame) -> list[Check]:
@@ -255,7 +256,7 @@ def _horizon_measures(session: Session, champions: Mapping[str, Any]) -> list[Me
 
 
 def training_record(store: Partitions, champion: Mapping[str, Any], horizon: str) -> dict[str, Any]:
-    """What stands in the record of a champion's training."""
+    """The record of a champion's training for one horizon."""
     record: dict[str, Any] = store.document("training", date.fromisoformat(champion["trained"]), "horizons")[horizon]
     return record
 
@@ -281,7 +282,7 @@ def _day_measures(session: Session, champions: Mapping[str, Any]) -> list[Measur
 
 
 def _drift_measure(session: Session, champions: Mapping[str, Any]) -> Measure:
-    """How well the last sessions' rows can be distinguished from training rows; not known where there are too few."""
+    """AUC of a classifier of recent against training rows; None with too few rows."""
     trained = date.fromisoformat(next(iter(champions.values()))["trained"])
     reference = session.store.frame("training", trained, "reference")
     recent = session.frame("features", "recent").select(reference.columns)

@@ -1,4 +1,4 @@
-"""The day's forecasts as a plan: whom, with what probability and how reliable, where in and out, how much, and why."""
+"""Turns the day's forecasts into a plan: names, probabilities, entries, exits, weights, contributions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from tradsys.signals.sizing import volatility_target
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """How a plan is made of forecasts.
+    """Settings of the plan.
 
-    n: names at most. rank_by: the horizon ("20d") by whose probability names are ranked; None: the longest of those
-    that passed their gates. stop_atr, target_atr: distance of the exits from the entry in ATR. position_volatility:
-    yearly volatility that one position brings, as a share of capital; it sizes the position, max_weight caps it.
-    max_gross: sum of all weights at most, beyond which all shrink alike. vol_bars: daily returns behind the
-    volatility. n_reasons: features named per symbol. n_bins: of the reliability, each with as many judged forecasts.
-    Raises TradsysError for values out of range.
+    n: names at most. rank_by: the horizon ("20d") whose probability ranks the names; None: the longest one that passed
+    its gates. stop_atr, target_atr: distance of the exits from the entry in ATR. position_volatility: yearly volatility
+    of one position as a share of capital; it sizes the position, max_weight caps it. max_gross: largest sum of all
+    weights; above it all are scaled down. vol_bars: daily returns in the volatility estimate. n_reasons: features
+    listed per symbol. n_bins: of the reliability, each with equally many evaluated forecasts. Raises TradsysError for
+    values out of range.
     """
 
     n: int = 20
@@ -55,10 +55,10 @@ class PlanSettings:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often forecasts like this one came true on the judged sessions.
+    """Observed frequency of forecasts by probability bin on the test sessions.
 
     upper [B]: inclusive upper edge of each bin, the last one 1. mean_predicted, observed, n, low, high [B]: of the
-    judged forecasts inside; low and high as in the reliability diagram (`rate_bounds`).
+    evaluated forecasts inside; low and high as in the reliability diagram (`rate_bounds`).
     """
 
     upper: Array
@@ -128,11 +128,11 @@ def make_plan(
 ) -> pl.DataFrame:
     """One row per name, best first: rank, symbol, close, entry, stop, target, volatility, weight, p_<horizon>...
 
-    forecasts: of one session, long: symbol, horizon, close, atr, score, probability. Names enter whose probability at
-    the horizon `ranked_by` is above its training base rate and whose ATR is usable: a stop on the price is none; equal
-    probabilities are ranked by the raw score. Of a
-    withheld horizon the probability is null. entry is the reference price, today's close; the order fills at the next
-    open, so stop and target move with it. weight: share of capital, 0 where the volatility is not known.
+    forecasts: of one session, long: symbol, horizon, close, atr, score, probability. A name enters if its probability
+    at the horizon `ranked_by` is above the training base rate and its ATR is usable. Equal probabilities are ranked by
+    the raw score. A withheld horizon has null probabilities. entry is the reference price, today's close; the order
+    fills at the next open, so stop and target move with it. weight: share of capital, 0 where the volatility is
+    unknown.
     """
     wide = forecasts.pivot("horizon", index=("symbol", "close", "atr"), values=("probability", "score"))
     unit = usable_unit(wide["atr"].to_numpy(), wide["close"].to_numpy())
@@ -163,7 +163,7 @@ def make_plan(
 
 
 def ranked_horizon(settings: PlanSettings, horizons: Sequence[str], withheld: Sequence[str]) -> str:
-    """The horizon that ranks: the one asked for, else the longest that is not withheld.
+    """The horizon that ranks: `rank_by`, else the longest that is not withheld.
 
     Raises TradsysError for a horizon that the run does not have.
     """
@@ -176,7 +176,7 @@ def ranked_horizon(settings: PlanSettings, horizons: Sequence[str], withheld: Se
 
 
 def plan_reasons(values_NF: Array, names: tuple[str, ...], n: int) -> list[list[dict[str, Any]]]:
-    """Of each row the `n` features that moved it the most: name and log odds, the largest first."""
+    """The `n` largest feature contributions of each row: name, value and log odds."""
     order = np.argsort(-np.abs(values_NF), axis=1, kind="stable")[:, :n]
     return [[{"name": names[k], "log_odds": float(values_NF[i, k])} for k in row] for i, row in enumerate(order)]
 

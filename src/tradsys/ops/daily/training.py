@@ -1,4 +1,4 @@
-"""Fits one model per horizon on what a session's close knew, judges each on its last year, and keeps both together."""
+"""Fits one model per horizon on bars up to a session's close, and evaluates it on its last year."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import polars as pl
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.market.bars import utc64_times
 from tradsys.ops.daily.day_data import DayBars, members
-from tradsys.ops.daily.partitions import Made
+from tradsys.ops.daily.partitions import StageOutput
 from tradsys.research.panel.metrics import panel_metrics
 from tradsys.research.panel.walk_forward import prepare_horizons
 from tradsys.research.pipeline.bundle_export import export_bundle
@@ -23,12 +23,12 @@ from tradsys.samples.weights import class_rates
 from tradsys.serving import contributions
 from tradsys.serving.bundle import Bundle
 
-N_IMPORTANCE = 2000  # judged rows whose contributions are averaged
+N_IMPORTANCE = 2000  # test rows whose contributions are averaged
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """One horizon's model as it was fitted: its bundle, its judged forecasts and what stands in the record."""
+    """One horizon's fitted model: its bundle, its test forecasts and its record."""
 
     bundle: Bundle
     judged: pl.DataFrame
@@ -44,7 +44,7 @@ def train(
     folder: Path,
     *,
     reference_rows: int,
-) -> Made:
+) -> StageOutput:
     """Fits every horizon on the bars of the day and writes its bundle to `folder/<horizon>`.
 
     Frames: judged (symbol, time, horizon, fold, score, probability, base_rate, y, ret) on the test sessions, ic
@@ -61,7 +61,7 @@ def train(
         for part, seconds in timings.seconds.items():
             parts[part] = parts.get(part, 0.0) + seconds
     first = next(iter(prepared.values()))
-    return Made(
+    return StageOutput(
         frames={
             "judged": pl.concat([one.judged for one in trained.values()]),
             "ic": pl.concat([one.ic for one in trained.values()]),
@@ -116,7 +116,7 @@ def _fit_horizon(
 
 
 def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars, base_rate: float) -> pl.DataFrame:
-    """What the bundle says of every test sample, beside what came of it; one fold, from `Bundle.predict` alone."""
+    """The bundle's forecasts of every test sample with their outcomes, from `Bundle.predict` alone."""
     test = prepared.test
     since = prepared.test_start
     said = bundle.predict(day.window(bundle.history, since), since)
@@ -137,7 +137,7 @@ def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars
 
 
 def dropped(experiment: Experiment, prepared: Prepared) -> dict[str, Any]:
-    """Rows by what became of them, each counted once, in this order; and which features were missing, of members."""
+    """Counts of rows by reason of exclusion, each row once; and the missing features of members."""
     table, labels = prepared.table, prepared.labels
     member = members(experiment, prepared.bars)
     ready = table.ready(experiment.lookback)
@@ -183,7 +183,7 @@ def _reference(prepared: Prepared, n_rows: int) -> pl.DataFrame:
 
 
 def table_of(frame: pl.DataFrame, names: tuple[str, ...]) -> FeatureTable:
-    """A features partition as the table it was: one row a symbol, all of one time."""
+    """A features partition as a FeatureTable: one row per symbol, all of one time."""
     n = frame.height
     return FeatureTable(
         symbol=np.arange(n, dtype=np.int32),

@@ -1,9 +1,9 @@
-"""What the machine offers and what a run needs of it.
+"""Checks what the machine offers against what a run needs.
 
-preflight          look, check
+preflight          read_machine, check
 cgroups            read_container
 accelerator        read_accelerator
-requirements       need_of
-recommendations    choices
+requirements       estimate_of
+recommendations    recommend
 filesystem         read_volume
 """

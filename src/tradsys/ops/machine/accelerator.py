@@ -1,4 +1,4 @@
-"""The device that trains: what it is, whether this torch can use it, and what the configured net needs of it.
+"""The training device: its properties, whether torch can use it, and what the configured net needs.
 
 Legend: N samples, T window, F features.
 """
@@ -29,8 +29,8 @@ class Accelerator:
 
     name: None without a GPU. total, free: bytes of its memory. capability: (8, 6) is an RTX 3090. driver: NVIDIA's
     version; driver_cuda: the newest CUDA it can serve; torch_cuda: the CUDA that torch was built for, None for a
-    CPU build. bf16: whether the device computes in it natively. problem: why torch cannot use the GPU that is
-    there, with the fix.
+    CPU build. bf16: whether the device computes in it natively. problem: why torch cannot use an existing
+    GPU, with the fix.
     """
 
     name: str | None
@@ -46,12 +46,12 @@ class Accelerator:
 
     @property
     def device(self) -> torch.device:
-        """Where a fit would run."""
+        """The device of a fit."""
         return torch.device("cuda" if self.name and not self.problem else "cpu")
 
 
 def nvidia_smi(*arguments: str) -> str | None:
-    """What nvidia-smi prints, None where there is no working one."""
+    """The output of nvidia-smi; None where it is missing or fails."""
     try:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -62,7 +62,7 @@ def nvidia_smi(*arguments: str) -> str | None:
 def read_accelerator(
     smi: Smi = nvidia_smi, cuda: Any = torch.cuda, torch_cuda: str | None = torch.version.cuda
 ) -> Accelerator:
-    """What nvidia-smi and torch say. The one warning of torch's that counts becomes `problem`."""
+    """The device by nvidia-smi and torch; torch's warning about it becomes `problem`."""
     row = smi("--query-gpu=name,memory.total,memory.free,driver_version,compute_cap", "--format=csv,noheader,nounits")
     fields = [field.strip() for field in row.splitlines()[0].split(",")] if row and row.strip() else []
     header = SMI_CUDA.search(smi() or "") if fields else None
@@ -106,7 +106,7 @@ def largest_batch(step: Callable[[int], None], start: int, most: int) -> int | N
 
 
 def largest_on_gpu(step: Callable[[int], None], start: int, most: int, headroom: float) -> int | None:
-    """As `largest_batch`, with that share of the free GPU memory kept out of reach."""
+    """`largest_batch` with the share `headroom` of the free GPU memory kept unused."""
     free, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction((1 - headroom) * free / total)
     try:
@@ -140,7 +140,7 @@ def training_step(model: Any, n_features: int, device: torch.device, precision: 
 
 
 def saved_bytes(step: Callable[[int], None], batch: int) -> float:
-    """Bytes per sample that one step keeps for its backward pass, weights and what does not grow with N left out."""
+    """Bytes per sample that one step keeps for its backward pass, without weights and other constant amounts."""
 
     def kept(n: int) -> int:
         storages: dict[int, int] = {}
@@ -159,7 +159,7 @@ def saved_bytes(step: Callable[[int], None], batch: int) -> float:
 def seconds_per_step(steps: Sequence[Callable[[int], None]], batch: int) -> list[float]:
     """The fastest of a few calls of each step, after one that warms up.
 
-    They take turns, so that another process's load falls on all of them; it can only make a call slower.
+    The steps alternate, so that another process's load affects all of them; it can only make a call slower.
     """
     best = [math.inf] * len(steps)
     for turn in range(1 + N_TIMED):
@@ -191,7 +191,7 @@ def _power_below(number: int) -> int:
 
 
 def _usable(cuda: Any, torch_cuda: str | None) -> tuple[bool, str]:
-    """Whether torch can use a GPU, and its words where it cannot."""
+    """Whether torch can use a GPU, and its message where it cannot."""
     if torch_cuda is None:
         return False, ""
     with warnings.catch_warnings(record=True) as caught:
@@ -220,7 +220,7 @@ def _problem(seen: Accelerator, said: str) -> str | None:
         return f"torch {seen.torch_version} is a CPU build, so {seen.name} stays idle; install a CUDA build of torch"
     why = said.splitlines()[0] if said else "torch gives no reason"
     return (
-        f"torch {seen.torch_version} cannot use {seen.name} ({why}); see that the container was started with the GPU "
+        f"torch {seen.torch_version} cannot use {seen.name} ({why}); check that the container was started with the GPU "
         "(docker run --gpus all) and that CUDA_VISIBLE_DEVICES does not hide it"
     )
 

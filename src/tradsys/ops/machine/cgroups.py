@@ -1,6 +1,6 @@
-"""What a process may really use: the smallest limit on its way up, not what the host shows.
+"""Resource limits of this process: the smallest limit of its cgroups, not the host's figures.
 
-Every file is read below `root`, so that a faked tree can stand in for a machine. Bytes and CPUs (1.5 is one and a
+Every file is read below `root`, so that tests can use a fake tree. Bytes and CPUs (1.5 is one and a
 half CPUs' worth of time). Sources: kernel docs, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; proc(5).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# what OpenMP, MKL, OpenBLAS, numba and polars read once, at their import
+# read once by OpenMP, MKL, OpenBLAS, numba and polars at their import
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -18,7 +18,7 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "POLARS_MAX_THREADS",
 )
-# how OpenMP's threads wait for each other, read once as well; any of these is a choice of the user's
+# how OpenMP's threads wait for each other, read once as well; if one is set, the user has chosen
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -32,11 +32,11 @@ class Limit:
 
 @dataclass(frozen=True)
 class Container:
-    """Limits of this process beside the host's own figures.
+    """Limits of this process, and the host's own figures.
 
-    memory, cpus: the smallest limit that applies, the host's figure where none does. memory_free: the smallest
-    headroom left under any of them. address_space: RLIMIT_AS, None where unlimited; it counts what is mapped, so
-    it binds long before memory does. resident: what this process holds in memory; mapped: its address space.
+    memory, cpus: the smallest limit that applies, else the host's figure. memory_free: the smallest
+    headroom left under any of them. address_space: RLIMIT_AS, None where unlimited; it counts mapped pages, so
+    it is reached long before memory. resident: memory of this process; mapped: its address space.
     shm: size of /dev/shm, None where there is none.
     """
 
@@ -52,12 +52,12 @@ class Container:
 
     @property
     def threads(self) -> int:
-        """Whole CPUs' worth of time, at least one: a thread more than that is throttled, not run."""
+        """Threads that fit the CPU quota, at least one; more would be throttled."""
         return max(1, int(self.cpus.value))
 
     @property
     def is_tight(self) -> bool:
-        """Whether the host shows more memory or more CPUs than may be used."""
+        """Whether the limits are below the host's memory or CPUs."""
         return self.memory.value < self.host_memory or self.threads < self.host_cpus
 
 
@@ -71,7 +71,7 @@ class Level:
 
 
 def read_container(root: Path = Path("/")) -> Container:
-    """The limits below `root`; files that are absent or unreadable limit nothing."""
+    """The limits below `root`; a missing or unreadable file is no limit."""
     status, host = _fields_of(root / "proc/self/status"), _host_memory(root)
     host_total, host_free = host
     caps, rooms = [Limit(host_total, "host")], [Limit(host_free, "host")]
@@ -93,11 +93,10 @@ def read_container(root: Path = Path("/")) -> Container:
 
 
 def settle_threads(environ: MutableMapping[str, str], container: Container) -> dict[str, str]:
-    """Sets the thread variables that are not set yet, where libraries would count CPUs that may not be used.
+    """Sets unset thread variables where libraries would count CPUs beyond the limit; returns them.
 
-    OpenMP's threads give their core away while they wait, unless the user chose otherwise: by default they spin, and
-    beside one other busy process a step then takes ten times as long. Returns what it set. It works for libraries that
-    are imported later.
+    It also makes OpenMP's threads sleep while they wait, unless the user chose otherwise: by default they spin, and
+    with one other busy process a step then takes ten times as long. It only affects libraries imported later.
     """
     chosen = {}
     if container.threads < container.host_cpus:
@@ -109,7 +108,7 @@ def settle_threads(environ: MutableMapping[str, str], container: Container) -> d
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[Limit, Limit]]:
-    """Limit and headroom of every level that has one. Page cache that can be dropped counts as room."""
+    """Limit and headroom of every level that has one. Page cache that can be dropped counts as free."""
     for level in _levels(root, "memory"):
         limit_file, used_file, cache = (
             ("memory.max", "memory.current", "inactive_file")
@@ -123,7 +122,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[Limit, Limit]]:
         if limit is not None:
             source = f"cgroup v{level.version} {level.name} {limit_file}"
             yield Limit(limit, source), Limit(max(0.0, limit - used), source)
-        if "hierarchical_memory_limit" in stat:  # v1: tells of ancestors that a container cannot see
+        if "hierarchical_memory_limit" in stat:  # v1: includes ancestors that a container cannot see
             above = float(stat["hierarchical_memory_limit"])
             source = f"cgroup v1 {level.name} hierarchical_memory_limit"
             yield Limit(above, source), Limit(max(0.0, above - used), source)
@@ -193,7 +192,7 @@ def _host_memory(root: Path) -> tuple[float, float]:
     table = _fields_of(root / "proc/meminfo")
     if "MemTotal" in table:
         return _kib(table["MemTotal"]), _kib(table.get("MemAvailable", table["MemTotal"]))
-    import psutil  # noqa: PLC0415 - no /proc: not Linux; elsewhere nothing of it is used
+    import psutil  # noqa: PLC0415 - only needed without /proc, which is not Linux
 
     memory = psutil.virtual_memory()
     return float(memory.total), float(memory.available)
@@ -245,7 +244,7 @@ def _value(limit: Limit) -> float:
 
 
 def size(n_bytes: float) -> str:
-    """In powers of 1024, as `free -h`, Docker and RunPod's pages count: 512,000,000 is `488 MB`."""
+    """Bytes as text in powers of 1024, as in `free -h`, Docker and RunPod: 512,000,000 is `488 MB`."""
     value = float(n_bytes)
     for unit in ("B", "KB", "MB", "GB"):
         if abs(value) < 1000:

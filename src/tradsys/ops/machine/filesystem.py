@@ -1,4 +1,4 @@
-"""Folders as a run meets them: room, the right to write, the network behind them, and whether clocks agree."""
+"""Properties of a run's folders: free space, write permission, network file system, clock skew."""
 
 import errno
 import fnmatch
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# as /proc/mounts spells them; RunPod's network volume is MooseFS through fuse
+# names in /proc/mounts; RunPod's network volume is MooseFS through fuse
 NETWORK = re.compile(
     r"nfs4?|cifs|smb3?|ceph|lustre|glusterfs|beegfs|gpfs|afs|9p|virtiofs|fuse|fuseblk|fuse\.(?!lxcfs|overlay).*"
 )
@@ -20,7 +20,7 @@ NETWORK = re.compile(
 
 @dataclass(frozen=True)
 class Volume:
-    """Where a folder lies. folder: as configured. free, total: bytes. kind: file system type, None if unknown.
+    """The volume of a folder. folder: as configured. free, total: bytes. kind: file system type, None if unknown.
 
     refused: why nothing can be written there, None where it can. skew_seconds: a new file's time less this
     machine's clock, None where nothing could be written.
@@ -36,7 +36,7 @@ class Volume:
 
     @property
     def is_network(self) -> bool:
-        """Whether a server stands behind it."""
+        """Whether it is a network file system."""
         return self.kind is not None and NETWORK.fullmatch(self.kind) is not None
 
 
@@ -50,9 +50,9 @@ def read_volume(folder: Path, root: Path = Path("/")) -> Volume:
 
 
 def clock_problem(newest: float, now: float) -> str | None:
-    """Why this machine's clock is wrong; None where nothing says so. newest: time of this code's newest file.
+    """Why this machine's clock is wrong; None where no problem is found. newest: time of this code's newest file.
 
-    A clock that stands before the code was written is wrong, wherever it stands; both in seconds since 1970.
+    A clock before the time of the code is certainly wrong. Both in seconds since 1970.
     """
     if now >= newest - 60:  # an unpacked file may carry a second or two of another machine
         return None
@@ -65,7 +65,7 @@ def newest_source(package: Path) -> float:
 
 
 def is_synchronised() -> bool | None:
-    """Whether systemd says that the clock follows a time server; None where it cannot be asked."""
+    """Whether the clock follows a time server by systemd; None without systemd."""
     command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2)

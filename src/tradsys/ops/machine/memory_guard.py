@@ -1,6 +1,6 @@
-"""Imported by train and tune before what loads torch: a container too small even for that gets a sentence.
+"""Refuses containers that are too small to import torch; train and tune import it first.
 
-Without it the kernel's out-of-memory killer ends the process while it imports, with exit code 137 and no word.
+Without it the kernel's out-of-memory killer ends the process during the import, with exit code 137 and no message.
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 from tradsys.core.errors import TradsysError
 from tradsys.ops.machine.cgroups import Container, read_container, size
 
-# what whole runs held at least (see `ops.need`), and the address space that the imports alone map
+# least memory of complete runs (see `requirements`), and the address space that the imports alone map
 LEAST_BYTES, LEAST_ADDRESS_SPACE = 0.77e9, 2.2e9
 
 

@@ -1,7 +1,7 @@
-"""Settings that follow from the machine: each with its value, its reason and, where there is one, its override.
+"""Recommended settings for the machine, each with its value, its reason and perhaps an override.
 
-What decides weights (batch size, precision) is proposed as an override, never changed behind a config's back: a run
-repeats from its config on another machine only if the config says all.
+Settings that affect the weights (batch size, precision) are only recommended and never changed automatically: a run can
+be reproduced on another machine only if its config holds all of them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,17 +18,17 @@ from tradsys.ops.machine.accelerator import (
 )
 from tradsys.ops.machine.cgroups import size
 from tradsys.ops.machine.preflight import Machine
-from tradsys.ops.machine.requirements import Need
+from tradsys.ops.machine.requirements import ResourceEstimate
 from tradsys.samples.loader import RESIDENT_SHARE
 
-# On a CPU a step of the default net grew by 0.78 to 1.24 times what it saved for backward (batches of 256 to 1,024)
+# On a CPU a step's memory grew by 0.78 to 1.24 times what the default net saved for backward (batches of 256 to 1,024)
 GROWTH = 1.25
 TRIAL_BATCH = 32  # small enough for any machine that passed the memory check
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A setting, its value, why; override: the command-line words that make it so, None where nothing has to."""
+class Recommendation:
+    """A setting, its value, why; override: for the command line, None where no change is needed."""
 
     name: str
     value: str
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Rules:
-    """What conf/doctor.yaml says of choices. headroom: share of free memory left alone.
+    """Rules of conf/doctor.yaml for recommendations. headroom: share of free memory kept unused.
 
     least_steps: optimiser steps that an epoch must keep, so a batch is at most the training rows over that.
     bf16_gain: how many times faster a step must be to be worth bf16's 8 bits of mantissa.
@@ -56,23 +56,28 @@ class Rules:
             )
 
 
-def choices(machine: Machine, need: Need, model: Any, config: Mapping[str, Any], rules: Rules) -> list[Choice]:
-    """Threads, workers, device, precision, batch size, pinning. Takes some steps of the net where it is one.
+def recommend(
+    machine: Machine, estimate: ResourceEstimate, model: Any, config: Mapping[str, Any], rules: Rules
+) -> list[Recommendation]:
+    """Recommends threads, workers, device, precision, batch size and pinning; runs some steps of a net.
 
     model: built from the config. config: resolved, of train.
     """
     assert machine.accelerator is not None
     gpu = machine.accelerator.device.type == "cuda"
-    chosen = [_threads(machine), _workers(machine, need, gpu), _loader(machine, need, gpu)]
+    recommended = [_threads(machine), _workers(machine, estimate, gpu), _loader(machine, estimate, gpu)]
     nets = list(_nets(model))
     if not nets:
-        return [*chosen, Choice("batch size", "none", "the model has no net; it learns from all rows at once")]
-    precision, words = _float_precision(machine.accelerator, need, nets[0], rules)
+        return [
+            *recommended,
+            Recommendation("batch size", "none", "the model has no net; it is fitted on all rows at once"),
+        ]
+    precision, words = _float_precision(machine.accelerator, estimate, nets[0], rules)
     trainer = config["trainer"]
     device = "gpu" if gpu else "cpu"
     same = trainer["accelerator"] in (device, "auto")
-    chosen.append(
-        Choice(
+    recommended.append(
+        Recommendation(
             "trainer",
             device,
             "torch can use the GPU" if gpu else "no usable GPU",
@@ -80,11 +85,11 @@ def choices(machine: Machine, need: Need, model: Any, config: Mapping[str, Any],
         )
     )
     override = None if trainer["precision"] == precision else f"trainer.precision={precision}"
-    chosen.append(Choice("precision", precision, words, override))
-    batches = [_batch(machine, need, net, precision, rules) for net in nets]
-    if nets[0] is not model:  # where in the config a nested net's batch size stands, only the config knows
+    recommended.append(Recommendation("precision", precision, words, override))
+    batches = [_batch(machine, estimate, net, precision, rules) for net in nets]
+    if nets[0] is not model:  # the config key of a nested net's batch size is not known here
         batches = [replace(batch, override=None) for batch in batches]
-    return [*chosen, *batches]
+    return [*recommended, *batches]
 
 
 def _nets(part: Any) -> Iterator[Any]:
@@ -99,41 +104,45 @@ def _nets(part: Any) -> Iterator[Any]:
         yield from (net for each in fields(part) for net in _nets(getattr(part, each.name, None)))
 
 
-def _threads(machine: Machine) -> Choice:
+def _threads(machine: Machine) -> Recommendation:
     box = machine.container
     if machine.threads_set:
         reported = ", ".join(f"{name}={value}" for name, value in machine.threads_set.items())
         counts = sorted(set(machine.threads_set.values()), key=lambda text: (len(text), text))
         value = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        return Choice("threads", value, f"in the environment: {reported} (yours, or set from {box.cpus.source})")
-    return Choice("threads", str(box.threads), f"every library counts the same: {box.cpus.source}")
+        return Recommendation(
+            "threads", value, f"in the environment: {reported} (yours, or set from {box.cpus.source})"
+        )
+    return Recommendation("threads", str(box.threads), f"every library counts the same: {box.cpus.source}")
 
 
-def _workers(machine: Machine, need: Need, gpu: bool) -> Choice:
+def _workers(machine: Machine, estimate: ResourceEstimate, gpu: bool) -> Recommendation:
     box = machine.container
-    by_memory = int((box.memory_free.value + box.resident) // need.comfort)
+    by_memory = int((box.memory_free.value + box.resident) // estimate.comfort)
     n = max(1, min(box.threads, by_memory))
     on_gpu = "; a small net leaves room on a GPU for several" if gpu else ""
-    return Choice("tune workers", str(n), f"CPUs for {box.threads}, memory for {max(1, by_memory)} at a time{on_gpu}")
+    return Recommendation(
+        "tune workers", str(n), f"CPUs for {box.threads}, memory for {max(1, by_memory)} at a time{on_gpu}"
+    )
 
 
-def _loader(machine: Machine, need: Need, gpu: bool) -> Choice:
+def _loader(machine: Machine, estimate: ResourceEstimate, gpu: bool) -> Recommendation:
     if not gpu:
-        return Choice(
+        return Recommendation(
             "loader", "0 workers, not pinned", "batches are gathered from one table in memory; nothing is copied"
         )
     assert machine.accelerator is not None
-    streamed = need.table > RESIDENT_SHARE * machine.accelerator.free
+    streamed = estimate.table > RESIDENT_SHARE * machine.accelerator.free
     where = "stays on the host; each batch is pinned and copied" if streamed else "lives on the GPU; nothing is copied"
     value = f"0 workers, {'pinned' if streamed else 'not pinned'}"
-    return Choice("loader", value, f"the table of {size(need.table)} {where}")
+    return Recommendation("loader", value, f"the table of {size(estimate.table)} {where}")
 
 
-def _float_precision(device: Accelerator, need: Need, model: Any, rules: Rules) -> tuple[str, str]:
+def _float_precision(device: Accelerator, estimate: ResourceEstimate, model: Any, rules: Rules) -> tuple[str, str]:
     if not device.bf16:
-        return "32-true", f"{device.name or 'this CPU'} has no bf16 of its own"
+        return "32-true", f"{device.name or 'this CPU'} has no native bf16"
     batch = model.batch_size if device.device.type == "cuda" else TRIAL_BATCH
-    steps = [training_step(model, need.n_features, device.device, name) for name in ("32-true", "bf16-mixed")]
+    steps = [training_step(model, estimate.n_features, device.device, name) for name in ("32-true", "bf16-mixed")]
     plain, mixed = seconds_per_step(steps, batch)
     gain = plain / mixed
     words = f"measured: a step of {batch} takes {1e3 * plain:.1f} ms in float32, {1e3 * mixed:.1f} ms in bf16"
@@ -141,28 +150,29 @@ def _float_precision(device: Accelerator, need: Need, model: Any, rules: Rules) 
     return ("bf16-mixed" if better else "32-true"), f"{words}; {gain:.2f}x, worth it from {rules.bf16_gain:g}x"
 
 
-def _batch(machine: Machine, need: Need, model: Any, precision: str, rules: Rules) -> Choice:
+def _batch(machine: Machine, estimate: ResourceEstimate, model: Any, precision: str, rules: Rules) -> Recommendation:
     device = machine.accelerator
     assert device is not None
-    step = training_step(model, need.n_features, device.device, precision)
-    # how many rows the split trains on is not known before bars are read; all of them is an upper bound
-    steady = max(1, power_of_two((need.rows or 2**20) / rules.least_steps))
+    step = training_step(model, estimate.n_features, device.device, precision)
+    # the number of training rows is unknown before bars are read; all rows are an upper bound
+    steady = max(1, power_of_two((estimate.rows or 2**20) / rules.least_steps))
     most = max(steady, 1 << (model.batch_size - 1).bit_length())
     if device.device.type == "cuda":
         fits = largest_on_gpu(step, min(TRIAL_BATCH, most), most, rules.headroom)
-        how = f"doubled on the GPU with {rules.headroom:.0%} of its free memory left alone"
+        how = f"doubled on the GPU with {rules.headroom:.0%} of its free memory kept unused"
     else:
         each = GROWTH * saved_bytes(step, TRIAL_BATCH // 2)
-        room = machine.container.memory_free.value + machine.container.resident - need.comfort
+        room = machine.container.memory_free.value + machine.container.resident - estimate.comfort
         fits = min(most, power_of_two((1 - rules.headroom) * max(0.0, room) / each)) or None
         how = (
-            f"{size(each)} a sample, {size(max(0.0, room))} of memory beside the data, {rules.headroom:.0%} left alone"
+            f"{size(each)} a sample, {size(max(0.0, room))} of memory besides the data, {rules.headroom:.0%} kept "
+            "unused"
         )
     if fits is None:
-        return Choice("batch size", "none", f"not even one sample fits ({how}); a smaller net or lookback does")
-    # larger steps are fewer steps: a batch size is a tuned number, so one that fits is left as it is
+        return Recommendation("batch size", "none", f"not even one sample fits ({how}); use a smaller net or lookback")
+    # a larger batch means fewer steps, and a batch size is a tuned number: one that fits is not changed
     fine = model.batch_size <= fits
     words = f"the configured {model.batch_size} {'fits' if fine else 'does not fit'}; {how}"
     if fits >= steady:
         words += f"; above {steady} an epoch has fewer than {rules.least_steps} steps"
-    return Choice("batch size", f"up to {fits}", words, None if fine else f"model.batch_size={fits}")
+    return Recommendation("batch size", f"up to {fits}", words, None if fine else f"model.batch_size={fits}")

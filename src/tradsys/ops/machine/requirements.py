@@ -1,4 +1,4 @@
-"""What a run will need of a machine, from its config alone: before bars are read and torch is loaded."""
+"""Estimates the memory and disk that a run needs from its config, before bars or torch are loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ DISK_BASE_BYTES, DISK_BYTES_PER_ROW = 20e6, 25.0
 
 
 @dataclass(frozen=True)
-class Need:
-    """rows: bars of all symbols, None where the source does not say. n_features: columns of the table.
+class ResourceEstimate:
+    """Resource estimate of a run. rows: bars of all symbols, None if unknown. n_features: columns of the table.
 
-    memory: bytes without which a run cannot end; comfort: bytes with which it never waits for its own libraries'
-    pages. address_space: bytes of RLIMIT_AS. disk: bytes that a run writes.
+    memory: least bytes that a run needs; comfort: bytes with which its libraries' pages are never evicted.
+    address_space: bytes of RLIMIT_AS. disk: bytes that a run writes.
     """
 
     rows: int | None
@@ -59,12 +59,12 @@ class Need:
         return DISK_BASE_BYTES + DISK_BYTES_PER_ROW * (self.rows or 0)
 
     def rows_within(self, memory: float) -> int:
-        """How many bars that much memory holds, 0 where not even the libraries fit."""
+        """Number of bars that fit into so much memory; 0 where not even the libraries fit."""
         return max(0, int((memory - BASE_BYTES) / (TABLE_FACTOR * 4 * max(1, self.n_features))))
 
 
-def need_of(config: Mapping[str, Any]) -> Need:
-    """What the resolved config of `train` or `tune` asks for.
+def estimate_of(config: Mapping[str, Any]) -> ResourceEstimate:
+    """The resource estimate for the resolved config of `train` or `tune`.
 
     Raises DataError where its stored bars are missing, TradsysError where its features are no lists.
     """
@@ -74,32 +74,32 @@ def need_of(config: Mapping[str, Any]) -> Need:
         if not isinstance(listed, list):
             raise TradsysError(f"config: features.{key}={listed!r}; it takes a list; give features.{key}=[...]")
         n_features += len(listed)
-    return Need(rows_of(config["data"]["source"]), n_features)
+    return ResourceEstimate(rows_of(config["data"]["source"]), n_features)
 
 
-def need_or_why(config: Mapping[str, Any]) -> Need | DataError:
-    """As `need_of`, with the error as the answer."""
+def estimate_or_error(config: Mapping[str, Any]) -> ResourceEstimate | DataError:
+    """`estimate_of`, or its DataError as a value."""
     try:
-        return need_of(config)
+        return estimate_of(config)
     except DataError as error:
         return error
 
 
 def rows_of(source: Mapping[str, Any]) -> int | None:
-    """Bars of all symbols that a source will give, None where that shows only in reading them.
+    """Number of bars of a source over all symbols; None where only reading shows it.
 
-    A stored dataset's span counts by its share of time, as if its bars lay evenly. Raises DataError where the
+    For part of a stored dataset's span it is estimated in proportion to time. Raises DataError where the
     dataset is missing or damaged.
     """
     if {"n_bars", "symbols"} <= source.keys():
-        # a count that is none is refused, by its key, where the source is built
+        # an invalid count is refused where the source is built
         return source["n_bars"] * len(source["symbols"]) if isinstance(source["n_bars"], int) else None
     if not {"root", "name", "start", "end"} <= source.keys():
         return None
     manifest = _manifest(Path(source["root"]), source["name"])
     wanted = source.get("symbols") or manifest["symbols"]
     rows = 0.0
-    for symbol in set(wanted) & manifest["symbols"].keys():  # an unknown symbol is refused in reading, by name
+    for symbol in set(wanted) & manifest["symbols"].keys():  # an unknown symbol is refused when bars are read
         entry = manifest["symbols"][symbol]
         first, last = _utc_of(entry["start"]), _utc_of(entry["end"])
         begins = max(first, _utc_of(source["start"])) if source["start"] else first
@@ -111,7 +111,7 @@ def rows_of(source: Mapping[str, Any]) -> int | None:
 
 
 def _manifest(root: Path, name: str) -> dict[str, Any]:
-    """What the store says of a dataset. Its seal is verified in reading; an estimate, without polars, needs none."""
+    """The manifest of a dataset, read without polars; its digests are verified when bars are read."""
     path = root / name / "manifest.json"
     if not path.is_file():
         raise DataError(

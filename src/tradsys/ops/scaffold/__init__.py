@@ -1,1 +1,1 @@
-"""Packages of users: written from a template, one working part of each kind."""
+"""Writes a user's package from a template, with one working part of each kind."""

@@ -13,7 +13,7 @@ from tradsys.core.errors import TradsysError
 
 TEMPLATE = Path(__file__).with_name("template")
 NAME = r"[a-z][a-z0-9_]{0,49}"
-SUFFIX = ".txt"  # so that no tool takes the template for code of tradsys
+SUFFIX = ".txt"  # so that no tool treats the template as code of tradsys
 
 
 def write_package(name: str, into: Path) -> list[Path]:
@@ -23,9 +23,11 @@ def write_package(name: str, into: Path) -> list[Path]:
     """
     folder = into / name
     if re.fullmatch(NAME, name) and folder.exists():
-        raise TradsysError(f"new: {folder} exists; nothing is overwritten; choose another name or into=FOLDER")
+        raise TradsysError(
+            f"new: {folder} exists; existing folders are not overwritten; choose another name or into=FOLDER"
+        )
     if not into.is_dir():
-        raise TradsysError(f"new: into={into} is no folder; make it or give another")
+        raise TradsysError(f"new: into={into} is no folder; create it or give another")
     _check_name(name)
     with tempfile.TemporaryDirectory(dir=into, prefix=".new-") as draft:
         made = Path(draft) / name
@@ -41,7 +43,8 @@ def write_package(name: str, into: Path) -> list[Path]:
 def _check_name(name: str) -> None:
     if not re.fullmatch(NAME, name) or keyword.iskeyword(name):
         raise TradsysError(
-            f"new: name={name!r}; a package's name has small letters, digits and _, a letter first; use my_alphas, say"
+            f"new: name={name!r}; a package's name has small letters, digits and _, a letter first; use for example "
+            "my_alphas"
         )
     if name in packages_distributions() or find_spec(name) is not None:
         raise TradsysError(
@@ -50,7 +53,7 @@ def _check_name(name: str) -> None:
 
 
 def _place(path: Path, name: str) -> Path:
-    """Where a template's file goes: package/ to src/NAME/, name*.yaml to NAME*.yaml, without the suffix."""
+    """Target path of a template's file: package/ is src/NAME/, name*.yaml is NAME*.yaml, no suffix."""
     parts = ["src", name, *path.parts[1:]] if path.parts[0] == "package" else list(path.parts)
     last = parts[-1].removesuffix(SUFFIX)
     return Path(*parts[:-1], re.sub(r"^name(?=[_.])", name, last))

@@ -1,4 +1,4 @@
-"""What is logged of a run, a study and a comparison: names, numbers with their bounds, and files."""
+"""Builds the logged content of a run, study or comparison: names, numbers with bounds, files."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ RUN_FILES = ("report.html", "metrics.json", "config.yaml", "overrides.txt", "bun
 class Record:
     """One run as a tracker shows it.
 
-    metrics: numbers by name; an interval's bounds stand beside its value as `<name>_low` and `<name>_high`.
-    curve: (step, value) of the score while it was learnt. tags: short texts to filter by. files: files and folders.
-    key: of a child; the same key under the same parent is the same run, however often it is sent.
+    metrics: numbers by name; an interval's bounds are `<name>_low` and `<name>_high`.
+    curve: (step, value) of the score during training. tags: short texts to filter by. files: files and folders.
+    key: of a child; the same key under the same parent is the same run, and is logged once.
     """
 
     name: str
@@ -35,7 +35,8 @@ class Record:
 def flat_metrics(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
     """Every finite number of a JSON value as (path, number), parts of a path joined by `/`.
 
-    An estimate {value, low, high, reason} becomes `name`, `name_low`, `name_high`; what has no number is left out.
+    An estimate {value, low, high, reason} becomes `name`, `name_low`, `name_high`; values that are no numbers are left
+    out.
     """
     if isinstance(value, Mapping) and value.keys() >= BOUNDED:
         for part, ending in (("value", ""), ("low", "_low"), ("high", "_high")):
@@ -62,7 +63,7 @@ def flat_config(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run_record(report: Mapping[str, Any], folder: Path) -> Record:
-    """Of a run's report (report.json): the headline as `skill`, then every model's and every strategy's figures."""
+    """The record of a run's report.json: the headline as `skill`, figures of models and strategies."""
     models = {row["name"]: row["metrics"] for row in report.get("models") or []}
     strategies = {row["name"]: row["performance"] for row in report.get("strategies") or []}
     headline = report.get("skill") or (headline_skill(models["primary"]) if "primary" in models else {})
@@ -78,7 +79,7 @@ def run_record(report: Mapping[str, Any], folder: Path) -> Record:
 
 
 def study_records(report: Mapping[str, Any]) -> tuple[Record, list[Record]]:
-    """Of a sweep's report: the study, and one record per trial that ended, with its parameters and bound."""
+    """Records of a sweep's report: the study, and each finished trial with parameters and bound."""
     folder = Path(report["folder"])
     rows = {row["place"]: row for row in report["trials"]}
     children = [
@@ -108,7 +109,7 @@ def _trial_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def comparison_record(table: Mapping[str, Any]) -> Record:
-    """Of a comparison's table: each variant's skill and difference with their intervals."""
+    """The record of a comparison: each variant's skill and difference with their intervals."""
     folder = Path(table["folder"])
     variants = {row["name"]: {k: v for k, v in row.items() if k != "name"} for row in table["variants"]}
     source = table["provenance"]

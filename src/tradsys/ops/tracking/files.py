@@ -1,4 +1,4 @@
-"""Trackers that are files in the run's folder: none, a CSV of figures, TensorBoard's event files."""
+"""Trackers without a server: none, a CSV of figures, TensorBoard's event files."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,7 @@ from tradsys.ops.tracking.contents import Record, flat_config
 
 
 class NoBackend:
-    """Nothing is kept beside what every run keeps."""
+    """A tracker that logs nothing."""
 
     def __init__(self, settings: dict[str, Any], runs: Path) -> None:
         del settings, runs

@@ -1,4 +1,4 @@
-"""A Lightning logger that cannot end a fit."""
+"""A Lightning logger whose failures do not stop a fit."""
 
 from collections.abc import Callable
 from typing import Any

@@ -10,10 +10,10 @@ from tradsys.ops.tracking.contents import Record, flat_config
 
 KEY = "tradsys.key"
 MOST_AT_ONCE = 100  # parameters of one request
-LONGEST = 500  # characters of a parameter's value that every server takes
-# a server that is not there is noticed within seconds instead of minutes
+LONGEST = 500  # characters of a parameter's value that every server accepts
+# a missing server is detected within seconds instead of minutes
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-# databases by what their drivers call the seconds that a connection may take; None: the driver has no such setting
+# database -> its driver's setting for the connection timeout in seconds; None: the driver has none
 DATABASES = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mssql": None, "sqlite": "timeout"}
 CONNECT_SECONDS = 10
 
@@ -22,7 +22,7 @@ class MlflowBackend:
     """One run of an experiment named `project`; trials are nested below it.
 
     settings: project, uri (null: MLFLOW_TRACKING_URI, else <runs>/mlflow.db). MLflow's own variables for user, password
-    and token hold as they are.
+    and token apply.
     """
 
     def __init__(self, settings: Mapping[str, Any], runs: Path) -> None:
@@ -40,10 +40,10 @@ class MlflowBackend:
         self._experiment = self._run = ""
 
     def begin(self, record: Record) -> None:
-        """Makes the run, and the experiment where there is none."""
+        """Creates the run, and the experiment if it does not exist."""
         from mlflow import MlflowClient  # noqa: PLC0415 - an extra; takes seconds to import
 
-        for name in ("mlflow", "alembic"):  # they report each migration of a new file
+        for name in ("mlflow", "alembic"):  # they log each migration of a new file
             logging.getLogger(name).setLevel(logging.WARNING)
         if self._local:
             self._runs.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class MlflowBackend:
         self._log(self._run, Record(record.name, metrics=record.metrics, tags=record.tags, files=record.files))
 
     def child(self, record: Record) -> None:
-        """A nested run; one of the same key and study is not logged twice."""
+        """Logs a nested run, once per key and study."""
         study = self._client.get_run(self._run).info.run_name
         key = f"{study}/{record.key}"
         if self._client.search_runs([self._experiment], f"tags.`{KEY}` = '{key}'", max_results=1):
@@ -105,7 +105,7 @@ class MlflowBackend:
 
 
 def _check_database(uri: str) -> None:
-    """Raises what a database without an answer raises: MLflow itself would try again for almost two minutes."""
+    """Raises at once if a database does not answer; MLflow itself would retry for almost two minutes."""
     kind = uri.partition(":")[0].partition("+")[0]
     if kind not in DATABASES:
         return

@@ -1,4 +1,4 @@
-"""One tracker of a command: refused early where its package is missing, silent after one warning where it fails."""
+"""The tracker of a command: a missing package is an early error, a later failure one warning."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ from tradsys.models.training import fit_logs
 from tradsys.ops.tracking.contents import Record
 
 LOG = logging.getLogger(__name__)
-# kind: (module and class that speak to it, package that must be installed, extra that brings it)
+# kind: (module and class of the backend, required package, extra that installs it)
 KINDS = {
     "none": ("tradsys.ops.tracking.files", "NoBackend", "", ""),
     "csv": ("tradsys.ops.tracking.files", "CsvBackend", "", ""),
@@ -27,10 +27,10 @@ KINDS = {
 
 
 class Backend(Protocol):
-    """What a tracker's own client is asked to do; any exception ends the tracking of this run, not the run."""
+    """Protocol of a tracker's client; an exception ends the tracking, not the run."""
 
     def begin(self, record: Record) -> None:
-        """Opens the run: name, config and the tags that are known at its start."""
+        """Opens the run with name, config and the tags available at its start."""
         ...
 
     def finish(self, record: Record) -> None:
@@ -38,7 +38,7 @@ class Backend(Protocol):
         ...
 
     def child(self, record: Record) -> None:
-        """Logs a whole run below the open one, once per `record.key`."""
+        """Logs a complete run below the open one, once per `record.key`."""
         ...
 
     def close(self, ok: bool) -> None:
@@ -51,7 +51,7 @@ class Backend(Protocol):
 
 
 class Tracker:
-    """A backend behind a guard: its first failure is one warning, after which nothing is sent to it."""
+    """A guarded backend: its first failure is logged as a warning, and nothing more is sent."""
 
     def __init__(self, kind: str, backend: Backend) -> None:
         self._kind, self._backend, self._is_alive = kind, backend, True
@@ -62,17 +62,17 @@ class Tracker:
             return None
         try:
             return call()
-        except Exception as error:  # whatever a client raises, the run goes on
+        except Exception as error:  # a client may raise anything; the run continues
             self._is_alive = False
             first = masked_text(" ".join(str(error).split()))[:160]
             LOG.warning(
-                "logger: %s failed (%s: %s); the run goes on without it", self._kind, type(error).__name__, first
+                "logger: %s failed (%s: %s); the run continues without it", self._kind, type(error).__name__, first
             )
             return None
 
     @contextlib.contextmanager
     def run(self, name: str, task: str, config: Mapping[str, Any]) -> Iterator["Tracker"]:
-        """The run is open meanwhile and ends as failed where an exception leaves the block."""
+        """Keeps the run open inside the block; an exception ends it as failed."""
         tags = {"task": task, "code_sha": code_sha()}
         self.try_to(lambda: self._backend.begin(Record(name, config=masked(dict(config)), tags=tags)))
         ok = False
@@ -86,12 +86,12 @@ class Tracker:
     def log_finished(
         self, task: str, config: Mapping[str, Any], record: Record, children: Sequence[Record] = ()
     ) -> None:
-        """Logs what is finished already: a study with its trials, a comparison."""
+        """Logs a finished study with its trials, or a comparison."""
         with self.run(record.name, task, config):
             self.log(record, children)
 
     def log(self, record: Record, children: Sequence[Record] = ()) -> None:
-        """Adds what the run came to, and the runs below it."""
+        """Adds the results of the run, and the runs below it."""
         self.try_to(lambda: self._backend.finish(record))
         for child in children:
             self.try_to(lambda child=child: self._backend.child(child))  # type: ignore[misc]
@@ -104,9 +104,9 @@ class Tracker:
 
 
 def open_tracker(config: Mapping[str, Any]) -> Tracker:
-    """The tracker that `logger=` chooses; TradsysError, before anything is fitted, where its package is missing.
+    """The tracker chosen by `logger=`; TradsysError where its package is missing.
 
-    config: resolved; `logger` holds kind, project and what the kind needs, `paths.runs` the folder of local stores.
+    config: resolved; `logger` holds kind, project and settings of the kind, `paths.runs` the folder of local stores.
     """
     settings = dict(config["logger"])
     if settings["kind"] not in KINDS:

@@ -47,11 +47,11 @@ class TrackioBackend:
             import trackio  # noqa: PLC0415
 
             self._run.finish()
-            with contextlib.suppress(RuntimeError):  # else it would finish the last run again, aloud, at exit
+            with contextlib.suppress(RuntimeError):  # otherwise it would finish the last run again at exit, with output
                 trackio.finish()
 
     def fit_logger(self, fit: str) -> Any:
-        """What a fit logs, into the open run."""
+        """A logger of a fit's metrics into the open run."""
         return _FitLogger(self._run, fit)
 
     def _init(self, record: Record) -> Any:
@@ -85,7 +85,7 @@ class TrackioBackend:
 
 
 class _FitLogger:
-    """The part of a Lightning logger that a fit needs."""
+    """The methods of a Lightning logger that a fit needs."""
 
     def __init__(self, run: Any, fit: str) -> None:
         self._run, self._fit = run, fit
@@ -97,6 +97,6 @@ class _FitLogger:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """trackio prints how to start its page each time; docs/trackers.md says it once."""
+    """Suppresses trackio's output on how to start its page; see docs/trackers.md."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

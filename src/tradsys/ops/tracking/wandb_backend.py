@@ -1,4 +1,4 @@
-"""Runs in Weights & Biases, offline by default: `wandb sync` sends them when and where the user wants."""
+"""Runs in Weights & Biases, offline by default; `wandb sync` uploads them later."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from tradsys.core.errors import TradsysError
 from tradsys.ops.tracking.contents import Record
 
-# where the client would else write in the home folder
+# otherwise the client would write to the home folder
 FOLDERS = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache", "WANDB_CONFIG_DIR": "config"}
 WAIT_SECONDS = 30
 MODES = ("offline", "online", "disabled")
@@ -64,7 +64,7 @@ class WandbBackend:
 
         settings = wandb.Settings(
             silent=True,
-            console="off",  # the log of a run stays with the run
+            console="off",  # the console output is not sent
             x_disable_meta=True,  # the command line may hold a password
             x_disable_stats=True,
             disable_git=True,

@@ -1,4 +1,4 @@
-"""Opens a bot's folder, lock and journal, rebuilds its state and puts the engine together."""
+"""Opens a bot's folder, lock and journal, rebuilds its state and builds the engine."""
 
 import contextlib
 import gc
@@ -29,13 +29,13 @@ from tradsys.serving.session import Session
 from tradsys.serving.strategy import Strategy
 
 JOURNAL, LOCK = "journal.db", ".lock"
-# what may not change between two starts on one journal
+# settings that must not change between two starts on one journal
 FIXED = ("bundle", "mode", "strategy", "symbols", "capital", "bar_minutes", "exchange")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one bot is to do. mode: replay, paper or live. symbols: as the bundle and the journal name them."""
+    """Settings of one bot. mode: replay, paper or live. symbols: as named by the bundle and the journal."""
 
     name: str
     mode: str
@@ -51,15 +51,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.capital > 0:
-            raise TradsysError(f"trade: capital={self.capital}; quote units above 0; set capital=10000")
+            raise TradsysError(f"trade: capital={self.capital}; it must be above 0 quote units; set capital=10000")
 
     @property
     def bundle(self) -> Bundle:
-        """The bundle that decides."""
+        """The bundle that forecasts."""
         return self.strategy.primary
 
     def settings(self, bar_minutes: float) -> dict[str, Any]:
-        """What the start event keeps."""
+        """The settings stored in the start event."""
         gap = self.bundle.max_gap
         return {
             "name": self.name,
@@ -82,7 +82,7 @@ class Plan:
 
 @contextlib.contextmanager
 def opened(plan: Plan) -> Iterator[tuple[TradeJournal, State]]:
-    """The journal, locked for this process, and the state that its events rebuild.
+    """Yields the journal, locked for this process, and the state rebuilt from its events.
 
     Raises TradsysError where another bot has the folder or the journal, or where the hash chain is broken.
     """
@@ -107,14 +107,14 @@ def opened(plan: Plan) -> Iterator[tuple[TradeJournal, State]]:
 
 
 def replayed(journal: TradeJournal) -> State:
-    """The state that a journal's events rebuild; DataError where its chain is broken or an event is no bot's.
+    """The state rebuilt from a journal; DataError where its hash chain or an event is invalid.
 
-    Control characters of its texts, which an exchange may have sent, reach neither a terminal nor a page.
+    Control characters in texts of an exchange are removed, so that they reach neither a terminal nor a page.
     """
     if broken := journal.verify():
         raise DataError(
-            f"trade journal {journal.shown}: {broken[0]}; the record was changed outside the bot; nothing is "
-            "traded on it or drawn from it; keep it as evidence and start with another name=..."
+            f"trade journal {journal.shown}: {broken[0]}; the record was changed outside the bot and is "
+            "not used; keep it as evidence and start with another name=..."
         )
     plain = (Event(e.id, plain_text(e.written), plain_text(e.kind), plain_texts(e.body)) for e in journal.events())
     with refused_in_one_line(f"trade journal {journal.shown}", RESTORE, DataError):
@@ -150,7 +150,7 @@ def engine_of(
     sessions: Callable[[Bundle, pl.DataFrame], Predictor] = Session,
     **kwargs: Any,
 ) -> Engine:
-    """The engine at the point where the journal ends, its start journaled."""
+    """The engine in the journal's last state; journals the start."""
     history = feed.history(state.decided)
     plan.bundle.check_bar_length(history)
     minutes = bar_length(history).total_seconds() / 60
@@ -159,12 +159,12 @@ def engine_of(
     digest = str(plan.bundle.card["card_sha256"])
     engine = Engine(plan.strategy, session, broker, journal, state, plan.risk, digest=digest, **kwargs)
     engine.record(("start", plan.settings(minutes)))
-    gc.freeze()  # what a bot is made of lasts: else the collector walks through all of it during a step
+    gc.freeze()  # these objects last as long as the bot; garbage collection would otherwise scan them during a step
     return engine
 
 
 def run_replay(plan: Plan, feed: Feed, broker: Broker, **kwargs: Any) -> State:
-    """Every stored moment through the engine; the state at the end."""
+    """Runs the engine over every stored moment; returns the final state."""
     with opened(plan) as (journal, state):
         engine = engine_of(plan, feed, broker, journal, state, **kwargs)
         for moment in feed.moments(state.decided):
@@ -175,5 +175,5 @@ def run_replay(plan: Plan, feed: Feed, broker: Broker, **kwargs: Any) -> State:
 
 
 def span_of(bundle: Bundle, since: str | None) -> datetime:
-    """First bar to decide on: as given, else the start of the bundle's test span."""
+    """The first bar to decide on: `since`, else the start of the bundle's test span."""
     return utc(str(since or bundle.card["span"]["test"][0]), "since")

@@ -1,4 +1,4 @@
-"""The verbs of `trade`: what each needs from the configuration, and what it prints."""
+"""The verbs of `trade`: their settings from the configuration, and their output."""
 
 import sys
 import time
@@ -67,7 +67,7 @@ def _bot_folder(plain: Config, name: str) -> Path:
 
 
 def of_the_bundle(verb: str, plain: Config) -> tuple[str, Config]:
-    """How the bundle's run read the levels of the profiles, and its data's config; `score` and {} without a bundle."""
+    """The level setting and data config of the bundle's run; `score` and {} without a bundle."""
     if verb not in ("replay", "paper", "live"):
         return "score", {}
     bundle = Bundle.load(_bundle_of(plain))
@@ -77,14 +77,14 @@ def of_the_bundle(verb: str, plain: Config) -> tuple[str, Config]:
 def _bundle_of(plain: Config) -> str | Path:
     if plain["follow"] and not Path(plain["follow"]).is_dir():
         raise BundleError(
-            f"trade: follow={plain['follow']}: no such folder; give one of promoted bundles, as models/btc"
+            f"trade: follow={plain['follow']}: no such folder; give a folder of promoted bundles, such as models/btc"
         )
     newest = newest_of(Path(plain["follow"])) if plain["follow"] else None
     return newest or str(plain["bundle"])
 
 
 def replay(plain: Config, parts: Config, source: Source) -> None:
-    """Stored bars through the runtime; the ledger is the backtest's."""
+    """Runs the bot on stored bars; its trade ledger equals the backtest's."""
     from tradsys.research.pipeline.settings import synthetic_note  # noqa: PLC0415 - a live bot needs no experiment
 
     wanted = _wanted_symbols("replay", plain)
@@ -119,7 +119,7 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
 
 
 def _wanted_symbols(mode: str, plain: Config) -> list[str]:
-    """The symbols that the command names, one or a list; [] where it leaves them to the bundle."""
+    """The symbols of the command, one or a list; [] for those of the bundle."""
     given = plain["symbols"]
     if given in ([], ""):
         raise DataError(f"trade {mode}: symbols=[] names nothing to trade; null trades those of the bundle")
@@ -127,12 +127,12 @@ def _wanted_symbols(mode: str, plain: Config) -> list[str]:
 
 
 def paper(plain: Config, parts: Config, source: Source) -> None:
-    """A live feed and simulated fills."""
+    """Trades on a live feed with simulated fills."""
     _trade("paper", plain, parts, source)
 
 
 def live(plain: Config, parts: Config, source: Source) -> None:
-    """Real orders. Refused without confirm=live and, unless accept_verdict=true, without the verdict `edge`."""
+    """Trades with real orders; needs confirm=live, and the verdict `edge` or accept_verdict=true."""
     if plain["confirm"] != "live":
         raise GateError(
             f"trade live: confirm={plain['confirm']!r}; real orders need confirm=live; paper trading needs none: "
@@ -147,8 +147,8 @@ def _trade(mode: str, plain: Config, parts: Config, source: Source) -> None:
     verdict = bundle.card.get("verdict", {}).get("kind", "not evaluated")
     if mode == "live" and verdict != "edge" and not plain["accept_verdict"]:
         raise GateError(
-            f"trade live: the verdict of {bundle.folder} is {verdict!r}; only `edge` trades real money; "
-            "accept_verdict=true overrides it, and the journal keeps that"
+            f"trade live: the verdict of {bundle.folder} is {verdict!r}; only `edge` may trade real money; "
+            "accept_verdict=true overrides this, and the journal records it"
         )
     data = bundle.card["data"]
     known = list(data.get("symbols") or [])
@@ -191,14 +191,14 @@ def _trade(mode: str, plain: Config, parts: Config, source: Source) -> None:
 
 
 def _live_sessions(plain: Config, bundle: Bundle, source: Source) -> Callable[..., Predictor]:
-    """Sessions of the bundle; where it reads columns beside prices, such that join them as its data did."""
+    """A factory of sessions of the bundle, with the joined columns of its training data."""
     if not bundle.features.columns:
         return Session
     data = source(plain, bundle)
     if not hasattr(data, "join"):
         raise BundleError(
-            f"trade: {bundle.folder} reads {list(bundle.features.columns)[:6]} beside prices and volume, and the data "
-            "join nothing; give the data= it was trained on, such as data=crypto_hourly_macro"
+            f"trade: {bundle.folder} reads {list(bundle.features.columns)[:6]} besides prices and volume, and the data "
+            "do not join them; give the data= it was trained on, such as data=crypto_hourly_macro"
         )
     limit = plain["max_age_hours"]
     if limit is not None and not (isinstance(limit, int | float) and limit > 0):
@@ -207,7 +207,7 @@ def _live_sessions(plain: Config, bundle: Bundle, source: Source) -> Callable[..
 
 
 def status(plain: Config, _parts: Config, _source: Source) -> None:
-    """State of a running or finished bot."""
+    """Prints the state of a running or finished bot."""
     folder = _only_bot(plain)
     state = _state(folder, plain)
     with refused_in_one_line(f"trade: the journal of {folder.name}", RESTORE, DataError):
@@ -215,32 +215,32 @@ def status(plain: Config, _parts: Config, _source: Source) -> None:
 
 
 def report(plain: Config, _parts: Config, _source: Source) -> None:
-    """Draws the page again from the journal."""
+    """Writes the page again from the journal."""
     folder = _only_bot(plain)
     _write_report(folder, _state(folder, plain), plain)
     CONSOLE.print(str(folder / "report.html"))
 
 
-def _asked(kind: str) -> Callable[[Config, Config, Source], None]:
+def _request(kind: str) -> Callable[[Config, Config, Source], None]:
     def ask(plain: Config, _parts: Config, _source: Source) -> None:
         folder = _only_bot(plain)
         journal = TradeJournal(plain["journal"] or folder / JOURNAL, create=False)
         number = journal.ask(kind)
         if not _running(folder):
-            CONSOLE.print(f"{folder.name} is not running; `{kind}` is done when it starts again")
+            CONSOLE.print(f"{folder.name} is not running; `{kind}` takes effect when it starts again")
             return
         end = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < end:
             done = [e for e in journal.events(kinds=["request"]) if e.body["id"] == number]
             if done:
-                CONSOLE.print(f"{folder.name}: {kind} taken at {done[0].written}")
+                CONSOLE.print(f"{folder.name}: {kind} accepted at {done[0].written}")
                 return
             time.sleep(0.2)
         CONSOLE.print(
-            f"{folder.name}: {kind} is left for the bot, which has not answered within {ANSWER_SECONDS:.0f} s"
+            f"{folder.name}: {kind} was requested, but the bot has not answered within {ANSWER_SECONDS:.0f} s"
         )
 
-    ask.__doc__ = f"Leaves the request `{kind}` for the bot and waits until it is taken."
+    ask.__doc__ = f"Sends the request `{kind}` to the bot and waits until it is accepted."
     return ask
 
 
@@ -260,7 +260,7 @@ def _only_bot(plain: Config) -> Path:
 
 
 def _has_begun(folder: Path) -> bool:
-    """False for what a start that was refused leaves: an empty journal, or none."""
+    """Whether the journal has events; a refused start leaves an empty one or none."""
     if not (folder / JOURNAL).is_file():
         return False
     journal = TradeJournal(folder / JOURNAL, create=False)
@@ -300,8 +300,8 @@ VERBS: dict[str, Callable[[Config, Config, Source], None]] = {
     "paper": paper,
     "live": live,
     "status": status,
-    "stop": _asked("stop"),
-    "flatten": _asked("flatten"),
-    "resume": _asked("resume"),
+    "stop": _request("stop"),
+    "flatten": _request("flatten"),
+    "resume": _request("resume"),
     "report": report,
 }

@@ -1,4 +1,4 @@
-"""One step of the bot: bars in, fills booked, decisions made, orders sent; every part journaled before the next."""
+"""One step of the bot: reads bars, books fills, decides, sends orders, and journals each part."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -18,7 +18,7 @@ from tradsys.serving.feeds import Moment, frame_of
 from tradsys.serving.joined import StaleColumnsError
 from tradsys.serving.strategy import Strategy
 
-MAX_PROTECTIVE = 20  # protective orders per position before a person has to look
+MAX_PROTECTIVE = 20  # failed protective orders per position before the bot halts
 SHOWN = ("probability", "score", "regime", "audit", "side")
 
 
@@ -26,14 +26,14 @@ class Predictor(Protocol):
     """Forecasts for the bars that just closed; `serving.session.Session` is one."""
 
     def step(self, closed: pl.DataFrame) -> pl.DataFrame:
-        """The predictions of these bars, one row per symbol with a full window."""
+        """Predictions for these bars, one row per symbol with a full window."""
 
 
 class Engine:
-    """The step that replay, paper and live share.
+    """The step shared by replay, paper and live trading.
 
-    Everything that happens becomes an event in the journal and only then changes the state, so that the state can
-    always be rebuilt. `listen` is called with each event that is news (fill, halt, stop, error).
+    Every change is first an event in the journal and then applied to the state, so that the state can always be
+    rebuilt. `listen` is called with each event worth a notice (fill, halt, stop, error).
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Engine:
         self.digest, self.listen = digest, listen
         self.max_protective = MAX_PROTECTIVE
         self.on_predictions: Callable[[pl.DataFrame | None, Array | None], None] = lambda _rows, _features: None
-        self._news: list[tuple[str, dict[str, Any]]] = []  # applied, not passed on yet
+        self._news: list[tuple[str, dict[str, Any]]] = []  # applied, listeners not called yet
         self._in_step = False
-        self.refused: dict[str, bool] = {}  # newer bundles that were not taken
+        self.refused: dict[str, bool] = {}  # newer bundles that were refused
 
     def record(self, *events: tuple[str, dict[str, Any]]) -> None:
         """Journals events in one transaction, then applies them. Within a step they wait for its one transaction."""
@@ -66,16 +66,16 @@ class Engine:
             self._written()
 
     def _written(self) -> None:
-        """Has everything on disk, then passes it on as news."""
+        """Flushes the journal, then calls the listener for each new event."""
         self.journal.flush()
         news, self._news = self._news, []
         for kind, body in news:
             self.listen(kind, body)
 
     def step(self, moment: Moment) -> None:
-        """Takes one moment through: book, settle, decide, send. Safe to repeat after a crash at any point.
+        """Processes one moment: book, settle, decide, send. It can be repeated after a crash at any point.
 
-        One transaction holds all of its events where nothing is sent; before an order leaves, its intent is on disk.
+        Without orders all of its events are one transaction. Before an order is sent, its intent is on disk.
         """
         self._in_step = True
         try:
@@ -109,7 +109,7 @@ class Engine:
         self.send_waiting(None if moment.late else moment.time)
 
     def _traded(self, moment: Moment) -> list[Bar]:
-        """The bars of symbols that have a sub-account; others are there for features."""
+        """The bars of symbols that have a sub-account; others serve features only."""
         return [bar for bar in moment.bars if bar.symbol in self.state.accounts]
 
     def _book(self, moment: Moment) -> None:
@@ -129,12 +129,12 @@ class Engine:
         for symbol, ratio in moment.splits:
             self.halt(
                 "split",
-                f"{symbol} was split, {ratio:.6g} new units for one; what is held was converted; features still read "
+                f"{symbol} was split, {ratio:.6g} new units for one; positions were converted, but features still use "
                 "old units; stop the bot, start it again and lift the halt with `trade resume`",
             )
 
     def take(self, report: Report, order: Order | None, bar: Bar | None = None) -> None:
-        """Journals what a broker reports: fills, the end of an order, and what a position became in this bar."""
+        """Journals a broker's report: fills, the end of an order, and the position's changes in this bar."""
         events: list[tuple[str, dict[str, Any]]] = [
             ("fill", fill_body(fill)) for fill in report.fills if fill.trade_id not in self.state.seen_trades
         ]
@@ -147,7 +147,7 @@ class Engine:
             self.record(*events)
 
     def _compare(self, account: Account, bar: Bar) -> None:
-        """Journals an entry's price against the open of its bar, where the backtest fills."""
+        """Journals an entry's price relative to its bar's open, at which the backtest fills."""
         held = account.position
         if held is None or held.entry_time != bar.time or held.bars_held != 1:
             return
@@ -162,7 +162,7 @@ class Engine:
             self.halt(*breach)
 
     def halt(self, rule: str, why: str) -> None:
-        """Stops new entries until a person lifts it; what is open keeps its exits."""
+        """Stops new entries until a person lifts the halt; open positions keep their exits."""
         if rule not in self.state.halts:
             self.record(("halt", {"rule": rule, "why": why, "time": str(self.state.moment)}))
 
@@ -200,7 +200,7 @@ class Engine:
         self.record(*events, ("decision", body), *(("intent", order_body(order)) for order in entries))
 
     def _correct(self, moment: Moment) -> None:
-        """Puts corrected bars into the session's buffer, so that later features read them."""
+        """Puts corrected bars into the session's buffer for later features."""
         past = getattr(self.predictor, "past", None)
         if past is not None:
             right = frame_of([after for _, after in moment.corrected])
@@ -208,7 +208,7 @@ class Engine:
             self.predictor.past = pl.concat([kept, right], how="diagonal").sort("symbol", "time")  # type: ignore[attr-defined]
 
     def _order(self, bar: Bar, wanted: dict[str, Any] | None, moment: Moment) -> tuple[Order | None, str]:
-        """The entry to send after this bar, or None and why there is none."""
+        """The entry order after this bar, or None with the reason."""
         account = self.state.accounts[bar.symbol]
         if wanted is None or wanted["side"] == 0:
             return None, "no signal"
@@ -233,7 +233,7 @@ class Engine:
         checks = {
             "the bar is late": moment.late,
             f"the bar is {moment.age:.0f} s old": oldest is not None and moment.age > oldest,
-            "the symbol holds a position that is not ours": account.foreign,
+            "the symbol has a position that is not the bot's": account.foreign,
             "a position is open": account.position is not None,
             "an order is waiting": account.pending is not None,
             "the sub-account is used up": account.bust,
@@ -241,9 +241,9 @@ class Engine:
         return next((reason for reason, true in checks.items() if true), "")
 
     def send_waiting(self, moment: datetime | None) -> None:
-        """Sends entries that are journaled and not yet sent, if they were decided at this moment; then protects.
+        """Sends journaled entries decided at this moment, then protective orders.
 
-        moment: None where every waiting entry is too late.
+        moment: None if every waiting entry is too late.
         """
         if not self.broker.immediate:
             return  # they wait for the next open
@@ -258,7 +258,7 @@ class Engine:
             orders.protect(self, account)
 
     def send(self, order: Order) -> Report:
-        """Sends one journaled order and journals what became of it."""
+        """Sends one journaled order and journals the broker's report."""
         self._written()
         report = self.broker.submit(order, self.state.accounts[order.symbol])
         self.take(report, order)

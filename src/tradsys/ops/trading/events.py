@@ -1,22 +1,22 @@
-"""Bodies of a bot's journaled events, as JSON values; `State` is made of them alone. Times are ISO text, UTC.
+"""Bodies of a bot's journaled events as JSON values; `State` is built from them. Times: ISO text, UTC.
 
 kind        body
 start       Start       settings of a bot, journaled at every start
 swap        Swap        a newer bundle and its settings
 bars        Bars        closed bars of one moment
 prediction  Prediction  forecasts of one moment
-decision    Decision    what was decided by symbol
+decision    Decision    the action per symbol
 intent      Any         an order before it is sent, `order_body`
-order       OrderEnd    what became of it
+order       OrderEnd    the status of a sent order
 fill        Any         an execution, `fill_body`
-carry       Carry       what a position paid and received in a bar
+carry       Carry       funding and dividends of a position in a bar
 split       Split       new units for old ones
-slippage    Slippage    an entry's price beside its bar's open
-watch       Watch       the model beside its run
+slippage    Slippage    an entry's price relative to its bar's open
+watch       Watch       live figures of the model compared with its run's
 halt        Halt        new entries are stopped
 foreign     Foreign     a position that is not the bot's
-request     Request     what a person asked for
-note        Note        what happened, in words
+request     Request     a person's request
+note        Note        a remark in words
 resume, stop            Why
 """
 
@@ -25,12 +25,12 @@ from typing import Any, NotRequired, TypedDict
 
 from tradsys.serving.brokers import Bar, Fill, Order
 
-Row = dict[str, Any]  # field by field: of an order, a fill, or a trade as `portfolio.ledger` has its columns
-Settings = dict[str, Any]  # of start and swap: each command has keys of its own
+Row = dict[str, Any]  # fields of an order, a fill, or a trade (columns of `portfolio.ledger`)
+Settings = dict[str, Any]  # of start and swap; the keys depend on the command
 
 
 class Bars(TypedDict):
-    """late: whether they are booked and not traded. bars: as `bar_body`. source: how bars are awaited."""
+    """late: whether they are only booked, without a decision. bars: see `bar_body`. source: see `feeds.Source`."""
 
     time: str
     late: bool
@@ -39,7 +39,7 @@ class Bars(TypedDict):
 
 
 class Forecast(TypedDict, total=False):
-    """Calibrated probability and raw score of class 1, as far as the model gives them."""
+    """Calibrated probability and raw score of class 1, where the model has them."""
 
     probability: float
     score: float
@@ -53,7 +53,7 @@ class Prediction(TypedDict):
 
 
 class Decision(TypedDict):
-    """By symbol: `action`, such as `enter long` or `no signal`, and what of the prediction is shown."""
+    """By symbol: `action`, such as `enter long` or `no signal`, and the parts of the prediction to show."""
 
     time: str
     late: bool
@@ -69,7 +69,7 @@ class OrderEnd(TypedDict):
 
 
 class Carry(TypedDict):
-    """Cash after funding and dividends, what the position carried so far, and its exit under way."""
+    """Cash after funding and dividends, the position's funding and dividends so far, and its exit order."""
 
     symbol: str
     time: str
@@ -82,7 +82,7 @@ class Carry(TypedDict):
 
 
 class Split(TypedDict):
-    """ratio: new units for one old."""
+    """ratio: new units per old unit."""
 
     symbol: str
     ratio: float
@@ -90,7 +90,7 @@ class Split(TypedDict):
 
 
 class Slippage(TypedDict):
-    """Entry price over the open of its bar, in basis points, positive where it cost."""
+    """Entry price over the open of its bar, in basis points, positive for a cost."""
 
     symbol: str
     time: str
@@ -116,7 +116,7 @@ class Halt(TypedDict):
 
 
 class Foreign(TypedDict):
-    """quantity: at the exchange and not in the journal. foreign: whether the symbol is left alone for it."""
+    """quantity: held at the exchange but not in the journal. foreign: whether the symbol is not traded for it."""
 
     symbol: str
     quantity: float
@@ -131,7 +131,7 @@ class Request(TypedDict):
 
 
 class Note(TypedDict):
-    """what: the part that it is about. source: how bars are awaited from now on."""
+    """what: the part of the bot that it concerns. source: see `feeds.Source`."""
 
     what: str
     why: str
@@ -145,7 +145,7 @@ class Why(TypedDict):
 
 
 def _fields(record: Order | Fill) -> Row:
-    """Field by field; `asdict` would copy each value deeply, which costs more than the step it records."""
+    """The fields as a dict; `asdict` would deep-copy values, which costs more than the step itself."""
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
@@ -155,7 +155,7 @@ def order_body(order: Order) -> Row:
 
 
 def order_from(body: Row) -> Order:
-    """The order that `order_body` described."""
+    """The order from the result of `order_body`."""
     known = {k: v for k, v in body.items() if k in Order.__dataclass_fields__}
     return Order(**known | {"signal_time": datetime.fromisoformat(body["signal_time"])})
 
@@ -166,7 +166,7 @@ def fill_body(fill: Fill) -> Row:
 
 
 def fill_from(body: Row) -> Fill:
-    """The fill that `fill_body` described."""
+    """The fill from the result of `fill_body`."""
     levels = body["levels"]
     return Fill(
         **body | {"time": datetime.fromisoformat(body["time"]), "levels": None if levels is None else tuple(levels)}
@@ -179,5 +179,5 @@ def bar_body(bar: Bar) -> list[Any]:
 
 
 def bar_from(row: list[Any]) -> Bar:
-    """The bar that `bar_body` described."""
+    """The bar from the result of `bar_body`."""
     return Bar(row[0], datetime.fromisoformat(row[1]), *row[2:])

@@ -1,4 +1,4 @@
-"""Paper and live: a bot on an exchange's feed, from its start to its orderly end."""
+"""Paper and live trading: runs a bot on an exchange's feed from its start to its end."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from tradsys.core.errors import BundleError, TradsysError
 from tradsys.ops.notify import Notifier
 from tradsys.ops.trading.bot import Plan, engine_of, opened
 from tradsys.ops.trading.engine import Engine, Predictor
-from tradsys.ops.trading.loop import Ending, Loop, farewell, signals
+from tradsys.ops.trading.loop import Ending, Loop, signals, stop_line
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.watch import ModelWatch
 from tradsys.serving.brokers import Broker
@@ -47,9 +47,9 @@ def run_live(
     page: Callable[[State], None],
     sessions: Callable[..., Predictor] = Session,
 ) -> tuple[int, str]:
-    """Trades until it is asked to end; returns the exit code and the last line.
+    """Trades until it is stopped; returns the exit code and the last line.
 
-    Raises TradsysError, before anything is sent, for what cannot work: keys, symbols, balance, bar length, journal.
+    Raises TradsysError before anything is sent for bad keys, symbols, balance, bar length or journal.
     """
     minutes = minutes_of(plan.bundle)
     client = exchange.connect(private=plan.mode == "live")
@@ -64,7 +64,7 @@ def run_live(
         patient(client.market, symbol)
     watch = ModelWatch(plan.bundle)
     feed = ExchangeFeed(client, feed_symbols, minutes, plan.bundle.history + 1 + watch.n_bars)
-    broker: Broker = PaperBroker(replace(plan.costs, capital=1.0))  # its accounts hold money, not shares of 1.0
+    broker: Broker = PaperBroker(replace(plan.costs, capital=1.0))  # its accounts are in money, not in shares of 1.0
     if plan.mode == "live":
         broker = ExchangeBroker(client, plan.costs, minutes)
         patient(broker.check_rights)
@@ -92,7 +92,7 @@ def run_live(
 
         with signals(ending), feed.stream or contextlib.nullcontext():
             Loop(engine, feed, client, ending, after_step=after, adopt=adopt, stream=feed.stream).run()
-        line = farewell(engine, ending.why)
+        line = stop_line(engine, ending.why)
         page(engine.state)
     return ending.code, line
 
@@ -110,10 +110,10 @@ def check_columns(engine: Engine) -> None:
 
 
 def minutes_of(bundle: Bundle) -> int:
-    """Bar length that the bundle was trained on; BundleError where its card does not say."""
+    """Bar length that the bundle was trained on; BundleError where its card lacks it."""
     found = bundle.bar_minutes
     if not found:
-        raise BundleError(f"trade: {bundle.folder} does not say its bar length; export it again with this code")
+        raise BundleError(f"trade: {bundle.folder} has no bar length in its card; export it again with this code")
     return int(found)
 
 
@@ -121,13 +121,13 @@ def _check_balance(plan: Plan, broker: Any, client: Client) -> None:
     free = broker.free_quote()
     if free < plan.capital:
         raise TradsysError(
-            f"trade live: the free balance is {free:.2f}, capital={plan.capital:.2f}; the bot trades what is there; "
+            f"trade live: the free balance is {free:.2f}, capital={plan.capital:.2f}; capital must not exceed it; "
             f"give capital={free:.0f} or less, or fund the account at {client.spec.id}"
         )
 
 
 def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], None]:
-    """Sends news of the journal as notices: fills, halts, ends, and one summary a day."""
+    """A listener that sends notices: fills, halts, stops, and one summary a day."""
     noted: dict[str, Any] = {"day": None, "stale": False}
 
     def listen(kind: str, body: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ def newest_of(folder: Path) -> Path | None:
 
 
 def _bundle_number(folder: Path) -> int:
-    """The number that a promoted bundle's folder is named by; -1 for any other name."""
+    """The number in a promoted bundle's folder name; -1 for any other name."""
     return int(folder.name) if folder.name.isascii() and folder.name.isdecimal() else -1
 
 
@@ -170,10 +170,10 @@ def swapped(
     follow: Path,
     sessions: Callable[..., Predictor] = Session,
 ) -> bool:
-    """Takes a newer promoted bundle between two bars; open positions keep the exits they were opened with.
+    """Switches to a newer promoted bundle between two bars; open positions keep their exits.
 
-    A bundle that is damaged, of another bar length, with columns of other data, or without the verdict that live
-    trading asks for is left, with a note.
+    A bundle that is damaged, of another bar length, with columns of other data, or without the verdict needed for live
+    trading is refused with a note.
     """
     newest = newest_of(follow)
     current = Path(str(engine.state.settings["bundle_path"]))
@@ -200,6 +200,6 @@ def swapped(
             return True
     engine.refused[str(newest)] = True
     engine.record(
-        ("note", {"what": "swap", "why": f"{newest} was not taken: damaged, other bars or columns, or no edge"})
+        ("note", {"what": "swap", "why": f"{newest} was refused: damaged, other bars or columns, or no edge"})
     )
     return False

@@ -1,4 +1,4 @@
-"""The bot's life: moments from the feed, requests from other terminals, failures that pass, an orderly end."""
+"""The bot's main loop: moments of the feed, requests, temporary failures, orderly end."""
 
 import contextlib
 import logging
@@ -19,15 +19,15 @@ from tradsys.serving.exchange.stream import BarStream
 from tradsys.serving.feeds import Feed
 
 LOG = logging.getLogger(__name__)
-JUMP_SECONDS = 60.0  # wall clock against monotonic clock between two looks
+JUMP_SECONDS = 60.0  # allowed jump of the wall clock against the monotonic clock between two checks
 
 
 @dataclass
 class Ending:
     """Why and how the bot ends; set by a signal or a request. code: exit code.
 
-    bell: ends the loop's wait. A signal's handler may interrupt that wait at any point, and `put` is made for that;
-    `Event.set` is not, it would wait for the lock of the wait it interrupted.
+    bell: ends the loop's wait. A signal handler may interrupt that wait at any point, and `put` is safe there;
+    `Event.set` is not, because it would wait for the lock of the wait that it interrupted.
     """
 
     asked: bool = False
@@ -45,14 +45,14 @@ class Ending:
         self.bell.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Until `wake` is called, or so long."""
+        """Waits until `wake` is called, or for `seconds`."""
         with contextlib.suppress(Empty):
             self.bell.get(timeout=seconds)
         for _ in range(self.bell.qsize()):
             self.bell.get_nowait()
 
     def sleep(self, seconds: float) -> None:
-        """So long, or until the end is asked for."""
+        """Waits for `seconds`, or until the end is requested."""
         end = time.monotonic() + seconds
         while not self.asked and (left := end - time.monotonic()) > 0:
             self.wait(left)
@@ -75,11 +75,11 @@ def signals(ending: Ending) -> Iterator[None]:
 
 
 class Loop:
-    """Runs an engine on a live feed until it is asked to end.
+    """Runs an engine on a live feed until its end is requested.
 
-    client: of the exchange, for its clock and errors. after_step: called after every step, for the page and the
-    watch over the model. adopt: symbols with positions that are not ours are traded all the same. stream: the feed's,
-    for what became of its connection.
+    client: of the exchange, for its clock and errors. after_step: called after every step, for the page and the model
+    watch. adopt: also trade symbols with positions that are not the bot's. stream: of the feed, for the state of its
+    connection.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Loop:
         self.after_step, self.adopt = after_step, adopt
         self._reconciled = False
         self._n_failed = 0  # turns in a row
-        self._at_feed = False  # bars are asked for, and no step is in progress
+        self._at_feed = False  # a request for bars is running, and no step is in progress
         client.sleep, client.gives_up = self._sleep, self._gives_up
         self._marks = (time.time(), time.monotonic())
 
     def run(self) -> None:
-        """Until the ending's flag is set; failures of the exchange are journaled and tried again."""
+        """Runs until the end is requested; failures of the exchange are journaled and retried."""
         while not self.ending.asked:
             try:
                 self._reconcile()
@@ -115,7 +115,7 @@ class Loop:
                 self._pause()
 
     def _gives_up(self) -> bool:
-        """Whether a call that fails is not tried again: the end is asked for, and nothing is left half done."""
+        """Whether a failed call is not retried: the end is requested and no step is in progress."""
         return self._at_feed and self.ending.asked
 
     def _sleep(self, seconds: float) -> None:
@@ -139,7 +139,7 @@ class Loop:
             if moment is not None:
                 self.engine.step(moment)
             if "flatten" in self.engine.state.halts and (moment is not None or self._n_failed):
-                self._leave_all()  # what could not be closed at the request
+                self._leave_all()  # positions that could not be closed at the request
             self._n_failed = 0
             if moment is not None:
                 self.after_step(self.engine)
@@ -172,7 +172,8 @@ class Loop:
         self._marks = (wall, steady)
         if abs(jump) > JUMP_SECONDS:
             raise TradsysError(
-                f"trade: the system clock jumped by {jump:.0f} s; a bot needs a steady clock; nothing was sent since; "
+                f"trade: the system clock jumped by {jump:.0f} s; a bot needs a correct clock, and no order was sent "
+                "since; "
                 "set the clock (NTP) and start the bot again"
             )
         limit, apart = self.engine.risk.max_clock_seconds, abs(self.client.offset.total_seconds())
@@ -201,7 +202,7 @@ class Loop:
         self.after_step(self.engine)
 
     def _leave_all(self) -> None:
-        """Closes every position that no exit is on its way for."""
+        """Closes every position without an exit order under way."""
         moment, state = self.engine.state.moment or utc_now(), self.engine.state
         leaving = {order.symbol for order in state.open_orders.values() if order.leg == "exit"}
         for account in state.accounts.values():
@@ -215,11 +216,11 @@ class Loop:
             self.ending.wait(self.client.spec.poll_seconds)
 
 
-def farewell(engine: Engine, why: str) -> str:
-    """Journals the end and says what stays at the exchange."""
+def stop_line(engine: Engine, why: str) -> str:
+    """Journals the end; returns a line with open positions and resting orders."""
     engine.record(("stop", {"why": why, "time": str(engine.state.moment)}))
     resting = [o for o in engine.state.open_orders.values() if o.leg in orders.LEGS]
     held = [a.symbol for a in engine.state.accounts.values() if a.position is not None]
     stay = f"{len(resting)} protective orders stay at the exchange" if engine.broker.immediate else "simulated"
     left = f"open positions: {', '.join(held)}; {stay}" if held else "no position is open"
-    return f"stopped: {why}; {left}; the same command goes on from here"
+    return f"stopped: {why}; {left}; the same command resumes here"

@@ -1,4 +1,4 @@
-"""Real orders around a position: protective orders, exits by time or by hand, and orders of unknown fate."""
+"""Real orders of a position: protective orders, exits by time or request, unanswered orders."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +14,7 @@ LEGS = ("stop", "target")
 
 
 def poll(engine: "Engine", account: Account) -> None:
-    """Looks up every open order of a symbol and books what was executed; a limit entry lives for one bar."""
+    """Looks up every open order of a symbol and books its fills; a limit entry is valid for one bar."""
     for order in [o for o in engine.state.open_orders.values() if o.symbol == account.symbol]:
         report = engine.broker.lookup(order, account)
         if report is None:
@@ -27,21 +27,21 @@ def poll(engine: "Engine", account: Account) -> None:
 
 
 def tidy(engine: "Engine", account: Account) -> None:
-    """Takes back protective orders of a position that is closed."""
+    """Cancels protective orders of a closed position."""
     if account.position is None:
         for order in [o for o in engine.state.open_orders.values() if o.symbol == account.symbol and o.leg in LEGS]:
             withdraw(engine, account, order)
 
 
 def withdraw(engine: "Engine", account: Account, order: Order) -> None:
-    """Cancels one order; what it executed until then is booked."""
+    """Cancels one order and books its fills until then."""
     ended = engine.broker.cancel(order.client_id, account, order.leg)
     found = engine.broker.lookup(order, account)
     engine.take(ended if found is None or found.status == "accepted" else found, order)
 
 
 def protect(engine: "Engine", account: Account) -> None:
-    """Stop and target of the position as resting orders of the quantity that is held, where the exchange has them."""
+    """Sends stop and target of the position as resting orders, where the exchange supports them."""
     held = account.position
     if held is None:
         return
@@ -70,8 +70,8 @@ def protect(engine: "Engine", account: Account) -> None:
 def book_funding(engine: "Engine", account: Account, bar: Bar, *, at_close: bool = True) -> None:
     """Funding of this bar into the account of a real position, once, by the rule of `portfolio.fills`.
 
-    Before the exchange is asked what was executed (at_close False) only funding that is to be paid is booked, which an
-    exit inside the bar owes as well; afterwards either sign, of what is held at the close.
+    Before fills are looked up (at_close False) only funding to be paid is booked, which an exit inside the bar owes as
+    well; afterwards funding of either sign on the quantity held at the close.
     """
     held = account.position
     if held is None or not bar.funding or held.carried == bar.time or bar.time < held.entry_time:
@@ -85,12 +85,12 @@ def book_funding(engine: "Engine", account: Account, bar: Bar, *, at_close: bool
 
 
 def stop_price(held: Position) -> float:
-    """The stop; a short's is no further away than where covering takes its last cent."""
+    """The stop price; a short's is at most the price at which covering uses up its capital."""
     return min(held.stop, held.ruin) if held.order.side < 0 else held.stop
 
 
 def leave(engine: "Engine", account: Account, reason: str, moment: datetime) -> None:
-    """Closes a position at the market: protective orders first, then what is left of it."""
+    """Closes a position at the market: cancels protective orders, then sells the remaining quantity."""
     for leg in LEGS:
         held = account.position
         resting = engine.state.open_orders.get(held.protective.get(leg, "")) if held else None
@@ -104,11 +104,11 @@ def leave(engine: "Engine", account: Account, reason: str, moment: datetime) -> 
     engine.record(("intent", order_body(order)))
     report = engine.send(order)
     if report.status == "rejected":
-        engine.halt("exit", f"the exit of {account.symbol} was refused: {report.why}; it is tried again at every bar")
+        engine.halt("exit", f"the exit of {account.symbol} was refused: {report.why}; it is retried at every bar")
 
 
 def watch(engine: "Engine", account: Account, bar: Bar) -> None:
-    """Exits that no resting order covers: barriers seen at the close, and the longest holding time."""
+    """Exits without a resting order: barriers reached at the close, and the longest holding time."""
     held = account.position
     if held is None or bar.time < held.entry_time:
         return

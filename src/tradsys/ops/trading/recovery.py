@@ -1,4 +1,4 @@
-"""What the exchange says against what the journal says, on every start, before anything new is decided."""
+"""Reconciles the journal with the exchange on every start, before new decisions."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def reconcile(engine: "Engine", *, adopt: bool = False) -> list[str]:
-    """Takes over lost fills, settles orders of unknown fate, marks foreign positions; returns what was found, in words.
+    """Books missed fills, settles unanswered orders, marks foreign positions; returns findings in words.
 
-    Orders are looked up by client id: an entry that never arrived is dropped (its bar is gone or it is sent again by
-    the step that is repeated). A position at the exchange that the journal does not explain is left alone and its
-    symbol is not traded unless `adopt`; one that is smaller than the journal's halts the bot.
+    Orders are looked up by client id. An entry that never arrived is dropped: its bar is over, or the repeated step
+    sends it again. A position at the exchange that the journal does not explain is not touched, and its symbol is not
+    traded unless `adopt`; a position smaller than the journal's halts the bot.
     """
     if not engine.broker.immediate:
         return []
@@ -24,13 +24,13 @@ def reconcile(engine: "Engine", *, adopt: bool = False) -> list[str]:
         report = engine.broker.lookup(order, account)
         fresh = order.leg == "entry" and engine.state.decided == order.signal_time
         if report is None and fresh:
-            continue  # journaled and never sent: the step that was cut off sends it, if its bar is still the newest
+            continue  # journaled and never sent: the repeated step sends it, if its bar is still the newest
         report = report or Report("rejected", why="it never reached the exchange")
         n_before = len(engine.state.seen_trades)
         engine.take(report, order)
         n_new = len(engine.state.seen_trades) - n_before
         if n_new or report.status not in ("accepted",):
-            found.append(f"{order.leg} of {order.symbol}: {report.status}, {n_new} fills taken over")
+            found.append(f"{order.leg} of {order.symbol}: {report.status}, {n_new} fills booked")
     for account in engine.state.accounts.values():
         orders.tidy(engine, account)
     found += _positions(engine, adopt)
@@ -61,7 +61,7 @@ def _positions(engine: "Engine", adopt: bool) -> list[str]:
                 engine.record(("foreign", body))
         if foreign:
             found.append(
-                f"{apart:.8g} {symbol} at the exchange is not ours; it is left alone"
+                f"{apart:.8g} {symbol} at the exchange is not the bot's; it is not touched"
                 + ("" if adopt else " and the symbol is not traded (adopt=true trades it)")
             )
     return found

@@ -1,4 +1,4 @@
-"""Limits that stop new entries: checked before every entry and at every bar; a halt stays until a person lifts it."""
+"""Risk limits that stop new entries, checked at every bar; a person has to lift a halt."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,11 +14,11 @@ MODEL_BANDS = ("warn", "halt", "off")
 class Risk:
     """Limits of one bot; None switches a limit off.
 
-    max_symbol_exposure, max_exposure: position value per symbol and in all, as shares of equity. max_daily_loss: from
+    max_symbol_exposure, max_exposure: position value per symbol and in total, as shares of equity. max_daily_loss: from
     the day's first equity (UTC). max_drawdown: from the highest equity. max_orders_per_hour: entries and exits sent.
     max_bar_age_seconds: of the newest bar when a decision is made. max_clock_seconds: local clock against the
-    exchange's. max_errors: tries in a row that failed. model_band: warn, halt or off where live forecasts leave the
-    interval that the run reported. Raises TradsysError outside the ranges.
+    exchange's. max_errors: failed tries in a row. model_band: warn, halt or off where live figures leave the
+    intervals of the run. Raises TradsysError outside the ranges.
     """
 
     max_symbol_exposure: float | None = 1.0
@@ -35,16 +35,16 @@ class Risk:
         for name in ("max_symbol_exposure", "max_exposure", "max_daily_loss", "max_drawdown"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
-                raise TradsysError(f"risk: {name}={value}; it is a share, 0 < {name} <= 1, or null; fix conf/risk")
+                raise TradsysError(f"risk: {name}={value}; it must be a share, 0 < {name} <= 1, or null; fix conf/risk")
         for name in ("max_orders_per_hour", "max_bar_age_seconds", "max_clock_seconds", "max_errors"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise TradsysError(f"risk: {name}={value}; it is greater than 0, or null; fix conf/risk")
+                raise TradsysError(f"risk: {name}={value}; it must be greater than 0, or null; fix conf/risk")
         if self.model_band not in MODEL_BANDS:
             raise TradsysError(f"risk: model_band={self.model_band!r}; one of {MODEL_BANDS}; fix conf/risk")
 
     def breach(self, state: State) -> tuple[str, str] | None:
-        """Rule and reason of a loss limit that is broken now, or None."""
+        """Rule and reason of a loss limit that is exceeded now, or None."""
         total, now = state.total, state.moment
         if now is None:
             return None
@@ -61,7 +61,7 @@ class Risk:
         return None
 
     def too_many_orders(self, state: State, now: datetime) -> tuple[str, str] | None:
-        """The limit on orders per hour, where one more would break it."""
+        """Rule and reason if one more order would exceed the limit per hour, or None."""
         if self.max_orders_per_hour is None:
             return None
         recent = sum(sent > now - timedelta(hours=1) for sent in state.sent)
@@ -70,7 +70,7 @@ class Risk:
         return "orders", f"{recent} orders within an hour; the limit is {self.max_orders_per_hour}"
 
     def size_allowed(self, state: State, symbol: str, size: float) -> float:
-        """The entry's share of its sub-account, reduced to what the exposure limits leave; 0 where nothing is left."""
+        """The entry's share of its sub-account, reduced to the exposure limits; 0 where no exposure is left."""
         account = state.accounts[symbol]
         wanted = size * account.cash
         room = [wanted]

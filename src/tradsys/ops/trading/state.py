@@ -1,4 +1,4 @@
-"""The bot's state as the fold of its journal: the same events always rebuild the same state."""
+"""The bot's state, rebuilt from its journal: the same events always give the same state."""
 
 import math
 from collections import deque
@@ -24,7 +24,7 @@ WATCHED = 1000  # moments whose forecasts, outcomes and signals are compared wit
 
 @dataclass
 class State:
-    """Everything the bot knows of its own past. Only `apply` changes it.
+    """The bot's complete state. Only `apply` changes it.
 
     settings: of the start event. accounts: by symbol. orders: intents by client id; open_orders: those whose end is
     not journaled yet. halts: reason by rule, until lifted. equity: (time, equity, exposure) per moment, quote units.
@@ -33,7 +33,7 @@ class State:
     settings: events.Settings = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     open_orders: dict[str, Order] = field(default_factory=dict)
-    acknowledged: set[str] = field(default_factory=set)  # open orders that the exchange has answered for
+    acknowledged: set[str] = field(default_factory=set)  # open orders that the exchange has acknowledged
     seen_trades: dict[str, None] = field(default_factory=dict)
     halts: dict[str, str] = field(default_factory=dict)
     trades: list[Row] = field(default_factory=list)
@@ -70,7 +70,7 @@ class State:
         return self
 
     def apply(self, event: Event) -> None:
-        """Takes one event in. Kinds that carry no state pass."""
+        """Applies one event; kinds without state are ignored."""
         self.last_event = event.id
         handler = self._HANDLERS.get(event.kind)
         if handler is not None:
@@ -80,7 +80,7 @@ class State:
 
     @property
     def capital(self) -> float:
-        """Quote units that the bot began with."""
+        """The initial capital in quote units."""
         return float(self.settings.get("capital", 1.0))
 
     @property
@@ -105,7 +105,7 @@ class State:
         return None if minutes is None else timedelta(minutes=minutes)
 
     def ledger(self) -> Ledger:
-        """The record as a backtest leaves it: money in units of the initial capital."""
+        """The trade ledger in a backtest's form: money in units of the initial capital."""
         unit = 1.0 / self.capital
         money = ("quantity", "gross_pnl", "cost", "carry", "net_pnl")
         closed = sorted(self.trades, key=lambda t: (t["symbol"], t["entry_time"]))
@@ -135,7 +135,7 @@ class State:
         for row in body["bars"]:
             bar = bar_from(row)
             account = self.accounts.get(bar.symbol)
-            if account is None:  # read for features only
+            if account is None:  # a symbol that serves features only
                 continue
             before, gap = account.last_time, self.max_gap
             account.broken = before is not None and gap is not None and bar.time - before > gap
@@ -224,9 +224,9 @@ class State:
             return
         account.dust += held.order.side * held.left
         raw, price = held.sold_raw / held.sold, held.sold_quote / held.sold
-        if held.sold == fill.quantity:  # one fill: its own numbers, not their quotient
+        if held.sold == fill.quantity:  # a single fill: its exact price, without rounding of a quotient
             raw, price = fill.raw, fill.price
-        if account.last_time is not None and fill.time < account.last_time:  # learned of it bars later
+        if account.last_time is not None and fill.time < account.last_time:  # the fill was seen bars later
             since = (account.last_time - fill.time) / timedelta(minutes=self.bar_minutes)
             held.bars_held = max(1, held.bars_held - round(since))
         row = _trade_row(account.symbol, held, raw, price, held.fee + held.exit_fee)

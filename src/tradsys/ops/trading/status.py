@@ -1,4 +1,4 @@
-"""`trade status`: a bot in the terminal."""
+"""Output of `trade status`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tradsys.reports.terminal import print_made_up, print_table, table
 
 
 def print_status(console: Console, folder: Path, state: State, *, running: bool) -> None:
-    """Prints what the bot holds, why it is halted, what it decided last, and its health."""
+    """Prints the bot's positions, halts, last decisions and health."""
     shown = summary(state, None)
     s = shown.settings
     print_made_up(console, s.get("synthetic"))

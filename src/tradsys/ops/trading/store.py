@@ -1,4 +1,4 @@
-"""The trade journal: append-only events in a database, each with the hash of the one before it."""
+"""The trade journal: append-only events in a database, chained by hashes."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ _EVENTS = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("hash", sa.String(64), nullable=False, unique=True),
 )
-# what a person asks from another terminal; the bot answers with an event that names the id
+# requests of a person in another terminal; the bot answers with an event that holds the id
 _REQUESTS = sa.Table(
     "requests",
     _META,
@@ -45,7 +45,7 @@ BEGIN SELECT RAISE(ABORT, 'the trade journal is append-only'); END"""
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened. id counts from 1 without gaps; written: wall clock, UTC ISO text; body: JSON values."""
+    """One event. id counts from 1 without gaps; written: wall clock, UTC ISO text; body: JSON values."""
 
     id: int
     written: str
@@ -56,8 +56,8 @@ class Event:
 class TradeJournal:
     """Events of one bot in one database: a SQLite file or any SQLAlchemy URL.
 
-    One process writes; others read and leave requests. No method changes or removes an event, and SQLite refuses it
-    by trigger. Raises DataError where the place cannot be opened or is no journal.
+    One process writes; others read and send requests. No method changes or removes an event, and SQLite refuses that by
+    trigger. Raises DataError where the database cannot be opened or is no journal.
     """
 
     def __init__(self, place: str | Path, *, create: bool = True) -> None:
@@ -79,11 +79,11 @@ class TradeJournal:
 
     @property
     def shown(self) -> str:
-        """The place without a password."""
+        """The path or URL without its password."""
         return shown_url(self._engine.url) if "://" in self.place else self.place
 
     def append(self, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
-        """Writes events in one transaction and returns them; either all are on disk or none.
+        """Writes events in one transaction and returns them; all are on disk or none.
 
         Inside `together` they are held until `flush` or the end of the block.
         """
@@ -100,11 +100,11 @@ class TradeJournal:
         return made
 
     def flush(self) -> None:
-        """Writes what is held, in one transaction: what follows may rely on it."""
+        """Writes held events in one transaction; afterwards they are on disk."""
         if not self._held:
             return
         try:
-            fix = "free its disk and start the bot again: it asks the exchange about what it sent"
+            fix = "free its disk and start the bot again: it looks up its sent orders at the exchange"
             with self._refused("it cannot be written", fix), self._engine.begin() as connection:
                 connection.execute(_EVENTS.insert(), self._held)
         except BaseException:
@@ -132,7 +132,7 @@ class TradeJournal:
             yield self._event(row)
 
     def _paged(self, query: sa.Select[Any], after: int) -> Iterator[Any]:
-        """Rows of a query of events in order, a page at a time: whoever stops reading leaves nothing open."""
+        """Rows of an event query in order, page by page, so that no cursor stays open."""
         while True:
             with self._refused(), self._engine.connect() as connection:
                 page = query.where(_EVENTS.c.id > after).order_by(_EVENTS.c.id).limit(PAGE)
@@ -155,7 +155,7 @@ class TradeJournal:
 
     @contextmanager
     def _refused(self, what: str = "it cannot be read", fix: str = "") -> Iterator[None]:
-        """Turns whatever the database raises meanwhile into one DataError."""
+        """Turns any error of the database in the block into one DataError."""
         try:
             yield
         except (sa.exc.SQLAlchemyError, ValueError, OverflowError, TypeError) as error:
@@ -172,18 +172,18 @@ class TradeJournal:
         return [self._event(row) for row in rows]
 
     def verify(self) -> list[str]:
-        """What is wrong with the chain: events changed, missing or out of order; empty where it is intact."""
+        """Defects of the hash chain: events changed, missing or out of order; empty if intact."""
         chain = GENESIS
         for number, row in enumerate(self._paged(sa.select(_EVENTS), 0), start=1):
             if row.id != number:
                 return [f"event {number} is missing"]
             chain = _chained(chain, row.id, row.written, row.kind, row.body)
             if chain != row.hash:
-                return [f"event {number} does not carry the hash of its content and of what came before"]
+                return [f"event {number} does not match the hash of its content and of the previous event"]
         return []
 
     def ask(self, kind: str) -> int:
-        """Leaves a request for the bot; returns its number."""
+        """Stores a request for the bot; returns its number."""
         with self._refused("it cannot be written", "free its disk"), self._engine.begin() as connection:
             made = utc_now().isoformat(timespec="seconds")
             done = connection.execute(_REQUESTS.insert().values(made=made, kind=kind))
@@ -196,7 +196,7 @@ class TradeJournal:
             return [(row.id, row.kind) for row in connection.execute(query)]
 
     def lock(self) -> Self:
-        """Takes a database server's advisory lock, where there is a server; DataError where another bot has it."""
+        """Takes the advisory lock of a database server; DataError where another bot has it."""
         if self._engine.dialect.name == "postgresql" and self._lock is None:
             connection = self._engine.connect()
             if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(POSTGRES_LOCK))).scalar():
@@ -209,7 +209,7 @@ class TradeJournal:
         return self
 
     def close(self) -> None:
-        """Gives the database back."""
+        """Closes the database."""
         if self._lock is not None:
             self._lock.close()
         self._engine.dispose()

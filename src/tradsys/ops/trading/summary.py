@@ -1,4 +1,4 @@
-"""What the page and the terminal show of a bot, as one frozen value."""
+"""The summary of a bot for the page and the terminal, as one frozen value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,9 +52,9 @@ class LiveRecord(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """One bot at one moment; money in units of the initial capital where not said otherwise.
+    """One bot at one moment; money in units of the initial capital unless stated otherwise.
 
-    time, equity, exposure [T]. band: (date, low, high) of the equity that the backtest's daily returns lead to, or
+    time, equity, exposure [T]. band: (date, low, high) of the equity predicted from the backtest's daily returns, or
     None. live: the daily record, see `live_record`. positions, decisions, trades, notes, slippage,
     watch: rows of the tables, values as shown.
     """
@@ -89,7 +89,7 @@ def summary(state: State, expected: Array | None) -> Summary:
         decisions=_decisions(state),
         trades=[{**t, "net_pnl": t["net_pnl"] * unit} for t in state.trades[-SHOWN_TRADES:][::-1]],
         slippage=list(state.slippage_bps)[-SHOWN_TRADES:][::-1],
-        notes=[note | {"words": _said_by(note)} for note in state.notes][::-1],
+        notes=[note | {"words": _note_text(note)} for note in state.notes][::-1],
         halts=dict(state.halts),
         health=_health(state),
         n_trades=len(state.trades),
@@ -99,10 +99,10 @@ def summary(state: State, expected: Array | None) -> Summary:
 
 
 def live_record(state: State, expected: Array | None) -> LiveRecord:
-    """The bot's daily returns against bounds on their mean that hold at all times at once.
+    """The bot's daily returns with bounds on their mean that are valid at all times at once.
 
-    A day's return runs from close to close of its last bar, UTC; the day in hand is left out. expected: daily returns
-    of the backtest, whose deviation the bounds never fall below. Bounds begin on the 60th day.
+    A day's return runs from close to close of its last bar, UTC; the current day is left out. expected: daily returns
+    of the backtest; their deviation is the least that the bounds assume. Bounds begin on the 60th day.
     """
     from tradsys.evidence.sequential import MIN_PERIODS, followed, live_state  # noqa: PLC0415
 
@@ -129,7 +129,7 @@ def live_record(state: State, expected: Array | None) -> LiveRecord:
 def expected_daily(place: str | None, state: State) -> Array | None:
     """Daily returns [D] of the same profile in a backtest's report.json; None where there is no such report.
 
-    place: a run folder of train or backtest; by default the run that the bundle lies in.
+    place: a run folder of train or backtest; by default the run that contains the bundle.
     """
     folder = Path(place) if place else Path(str(state.settings.get("bundle_path", "")).replace("\0", "")).parent
     try:
@@ -209,7 +209,7 @@ def _health(state: State) -> dict[str, Any]:
 
 
 def _source(source: Mapping[str, Any]) -> str | None:
-    """How bars are awaited, in words; None where the journal does not say."""
+    """The source of bars in words; None where the journal lacks it."""
     if not source:
         return None
     last, n_breaks, age = source["last_message"], source["n_breaks"], source.get("age_seconds")
@@ -223,8 +223,8 @@ def _source(source: Mapping[str, Any]) -> str | None:
     return "; ".join(parts)
 
 
-def _said_by(note: Mapping[str, Any]) -> str:
-    """What an event of the journal says to a person."""
+def _note_text(note: Mapping[str, Any]) -> str:
+    """An event of the journal as text."""
     if note["kind"] == "start":
         return f"{note.get('mode')} of {note.get('bundle_path')}, profile {note.get('strategy')}"
     if note["kind"] == "gap":
@@ -235,7 +235,7 @@ def _said_by(note: Mapping[str, Any]) -> str:
             f"{after[0]} at {after[1][:16]}: open, high, low, close {_four_prices(before)} became {_four_prices(after)}"
         )
     if note["kind"] == "foreign":
-        fate = "is not ours and is left alone" if note["foreign"] else "stands in nobody's way"
+        fate = "is not the bot's and is not touched" if note["foreign"] else "is not the bot's; the symbol is traded"
         return f"{note['quantity']:.8g} {note['symbol']} at the exchange {fate}"
     if note["kind"] == "split":
         return f"{note['symbol']} at {note['time'][:16]}, ratio {note['ratio']:g}"

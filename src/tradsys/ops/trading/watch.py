@@ -1,4 +1,4 @@
-"""Is the model still the one that was evaluated? Live bars and forecasts against what the run reported of them."""
+"""Compares the live model with its run: losses, calibration, signals, features and scores."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -19,27 +19,27 @@ from tradsys.serving import exits
 from tradsys.serving.bundle import DRIFT, Bundle
 
 EVERY = 24  # bars between two evaluations
-N_NAMED = 4  # columns that moved, named in a line
+N_NAMED = 4  # shifted columns that a line lists
 FIX = "export the bundle again"
 INSIDE, OUT, UNKNOWN = "inside", "OUT", "not known"
 
 
 class ModelWatch:
-    """Compares live bars with the span that the run trained and validated on, every 24 bars.
+    """Compares live bars and forecasts with the run's training and validation spans, every 24 bars.
 
     Checks, each a row {check, live, reported, state, note}: log loss and calibration of resolved forecasts against the
-    intervals of the run (`evidence.classification`), share of bars with a signal against the backtest's, features
-    against the training span by PSI and by a classifier, and scores against the validation span (PSI), both ranked
-    among blocks of those spans (`evidence.controls.block_drift`). A check is OUT where the 95 % intervals do not meet
-    or the block moved more than all 39 of the span: at most 5 % of evaluations where nothing changed. What cannot be
-    known yet says why.
+    run's intervals (`evidence.classification`), share of bars with a signal against the backtest's, features against
+    the training span by PSI and by a classifier, and scores against the validation span (PSI), both ranked among blocks
+    of those spans (`evidence.controls.block_drift`). A check is OUT where the 95 % intervals do not overlap, or the
+    block shifted more than all 39 blocks of the span: at most 5 % of evaluations without a change. A check that is not
+    possible yet has a note with the reason.
     """
 
     def __init__(self, bundle: Bundle, past: pl.DataFrame | None = None) -> None:
         self.begin(bundle, past)
 
     def begin(self, bundle: Bundle, past: pl.DataFrame | None = None) -> None:
-        """Starts anew with a bundle. past: bars before the first step; they fill the block of features."""
+        """Restarts with a bundle. past: bars before the first step, which fill the block of features."""
         self.bundle, self._past = bundle, past
         self.references = references_of(bundle)
         features = self.references.get("features")
@@ -48,7 +48,7 @@ class ModelWatch:
         self._symbols: tuple[str, ...] = ()
 
     def add(self, predictions: pl.DataFrame | None, newest: Array | None) -> None:
-        """Keeps the features behind the predictions of one moment, float32 [n, F]."""
+        """Keeps the features of one moment's predictions, float32 [n, F]."""
         if not self.n_bars or predictions is None or newest is None or not len(newest):
             return
         symbols = predictions["symbol"].to_list()
@@ -57,7 +57,7 @@ class ModelWatch:
         self._block.append((utc64(predictions["time"][0]), newest[traded]))
 
     def step(self, engine: Engine) -> None:
-        """Every 24th bar: evaluates, journals, and warns or halts as `risk.model_band` says."""
+        """Every 24th bar: evaluates, journals, and warns or halts by `risk.model_band`."""
         state = engine.state
         if engine.risk.model_band == "off" or state.decided is None:
             return
@@ -76,7 +76,7 @@ class ModelWatch:
             engine.halt("model", f"the model stays out of its band: {'; '.join(again)}")
 
     def evaluate(self, state: State, past: pl.DataFrame | None) -> dict[str, Any]:
-        """The checks at this moment, what is out and why, and the labels that were resolved since the last time."""
+        """The checks at this moment, those that are OUT with reasons, and newly resolved labels."""
         resolved = {} if past is None else self._resolved(state, past)
         outcomes = [*((t.isoformat(), pairs) for t, pairs in state.outcomes), *resolved.items()]
         rows = [*self._of_outcomes(outcomes), self._signals(state), *self._features(), self._scores(state)]
@@ -178,12 +178,12 @@ class ModelWatch:
 
     @property
     def _reference(self) -> str | None:
-        """The symbol that is read and not traded."""
+        """The untraded reference symbol."""
         found: str | None = self.bundle.card["data"].get("reference")
         return found
 
     def _fill(self) -> None:
-        """Puts the bars from before the first step in front of the block, where their features can be computed."""
+        """Fills the block with bars before the first step, where their features can be computed."""
         past, self._past = self._past, None
         if past is None or self.bundle.features.columns or len(self._block) == self.n_bars:
             return
@@ -202,9 +202,9 @@ class ModelWatch:
 
 
 def references_of(bundle: Bundle) -> dict[str, Any]:
-    """What the bundle keeps of its spans: a BlockReference, or the reason why there is none, by name.
+    """The bundle's references by name: a BlockReference of each span, or the reason for its absence.
 
-    BundleError for a file that is no such reference.
+    BundleError for an invalid file.
     """
     path = bundle.folder / DRIFT
     if not path.is_file():
@@ -228,8 +228,10 @@ def _row(check: str, live: str, reported: str, state: str, note: str = "") -> di
 def _shift_row(check: str, shift: Any, span: str) -> dict[str, str]:
     name, largest = max(shift.psi.items(), key=lambda item: item[1])
     named = ", ".join(f"{n} {shift.psi[n]:.2f}" for n in shift.moved[:N_NAMED])
-    live = f"{len(shift.moved)} of {len(shift.psi)} moved: {named}" if shift.moved else f"largest {name} {largest:.2f}"
-    return _row(check, live, f"as far as blocks of {span} move", OUT if shift.moved else INSIDE)
+    live = (
+        f"{len(shift.moved)} of {len(shift.psi)} shifted: {named}" if shift.moved else f"largest {name} {largest:.2f}"
+    )
+    return _row(check, live, f"as far as blocks of {span} shift", OUT if shift.moved else INSIDE)
 
 
 def _compared(
@@ -240,7 +242,7 @@ def _compared(
     *,
     lower_is_better: bool = False,
 ) -> dict[str, str]:
-    """A live estimate against the run's: OUT where their intervals do not meet."""
+    """A live estimate compared with the run's: OUT where their intervals do not overlap."""
     if live is None or reported is None:
         return _row(check, "" if live is None else _interval_text(live), "", UNKNOWN,
                     nothing if live is None else "the run reported none")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Forest plot of a comparison: every variant's skill, and beside it its difference from the reference."""
+"""Forest plot of a comparison: every variant's skill, and its difference from the reference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -32,11 +32,11 @@ HEADINGS = (
     "params",
     "s / fit",
 )
-OWN_ROWS = "* judged on its own rows, since it asks another question; its skill is beyond the level of those"
+OWN_ROWS = "* evaluated on its own rows, since its label differs; its skill is beyond the level of those rows"
 
 
 def write_comparison(table: Mapping[str, Any], folder: Path) -> None:
-    """Writes table.json, metrics.json (for the journal), table.md and report.html whole into `folder`."""
+    """Writes table.json, metrics.json (for the journal), table.md and report.html into `folder`."""
     write_json(folder / "table.json", table)
     models = {
         variant["name"]: {HEADLINE: variant[HEADLINE], "difference": variant["difference"]}
@@ -48,7 +48,7 @@ def write_comparison(table: Mapping[str, Any], folder: Path) -> None:
 
 
 def print_comparison(table: Mapping[str, Any]) -> None:
-    """Prints the table and what follows from it to standard output."""
+    """Prints the table and its conclusions to standard output."""
     console = screen()
     print_made_up(console, table["synthetic"])
     print_table(console, rich_table(table))
@@ -72,7 +72,7 @@ def rich_table(table: Mapping[str, Any]) -> Table:
 
 
 def title(table: Mapping[str, Any]) -> str:
-    """What was compared, in one line."""
+    """Title of a comparison: variants, folds, test span and reference."""
     first, last = table["folds"][0]["start"][:10], table["folds"][-1]["end"][:10]
     return (
         f"{table['name']}: {counted(len(table['variants']), 'variant')}, {counted(table['n_folds'], 'fold')}, tested "
@@ -102,11 +102,11 @@ def cells(variant: Mapping[str, Any], reference: str) -> tuple[str, ...]:
 
 
 def notes(table: Mapping[str, Any]) -> list[str]:
-    """How to read the table: what intervals hold, how many comparisons there were, what does not fit."""
+    """Notes below the table: coverage of intervals, number of comparisons, inconsistencies."""
     level, tested = f"{100 * table['confidence']:g} %", table["n_comparisons"]
     lines = [
         "skill beyond the level = 1 - log-loss / log-loss of the best constant, both at the level of each test block.",
-        f"Intervals at {level} hold blocks of time (mean "
+        f"Intervals at {level} include the variation of blocks of time (mean "
         f"{table['block_length']:.0f} of {table['n_times']:,} decision times) and seeds. Equal ranks: a tie.",
         f"{counted(tested, 'difference')} {plural(tested, 'was')} tested; the p by Holm holds for all together.",
         superior(table),
@@ -117,15 +117,15 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         lines.append(f"{OWN_ROWS}.")
     single = [variant["name"] for variant in table["variants"] if len(variant["seeds"]) == 1]
     if single:
-        lines.append(f"One seed, so that chance in the fit is not seen: {', '.join(single)}.")
+        lines.append(f"One seed, so the variation between fits is not measured: {', '.join(single)}.")
     code = sorted({sha for variant in table["variants"] for sha in variant["code"]})
     if len(code) > 1:
-        lines.append(f"Fits were run on different code ({', '.join(code)}); delete `fits` to run all anew.")
+        lines.append(f"Fits were run on different code ({', '.join(code)}); delete `fits` to run all again.")
     return lines
 
 
 def superior(table: Mapping[str, Any]) -> str:
-    """Whether the best variant beats the reference beyond the luck of being chosen, or why that is not tested."""
+    """Text on the SPA test of the best variant against the reference, or why there is no test."""
     found, reference = table["superiority"], table["reference"]
     if found["p"] is None:
         return f"Superior predictive ability is not tested: {found['reason']}."
@@ -170,7 +170,7 @@ def render(table: Mapping[str, Any]) -> str:
 
 
 def _stacked(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Value and, for the line below it, its interval."""
+    """Pairs of a value and its interval, which goes on the line below."""
     return [(value, f"[{rest}" if rest else "") for value, _, rest in (text.partition(" [") for text in texts)]
 
 

@@ -1,4 +1,4 @@
-"""Figures of a daily report: information coefficients over time, and what the models lean on."""
+"""Figures of a daily report: information coefficients over time, and feature importance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ N_SHOWN = 12
 
 
 def ic_over_time(report: Mapping[str, Any]) -> go.Figure:
-    """Rank IC of each judged session (dots) and its trailing mean of 21 sessions, one panel per horizon.
+    """Rank IC of each test session (dots) and its trailing mean of 21 sessions, one panel per horizon.
 
-    The dashed line is the mean over all sessions; live sessions, forecast before their outcome was known, are diamonds.
+    The dashed line is the mean over all sessions; diamonds are live sessions, forecast before their labels resolved.
     """
     names = [one["name"] for one in report["horizons"]]
     titles = [f"{plain(one['name'])}: mean {interval(one['metrics']['rank_ic'], 3)}" for one in report["horizons"]]
@@ -60,7 +60,7 @@ def _one_ic(
 
 
 def _trailing(values: Sequence[float]) -> list[float | None]:
-    """Mean of the last sessions; None until there are so many."""
+    """Trailing mean; None until there are enough sessions."""
     array = np.asarray(values, dtype=np.float64)
     if len(array) < MEAN_SESSIONS:
         return [None] * len(array)

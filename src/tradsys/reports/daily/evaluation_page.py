@@ -1,4 +1,4 @@
-"""A walk-forward over years as one HTML page: forecasts by horizon and fold, books after costs, the market beside."""
+"""HTML page of a walk-forward evaluation: forecasts by horizon and fold, portfolios after costs, the market."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from tradsys.reports.page import render_page
 
 
 def write_evaluation(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes report.html whole. report: of `ops.daily_evaluation`."""
+    """Writes report.html atomically. report: of `ops.daily.evaluation`."""
     write_text(folder / "report.html", render(report))
 
 
@@ -45,8 +45,8 @@ def _fold_context(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _carried(row: Mapping[str, Any]) -> str:
-    """What capital a book carries, in millions, how many names died in it, and whether its short leg is missing."""
+    """A portfolio's capacity in millions, its number of delistings, and whether its short leg is missing."""
     capital = row["capacity"]["capital"]
     money = wording.UNKNOWN if capital is None else f"{capital / 1e6:,.1f} m"
     unsold = f"; {row['unsold']}" if row.get("unsold") else ""
-    return f"carries {money}, {wording.count(row['n_died'])} died{unsold}"
+    return f"carries {money}, {wording.count(row['n_died'])} delisted{unsold}"

@@ -1,4 +1,4 @@
-"""A day's report as one HTML page that opens offline and as Markdown: verdict and gates first, then the plan."""
+"""A day's report as an offline HTML page and as Markdown: verdict and gates first, then the plan."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,7 +36,7 @@ SECTIONS = (
 
 
 def write_daily(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes report.html and report.md whole into `folder`. report: of `ops.daily_report`, with `old` or None."""
+    """Writes report.html and report.md into `folder`. report: of `ops.daily.report`, with `old` or None."""
     write_text(folder / "report.html", render(report))
     write_text(folder / "report.md", markdown(report))
 

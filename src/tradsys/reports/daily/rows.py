@@ -7,7 +7,7 @@ from typing import Any
 from tradsys.reports.tables import Cell
 from tradsys.reports.wording import UNKNOWN, bounds, count, number, percent
 
-# metric, heading, digits: what each horizon was judged by
+# metric, heading, digits: the evaluation of each horizon
 METRICS = (
     ("auc", "AUC", 3),
     ("skill_beyond_level", "skill beyond the level", 4),
@@ -22,7 +22,7 @@ ORDER = {"stop": 0, "warn": 1, "pass": 2}
 
 
 def gate_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """gate, subject, outcome, said; what did not pass first."""
+    """gate, subject, outcome, said; checks that did not pass come first."""
     rows = [
         {
             "gate": check["gate"].replace("_", " "),
@@ -36,7 +36,7 @@ def gate_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def plan_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each name of the plan: rank, symbol, a cell per horizon, prices, weight, volatility, reasons in words."""
+    """Each name of the plan: rank, symbol, a cell per horizon, prices, weight, volatility, contributions."""
     return [
         {
             "rank": row["rank"],
@@ -55,10 +55,10 @@ def plan_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def forecast_cell(forecast: Mapping[str, Any] | None) -> Cell:
-    """A probability, and how often forecasts of its bin came true, of how many."""
+    """A probability, with the observed frequency and number of forecasts in its bin."""
     if forecast is None:
         return Cell("withheld")
-    return Cell(number(forecast["p"], 3), f"came true {number(forecast['observed'], 3)} of {count(forecast['n'])}")
+    return Cell(number(forecast["p"], 3), f"observed {number(forecast['observed'], 3)} of {count(forecast['n'])}")
 
 
 def horizon_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def _no_interval(metrics: Mapping[str, Any]) -> str:
 
 
 def metric_cells(metrics: Mapping[str, Any]) -> list[Cell]:
-    """A cell per entry of METRICS; the hit rate beside that of always saying the base rate's likelier side."""
+    """A cell per entry of METRICS; the hit rate next to that of always forecasting the more frequent class."""
     cells = [estimate_cell(metric(metrics, key), digits) for key, _, digits in METRICS]
     place = [key for key, _, _ in METRICS].index("hit_rate")
     base = metric(metrics, "hit_rate_base")

@@ -1,4 +1,4 @@
-"""Figures of a diagnosis: what is missing when, what goes with the label, when and where events fall, single rows."""
+"""Figures of a diagnosis: coverage over time, correlation with the label, events by date and symbol, examples."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from tradsys.reports.style import (
     symbol,
 )
 
-# covered is pale and missing is loud, so that one missing date in a thousand is seen
+# covered is pale and missing is strong, so that one missing date in a thousand is visible
 COVERAGE = (
     (-1.0, "missing", ALARM),
     (0.01, "less than half", "#d55e01"),
@@ -35,15 +35,15 @@ N_CORRELATIONS = 30
 N_SYMBOLS = 40
 COLUMNS = 4
 EVENTS, REST = SERIES[1], SERIES[0]
-KINDS = {"event": "events", "near miss": "near misses", "false alarm": "compressed, and nothing came"}
+KINDS = {"event": "events", "near miss": "near misses", "false alarm": "compressed without an event"}
 
 
 def coverage_map(report: Mapping[str, Any]) -> go.Figure:
-    """Share of owed values by feature and date: the whole record on the left, the last dates one by one."""
+    """Share of expected values by feature and date: all dates on the left, the last dates on the right."""
     found = report["coverage"]
     outcome = {f["feature"]: f["outcome"] for f in reversed(found["findings"])}
     outcome |= {f["feature"]: "stop" for f in found["findings"] if f["outcome"] == "stop"}
-    titles = (f"the whole record, {found['n_dates']:,} dates", f"the last {len(found['recent_dates'])} dates")
+    titles = (f"all {found['n_dates']:,} dates", f"the last {len(found['recent_dates'])} dates")
     figure = make_subplots(
         cols=2, shared_yaxes=True, column_widths=[0.74, 0.26], horizontal_spacing=0.02, subplot_titles=titles
     )
@@ -61,7 +61,7 @@ def coverage_map(report: Mapping[str, Any]) -> go.Figure:
     figure.update_layout(legend_y=1 + 26 / (19 * len(rows) + 10))  # above the panels' titles
     figure.update_yaxes(tickvals=rows, range=[len(rows) - 0.4, -0.6], showgrid=False, zeroline=False, tickfont_size=12)
     figure.update_yaxes(ticktext=labels, row=1, col=1)
-    # named by hand: labels of two panels side by side would run into each other
+    # placed manually: the labels of two panels would overlap
     n, m = len(found["dates"]), len(found["recent_dates"])
     figure.update_xaxes(showgrid=False, tickangle=0, zeroline=False)
     left, right = list(range(0, 9 * n // 10, max(1, n // 6))), sorted({m // 6, m - 1 - m // 6})
@@ -106,14 +106,14 @@ def _coverage_bars(
 
 
 def _marked(name: str, outcome: str | None) -> str:
-    """The feature's name, loud where it fails."""
+    """The feature's name, highlighted where it fails."""
     if outcome == "stop":
         return f"<b><span style='color:{ALARM}'>FAILS  {plain(name)}</span></b>"
     return f"<b>{plain(name)} (see below)</b>" if outcome == "warn" else plain(name)
 
 
 def correlations(report: Mapping[str, Any]) -> go.Figure:
-    """Rank correlation of each column with the event; solid where it holds after Holm, pale where it does not."""
+    """Rank correlation of each column with the event; solid where significant after Holm, pale where not."""
     rows = [r for r in report["correlation"] if r["value"] is not None][:N_CORRELATIONS][::-1]
     held = [r["p_holm"] is not None and r["p_holm"] + report["confidence"] < 1 for r in rows]
     figure = go.Figure()
@@ -140,14 +140,14 @@ def correlations(report: Mapping[str, Any]) -> go.Figure:
 
 
 def _error_bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Plotly's error bars of estimates; nothing where there is no interval."""
+    """Plotly's error bars of estimates; none without an interval."""
     up = [0 if r["high"] is None else r["high"] - r["value"] for r in rows]
     down = [0 if r["low"] is None else r["value"] - r["low"] for r in rows]
     return {"type": "data", "array": up, "arrayminus": down, "thickness": 1.3, "width": 3}
 
 
 def distributions(report: Mapping[str, Any]) -> go.Figure:
-    """Histograms of the columns that go with the label most: events against the rest, each as share of its own."""
+    """Histograms of the columns with the strongest correlation: events against the rest, as shares."""
     shown = report["distributions"]
     n_rows = -(-len(shown) // COLUMNS)
     titles = [plain(d["name"]) for d in shown]
@@ -220,7 +220,7 @@ def event_fifths(report: Mapping[str, Any]) -> go.Figure:
 
 
 def balance_by_time(report: Mapping[str, Any]) -> go.Figure:
-    """Share of events by month, and beneath it how many rows and episodes that rests on."""
+    """Share of events by month, with the number of rows and episodes below."""
     months = report["balance"]["by_time"]
     x = [m["month"] for m in months]
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.06)
@@ -298,9 +298,10 @@ def _example(figure: go.Figure, example: Mapping[str, Any], rise: float | None, 
 
 
 def _shown_range(example: Mapping[str, Any], rise: float | None) -> tuple[float, float]:
-    """All of what followed the decision and of what was asked; of what went before at most three times as far.
+    """Limits of the y axis: all bars after the decision and the label's threshold, limited before the decision.
 
-    A coin that has just lost nearly all stood at millions of percent of its entry, beside which no rise is seen.
+    Bars before it may reach at most three times as far: a coin that has just lost nearly everything was at millions of
+    percent of its entry, next to which no rise is visible.
     """
     after = [k for k, offset in enumerate(example["offset"]) if offset > 0]
     low = min([0.0, *(example["low"][k] for k in after)])

@@ -1,4 +1,4 @@
-"""A diagnosis as report.json, as one HTML page that opens offline, and in short on the terminal."""
+"""A diagnosis as report.json, as one HTML page that opens offline, and as a summary on the terminal."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from tradsys.reports.terminal import print_made_up, print_table, screen
 STYLES = {"stop": "bold red", "warn": "yellow", "note": ""}
 N_PRINTED = 8
 Draw = Callable[[Mapping[str, Any]], go.Figure]
-# figure -> the part of the report that it needs, and what draws it
+# figure -> the part of the report that it needs, and its function
 FIGURES: dict[str, tuple[str, Draw]] = {
     "coverage": ("coverage", charts.coverage_map),
     "correlation": ("correlation", charts.correlations),
@@ -31,7 +31,7 @@ FIGURES: dict[str, tuple[str, Draw]] = {
 
 
 def write_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes report.json and report.html whole."""
+    """Writes report.json and report.html, each atomically."""
     write_json(folder / "report.json", report)
     write_text(folder / "report.html", render(report))
 
@@ -57,15 +57,15 @@ def _figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 
 
 def print_diagnosis(report: Mapping[str, Any], folder: Path) -> None:
-    """Prints what was read, the columns that go with the label, the lift and the advice."""
+    """Prints the data read, the correlated columns, the lift and the advice."""
     console = screen()
     print_made_up(console, report["synthetic"])
     if report["survivors_only"]:
-        console.print("SURVIVORS ONLY: names that died are missing from these data", style="bold red")
+        console.print("SURVIVORS ONLY: delisted names are missing from these data", style="bold red")
     span, balance = report["span"], report["balance"]
     console.print(
         f"{span['n_symbols']:,} symbols, {span['n_dates']:,} dates; outcomes of {span['n_rows']:,} rows read, all "
-        f"known before {span['test_start'][:10]}, where the test begins;\n{balance['n_events']:,} events "
+        f"resolved before {span['test_start'][:10]}, where the test span begins;\n{balance['n_events']:,} events "
         f"({balance['rate']:.2%}), {balance['n_episodes']:,} episodes",
         markup=False,
     )

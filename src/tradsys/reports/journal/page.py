@@ -1,4 +1,4 @@
-"""The research journal as Markdown, which reads well in a terminal and a repository, and as one HTML page."""
+"""The research journal as Markdown and as one HTML page."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ MOST_SETTINGS = 30
 
 
 def write_journal(journal: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
-    """Writes journal.md and journal.html whole into `folder`, and returns both paths.
+    """Writes journal.md and journal.html into `folder`, each atomically, and returns both paths.
 
     journal: the dict of `research.journal.journal`.
     """
@@ -27,18 +27,18 @@ def write_journal(journal: Mapping[str, Any], folder: Path) -> tuple[Path, Path]
 
 
 def render_markdown(journal: Mapping[str, Any]) -> str:
-    """The journal as Markdown; text from runs is escaped, so that it cannot pose as markup."""
+    """The journal as Markdown; text from runs is escaped, so that it is never read as markup."""
     return _markdown_environment().get_template("journal/journal.md.j2").render(journal=journal, most=MOST_SETTINGS)
 
 
 def render_html(journal: Mapping[str, Any]) -> str:
-    """The journal as one HTML page that needs nothing else; every text in it is escaped."""
+    """The journal as one self-contained HTML page; every text in it is escaped."""
     filters: dict[str, Callable[..., Any]] = {"dsr": wording.confidence, "setting": setting}
     return render_page("journal/journal.html.j2", filters=filters, journal=journal, most=MOST_SETTINGS)
 
 
 def setting(value: object) -> str:
-    """A config value on one line: the YAML words for nothing and truth, at most 80 characters."""
+    """A config value on one line: null, true and false as in YAML, at most 80 characters."""
     words = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""A run on the terminal: the verdict, one table of models, one of strategies, where the report lies."""
+"""A run on the terminal: the verdict, a table of models, one of strategies, the report's path."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
 
 
 def print_run(report: Mapping[str, Any], folder: Path) -> None:
-    """Prints the report's core to standard output."""
+    """Prints the main results of the report to standard output."""
     console = screen()
     print_made_up(console, report.get("synthetic"))
     if report.get("models"):
@@ -41,14 +41,14 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def honest_lines(report: Mapping[str, Any]) -> list[str]:
-    """What an unconverged regime, each auditor and regimes in hindsight do to the numbers above; one line apiece."""
+    """Lines on an unconverged regime model, each auditor's value, and smoothed regimes."""
     unconverged = (report.get("regime") or {}).get("warning")
     audited = (report.get("audit_value") or {}).get("rows", [])
     masked = (report.get("hindsight") or {}).get("strategies", [])
     return [
         *([f"WARNING  {unconverged}"] if unconverged else []),
         *(f"auditor helps {row['name']}: {auditor_line(row)}" for row in audited),
-        *(f"hindsight gap of {row['name']}: {hindsight_line(row)}" for row in masked),
+        *(f"smoothed regimes of {row['name']}: {hindsight_line(row)}" for row in masked),
     ]
 
 
@@ -93,7 +93,7 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
 
 
 def risk_table(report: Mapping[str, Any]) -> Table:
-    """The ratios and the tail that fit 80 columns, each over its interval; the page has the others."""
+    """The ratios and tail measures that fit 80 columns, each over its interval; the page has more."""
     shown = [column for column in RISK_COLUMNS if column[0] in ON_CONSOLE]
     names = [f"{title.replace(' a day', '').replace(', fully', chr(10) + 'fully')}" for _, _, title, _ in shown]
     out = table("Ratios and tails of daily returns after costs", ("strategy", *names))

@@ -1,4 +1,4 @@
-"""Figures of an encoder: where it puts test windows, and how its training went."""
+"""Figures of an encoder: embeddings of test windows, and training curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from plotly.subplots import make_subplots
 from tradsys.reports.style import INK, QUIET, colour, line, plain, styled, symbol
 
 N_TIMES = 4  # spans of time that get a colour of their own
-# panel title, the watched number, and the one it has to beat, dashed
+# panel title, the monitored number, and its reference (dashed)
 CURVES = (
     ("alignment: squared distance within a class", "alignment", None),
     ("uniformity: lower is more even", "uniformity", None),
-    ("kNN accuracy (dashed: always the commonest class)", "knn_accuracy", "majority_share"),
+    ("kNN accuracy (dashed: always the most frequent class)", "knn_accuracy", "majority_share"),
     ("log-loss of the online probe, nats (dashed: base rate)", "valid_logloss", "base_rate_logloss"),
 )
 
@@ -37,7 +37,7 @@ def embedding_map(report: Mapping[str, Any]) -> go.Figure:
         for i, (name, codes, code, shade) in enumerate(group):
             _cloud(figure, points, [j for j, c in enumerate(codes) if c == code], (name, shade, symbol(i)), col)
         left = figure.get_subplot(1, col).xaxis.domain[0]
-        # one below another: side by side, long names would push the panels aside
+        # legends one below another: side by side, long names would shrink the panels
         place = {"orientation": "v", "x": left, "xanchor": "left", "y": -0.17, "yanchor": "top"}
         figure.update_layout({_legend(col): place | {"itemsizing": "constant"}})
     first, second = section["explained"]
@@ -88,7 +88,7 @@ def _times(times: Sequence[str]) -> list[tuple[str, list[int], int, str]]:
 
 
 def training_curves(report: Mapping[str, Any]) -> go.Figure:
-    """What was watched on validation rows after each epoch; the kept epoch is marked."""
+    """Measures on validation rows after each epoch; the kept epoch is marked."""
     section = report["embedding"]
     history = section["history"]
     epochs = [row["epoch"] + 1 for row in history]

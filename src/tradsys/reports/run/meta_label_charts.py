@@ -1,4 +1,4 @@
-"""Figures of honest questions: an auditor among its placebos, regimes as known and in hindsight, what each brought."""
+"""Figures of the auditor against placebos, of filtered and smoothed regimes, and of returns by regime."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,15 +29,15 @@ MARKS = {
 MEASURES = (("sharpe", "Sharpe ratio, yearly", 1.0), ("per_trade", "mean net return of a trade, %", 100.0))
 VIEWS = {
     "none": ({"color": QUIET, "width": 1.5, "dash": "dot"}, "no regime"),
-    "filtered": ({"color": colour(0), "width": 2.4}, "filtered: could be known"),
-    "smoothed": ({"color": colour(1), "width": 1.8, "dash": "dash"}, "smoothed: could NOT be known"),
-    "viterbi": ({"color": colour(3), "width": 1.8, "dash": "dashdot"}, "Viterbi: could NOT be known"),
+    "filtered": ({"color": colour(0), "width": 2.4}, "filtered: point in time"),
+    "smoothed": ({"color": colour(1), "width": 1.8, "dash": "dash"}, "smoothed: uses the future"),
+    "viterbi": ({"color": colour(3), "width": 1.8, "dash": "dashdot"}, "Viterbi: uses the future"),
 }
 SPANS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def placebo_auditors(report: Mapping[str, Any]) -> go.Figure:
-    """How the placebo auditors did, one row per audited strategy, with the real one and both references marked."""
+    """Results of placebo auditors, one row per audited strategy; marks the real auditor and references."""
     rows = [row for row in report["audit_value"]["rows"] if row["placebos"]]
     titles = [f"{plain(row['name'])}: {title.split(',')[0]}" for row in rows for _, title, _ in MEASURES]
     figure = make_subplots(
@@ -60,7 +60,7 @@ def placebo_auditors(report: Mapping[str, Any]) -> go.Figure:
 def _histogram(
     figure: go.Figure, at: tuple[int, int], drawn: Sequence[float], known: Mapping[str, float], *, first: bool
 ) -> None:
-    """Counts of the placebos, where any has a value; a line up for each strategy that has one."""
+    """Counts of the placebos, where any has a value; with a vertical line for each strategy that has a value."""
     place = {"row": at[0], "col": at[1]}
     low, high = min(drawn, default=0.0), max(drawn, default=0.0)
     n_bins = max(5, min(MOST_BINS, len(drawn) // 10))
@@ -95,7 +95,7 @@ def _histogram(
 
 
 def hindsight_equity(report: Mapping[str, Any]) -> go.Figure:
-    """Daily equity of one strategy under each view of the regimes, what could not be known in broken lines."""
+    """Daily equity of one strategy under each view of the regimes, views that use the future in broken lines."""
     curves = report["hindsight"]["curves"]
     figure = go.Figure()
     for view, (look, words) in VIEWS.items():
@@ -115,12 +115,12 @@ def hindsight_equity(report: Mapping[str, Any]) -> go.Figure:
 
 
 def regime_shares(report: Mapping[str, Any]) -> go.Figure:
-    """Left, the share of decisions in each state per span; right, what each state brought every strategy."""
+    """Left, the share of decisions in each state per span; right, the return of every strategy in each state."""
     section = report["hindsight"]
     shades = ordered_colours(len(section["names"]))
     figure = make_subplots(
         rows=1, cols=2, column_widths=[0.4, 0.6], horizontal_spacing=0.12,
-        subplot_titles=("occupancy", "brought, of the first capital"),
+        subplot_titles=("occupancy", "return, of the initial capital"),
     )  # fmt: skip
     strategies = [row for row in section["contribution"] if row["traded"]]
     for k, (state, shade) in enumerate(zip(section["states"], shades, strict=True)):

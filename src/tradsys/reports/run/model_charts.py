@@ -1,4 +1,4 @@
-"""Figures of models: skill, whether probabilities come true, what columns they lean on, how far the market moved."""
+"""Figures of models: skill, calibration, feature importance, and drift of the data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,20 +12,20 @@ from tradsys.reports.style import PERCENT_TICKS, QUIET, SERIES, colour, line, pl
 
 N_SHOWN = 15
 PALE = 0.35
-SHOWN_SHARE = 0.01  # of the forecasts, from which on a bin's interval lies inside the chart
+SHOWN_SHARE = 0.01  # the chart's range covers intervals of bins with at least this share of the forecasts
 
 
 def skills(report: Mapping[str, Any]) -> go.Figure:
-    """Skill beyond the level of every model with its interval, against zero: knowing no more than a constant."""
+    """Skill beyond the level of every model with its interval, against zero, the skill of a constant."""
     estimates = {row["name"]: headline_skill(row["metrics"]) for row in report["models"]}
     return forest(estimates, "skill beyond the level", 4)
 
 
 def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:
-    """Observed rate against mean predicted probability, and beside it how often each probability is predicted."""
+    """Observed rate against mean predicted probability, and a histogram of predicted probabilities."""
     figure = make_subplots(
         cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.1,
-        subplot_titles=("does it come true?", "how often is it predicted?"),
+        subplot_titles=("observed frequency", "number of forecasts"),
     )  # fmt: skip
     (low, high), observed = _ranges(report["reliability"])
     figure.add_scatter(
@@ -56,7 +56,7 @@ def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:
 def _ranges(reliability: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[list[float], list[float]]:
     """Ranges of both axes: all forecasts; all observed rates, with the intervals of bins that hold 1 % or more.
 
-    The interval of a bin with few forecasts is wide; it may leave the chart rather than flatten all others.
+    The interval of a bin with few forecasts is wide; it may exceed the chart, so that the others stay readable.
     """
     every = [(b, sum(other["n"] for other in bins)) for bins in reliability.values() for b in bins]
     x = [b["mean_predicted"] for b, _ in every]
@@ -96,7 +96,7 @@ def _observed(figure: go.Figure, k: int, name: str, bins: Sequence[Mapping[str, 
 
 
 def importance(report: Mapping[str, Any]) -> go.Figure:
-    """The columns the model leans on (permutation) beside those the auditor splits on (gain), where there is one."""
+    """Permutation importance of the model's columns, and gain of the auditor's, if there is one."""
     permuted = report["importance"]["permutation"]
     gain = report["importance"]["auditor_gain"]
     titles = [f"model: permutation ({_count_line(permuted)})"]
@@ -110,7 +110,7 @@ def importance(report: Mapping[str, Any]) -> go.Figure:
 
 
 def _permuted(figure: go.Figure, shown: Sequence[Mapping[str, Any]], *, ranged: bool) -> None:
-    """Bars with the range over repeats; pale where zero lies inside it or no range is known."""
+    """Bars with the range over repeats; pale where zero lies inside it or there is no range."""
     figure.add_bar(
         x=[row["value"] for row in shown],
         y=[plain(row["name"]) for row in shown],
@@ -131,12 +131,12 @@ def _permuted(figure: go.Figure, shown: Sequence[Mapping[str, Any]], *, ranged: 
 
 
 def single_repeat(permutation: Sequence[Mapping[str, float]]) -> bool:
-    """Whether each column was dealt out once only, so that no range is known."""
+    """Whether each column was permuted only once, so that there is no range."""
     return all(row["low"] == row["high"] for row in permutation)
 
 
 def drift(report: Mapping[str, Any]) -> go.Figure:
-    """The columns by which a classifier tells test rows from training rows."""
+    """The columns by which a classifier distinguishes test rows from training rows."""
     rows = report["drift"]["importances"]
     figure = make_subplots(cols=1, subplot_titles=[f"classifier of train against test: gain ({_count_line(rows)})"])
     _ranked(figure, rows, SERIES[2], col=1)

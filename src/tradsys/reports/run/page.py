@@ -1,4 +1,4 @@
-"""One self-contained HTML page per run: it opens offline, in any browser, years later."""
+"""The self-contained HTML page of a run, which opens offline."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ from tradsys.reports.run import (
 )
 
 Draw = Callable[[Mapping[str, Any]], go.Figure]
-# figure -> the part of the report that it needs, and what draws it; a run without that part has no such figure
+# figure -> the part of the report that it needs, and its function; without that part there is no figure
 FIGURES: dict[str, tuple[str, Draw]] = {
     "equity": ("equity", equity_chart.equity_and_drawdown),
     "sharpe": ("sharpe", strategy_charts.sharpe_ratios),
@@ -64,7 +64,7 @@ SECTIONS = (
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Writes the page whole. `report` is the dict that a run leaves in report.json; absent sections are left out."""
+    """Writes the page atomically. report: the dict of report.json; missing sections are left out."""
     write_text(path, render(report))
 
 
@@ -76,7 +76,7 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 def _context(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template reads: the report, its tables and the footnotes of each."""
+    """The template's variables: the report, its tables and their footnotes."""
     notes = {name: tables.Footnotes() for name in ("strategies", "risk", "models", "auditor")}
     audited = (report.get("auditor") or {}).get("metrics")
     return {
@@ -104,11 +104,11 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def synthetic_note(report: Mapping[str, Any]) -> str | None:
-    """What the made-up market is, None on real data; the data's card is believed where the report is silent."""
+    """Description of a synthetic market, from the report or the data's card; None on real data."""
     if report.get("synthetic"):
         return str(report["synthetic"])
     data = report["provenance"]["data"]
-    return str(data.get("note") or "a market that was made up") if data.get("synthetic") else None
+    return str(data.get("note") or "a synthetic market") if data.get("synthetic") else None
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
@@ -120,7 +120,7 @@ def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 def has(report: Mapping[str, Any], part: str) -> bool:
     """Whether the report holds something under a key, or under `key.key` of a section.
 
-    `live`: in some verdict; `sharpe`: a Sharpe ratio of any strategy or of what is held beside.
+    `live`: in some verdict; `sharpe`: a Sharpe ratio of any strategy or of the benchmark.
     """
     if part == "live":
         return bool(strategy_charts.expected_live(report))
@@ -133,7 +133,7 @@ def has(report: Mapping[str, Any], part: str) -> bool:
 
 
 def _skilled(report: Mapping[str, Any]) -> bool:
-    """Whether the model's skill is known to be above zero."""
+    """Whether the interval of the model's skill lies above zero."""
     if not report.get("models"):
         return False
     low = headline_skill(report["models"][0]["metrics"])["low"]
@@ -141,7 +141,7 @@ def _skilled(report: Mapping[str, Any]) -> bool:
 
 
 def _confidence(report: Mapping[str, Any]) -> str:
-    """What share of intervals should hold the truth, in words."""
+    """The confidence level of the intervals, in words."""
     if report.get("models"):
         return f"{100 * report['models'][0]['metrics']['confidence']:g} %"
     stated = (report["provenance"]["config"].get("evaluation") or {}).get("confidence")

@@ -1,4 +1,4 @@
-"""Figures of cross-validation's paths: the fan of equity curves and how far their Sharpe ratios spread."""
+"""Figures of cross-validation paths: the fan of equity curves, and their Sharpe ratios."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -50,7 +50,7 @@ def path_fan(report: Mapping[str, Any]) -> go.Figure:
 
 
 def path_sharpes(report: Mapping[str, Any]) -> go.Figure:
-    """How many paths have which yearly Sharpe, with zero and the median marked.
+    """Histogram of the paths' yearly Sharpe ratios, with zero and the median marked.
 
     report["paths"]: as of `path_fan`.
     """
@@ -75,7 +75,7 @@ def path_sharpes(report: Mapping[str, Any]) -> go.Figure:
         name="each path",
         marker={"symbol": "line-ns-open", "color": INK},
     )
-    above = paths["median"] > 0  # labels on the far sides, so that they never meet
+    above = paths["median"] > 0  # labels on opposite sides, so that they never overlap
     for x, text, look, side in (
         (0, "nothing earned", {"color": ALARM, "width": 1.5, "dash": "dash"}, "left" if above else "right"),
         (paths["median"], f"median {paths['median']:.2f}", _bold(colour(0)), "right" if above else "left"),

@@ -1,4 +1,4 @@
-"""What a run's page shows, whether it was trained here or a bundle was backtested: report.json in one shape."""
+"""The content of report.json of a training run or a bundle backtest, as shown on its page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -7,19 +7,19 @@ from typing import Any, Self
 from tradsys.core.errors import TradsysError
 
 Section = Mapping[str, Any]
-ALWAYS = ("synthetic",)  # written where None, too: a reader must not have to guess
+ALWAYS = ("synthetic",)  # written even where None, so that real data are stated explicitly
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """One field a part of the page; None where the run has no such part.
+    """One field per part of the page; None where the run has no such part.
 
-    run: name of its folder. synthetic: what the made-up market is, None on real data. verdict: `Verdict.as_dict`.
-    strategies: name, settings, performance and verdict of each; benchmark: the same of what is held beside. equity:
-    daily curves on one list of dates. ledger: what deflates a Sharpe, with its trials. costs, label: as configured.
-    provenance: code, config and data. skill: of a backtest; models: of a training run, the primary model first.
-    folds: spans and counts of the parts. tear_sheet:
-    records over time, trades and prices. timings: seconds by stage. The others are sections of `research.sections`.
+    run: name of its folder. synthetic: description of a synthetic market, None on real data. verdict:
+    `Verdict.as_dict`. strategies: name, settings, performance and verdict of each; benchmark: the same for the
+    benchmark. equity: daily curves on one list of dates. ledger: trials of the ledger and their deflation of a Sharpe
+    ratio. costs, label: as configured. provenance: code, config and data. skill: of a backtest; models: of a training
+    run, the primary model first. folds: spans and counts of the parts. tear_sheet: records over time, trades and
+    prices. timings: seconds by stage. The others are sections of `research.sections`.
     """
 
     run: str
@@ -51,13 +51,13 @@ class RunReport:
     timings: Section | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The parts there are, by name; what pages read and report.json holds."""
+        """The existing parts by name, as in report.json."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in plain.items() if value is not None or name in ALWAYS}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any], where: str, fix: str) -> Self:
-        """The report that `to_json` gave; parts of later versions are left out.
+        """The report from a dict of `to_json`; parts of later versions are left out.
 
         where: names the file. fix: the next step. Raises TradsysError where a part that every report has is missing.
         """
@@ -67,7 +67,7 @@ class RunReport:
         return cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
 
     def summary(self) -> dict[str, Any]:
-        """What metrics.json holds: the verdict, and the figures of every model and strategy."""
+        """The content of metrics.json: the verdict, and the figures of every model and strategy."""
         rows = self.strategies
         out: dict[str, Any] = {"verdict": self.verdict}
         if self.skill is not None:

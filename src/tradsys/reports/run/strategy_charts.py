@@ -1,4 +1,4 @@
-"""Figures of strategies: what they earned over time, and how far the Sharpe ratios can be distinguished from luck."""
+"""Figures of strategies: Sharpe ratios against luck, and the live records to expect."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from tradsys.reports.wording import counted
 
 
 def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
-    """Yearly Sharpe ratio of every strategy with its interval, against zero and what luck alone would show."""
+    """Yearly Sharpe ratio of every strategy with its interval, against zero and the best expected by luck alone."""
     rows = compared(report)
     luck = report["benchmark"]["performance"]["expected_max_sharpe"]
     estimates = {row["name"]: row["performance"]["sharpe"] for row in rows}
@@ -31,19 +31,20 @@ def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
 
 
 def has_sharpe(report: Mapping[str, Any]) -> bool:
-    """Whether any of what is compared has a Sharpe ratio; records too short or too idle have none."""
+    """Whether any strategy or the benchmark has a Sharpe ratio; short or idle records have none."""
     return any(row["performance"]["sharpe"]["value"] is not None for row in compared(report))
 
 
 def expected_live(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """By strategy: how the bounds of its live record would close in; those of an edge and of not enough evidence."""
+    """Expected bounds of a live record by strategy, with an edge and with not enough evidence."""
     return {r["name"]: live for r in report["strategies"] if (live := (r.get("verdict") or {}).get("live"))}
 
 
 def live_records(report: Mapping[str, Any]) -> go.Figure:
-    """Lower bound of a live record's Sharpe, were it true as found, over years lived; a mark where it passes zero.
+    """Expected lower bound of a live record's Sharpe over years of trading; a mark where it exceeds zero.
 
-    Dotted: the upper bound of a record without an edge, which falls below what was promised at the same moment.
+    It assumes that the backtest's Sharpe is true. Dotted: the upper bound of a record without an edge, which falls
+    below the backtest's Sharpe at the same moment.
     """
     figure = go.Figure()
     for k, (name, live) in enumerate(expected_live(report).items()):
@@ -65,7 +66,7 @@ def live_records(report: Mapping[str, Any]) -> go.Figure:
             )  # fmt: skip
     figure.add_hline(y=0, line={"color": QUIET, "width": 1})
     lived = [n / live["periods_per_year"] for live in expected_live(report).values() for n in live["n"]]
-    figure.update_xaxes(title_text="years lived (log scale)", **log_scale(lived, wide=100))
+    figure.update_xaxes(title_text="years of live trading (log scale)", **log_scale(lived, wide=100))
     figure.update_yaxes(title_text="Sharpe ratio, yearly", hoverformat=".2f", range=_bounded(report))
     return styled(figure, 360)
 

@@ -73,7 +73,7 @@ def exposure_and_turnover(found: Mapping[str, Any]) -> go.Figure:
 
 
 def trade_returns(found: Mapping[str, Any]) -> go.Figure:
-    """How many closed trades ended with which net return."""
+    """Histogram of the net returns of closed trades."""
     edges, counts = found["edges"], found["counts"]
     middle = [(a + b) / 2 for a, b in pairwise(edges)]
     colours = [SERIES[0] if x > 0 else ALARM for x in middle]
@@ -106,7 +106,7 @@ def _in_basis_points(estimate: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def price() -> go.Figure:
-    """A symbol's close with entries and exits; the page's script fills in the symbol that is chosen."""
+    """A symbol's close with entries and exits; the page's script fills in the chosen symbol."""
     figure = go.Figure()
     figure.add_scatter(x=[], y=[], mode="lines", name="close", line={"color": QUIET, "width": 1.4})
     for name, colour, marker in PRICE_TRACES:

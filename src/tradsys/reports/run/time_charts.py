@@ -1,4 +1,4 @@
-"""Figures along the calendar: the regime behind the price, and what each fold trained, checked and tested on."""
+"""Figures over time: price and regimes, and the training, validation and test spans of each fold."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -22,12 +22,12 @@ from tradsys.reports.style import (
     styled,
 )
 
-GAP_STEPS = 5  # a step this many times the usual one is a hole in the data, and drawn as one
+GAP_STEPS = 5  # a step so many times the usual one is drawn as a hole in the data
 WIDE_RANGE = 2.0
 
 
 def regime_ribbon(report: Mapping[str, Any]) -> go.Figure:
-    """The close of one symbol over bands of the filtered regime, from the bar that knew it to the next."""
+    """The close of one symbol over bands of the filtered regime, each from its bar to the next."""
     ribbon = report["regime"]
     time = [_utc(t) for t in ribbon["time"]]
     figure = go.Figure()
@@ -113,7 +113,7 @@ def _price_axis(figure: go.Figure, close: Sequence[float]) -> None:
 
 
 def _mark_test(figure: go.Figure, report: Mapping[str, Any]) -> None:
-    """A line where the test span begins: only what lies right of it was judged."""
+    """Draws a line where the test span begins; only bars to its right were evaluated."""
     test = report["provenance"].get("bundle", {}).get("test")
     if test:
         figure.add_shape(
@@ -132,7 +132,7 @@ def _mark_test(figure: go.Figure, report: Mapping[str, Any]) -> None:
 
 
 def fold_timeline(report: Mapping[str, Any]) -> go.Figure:
-    """Decisions of each part of each fold, pale what their windows and labels read, hatched what was left out."""
+    """Decisions of each part of each fold; pale: spans of windows and labels; hatched: purge gaps."""
     folds = report["folds"]
     figure = go.Figure()
     names = [f"fold {k + 1}" for k in range(len(folds))]
@@ -215,7 +215,7 @@ def _parsed_spans(spans: Sequence[Sequence[str]]) -> tuple[list[datetime], list[
 
 
 def _utc(text: str) -> datetime:
-    """A moment in UTC; plotly drops offsets, so each must be gone before it draws."""
+    """A moment in UTC; plotly ignores offsets, so they are removed here."""
     naive: datetime = utc64(text).astype(object)  # type: ignore[assignment]
     return naive
 

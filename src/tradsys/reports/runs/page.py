@@ -1,4 +1,4 @@
-"""All runs on the terminal and as one page: a table that sorts, leaderboards, equity curves of ticked runs."""
+"""All runs on the terminal and as one page: a table that sorts, leaderboards, equity curves of selected runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ COLUMNS = (
     "min",
 )
 LEFT = COLUMNS[:6]
-TICKED = 6  # runs whose curves are drawn before anybody ticks
+TICKED = 6  # runs whose curves are selected at first
 MOST_CURVES = 60
 MOST_BROKEN = 50
 MOST_ROWS = 700  # of the page, which stays below two megabytes
@@ -40,7 +40,7 @@ def print_runs(rows: Sequence[Any], page: Path) -> None:
     console = screen()
     if not rows:
         console.print(
-            f"no run in {page.parent} that this asks for; `tradsys train` makes one", markup=False, soft_wrap=True
+            f"no run in {page.parent} matches these filters; `tradsys train` makes one", markup=False, soft_wrap=True
         )
         console.print(f"page     {page}", markup=False, soft_wrap=True)
         return
@@ -55,7 +55,7 @@ def print_runs(rows: Sequence[Any], page: Path) -> None:
 
 
 def print_removal(gone: Sequence[Any], kept: Sequence[tuple[Any, str]], *, confirmed: bool) -> None:
-    """Prints what is removed, or would be, and why the rest stays."""
+    """Prints the runs to remove, and why the others stay."""
     console = screen()
     for row, why in kept:
         console.print(f"stays    {row.folder}: {why}", markup=False, soft_wrap=True)
@@ -66,7 +66,7 @@ def print_removal(gone: Sequence[Any], kept: Sequence[tuple[Any, str]], *, confi
 
 
 def print_kept(folder: Path) -> None:
-    """Prints which run is kept."""
+    """Prints the run that is marked as kept."""
     screen().print(f"kept     {folder}", markup=False, soft_wrap=True)
 
 
@@ -125,7 +125,7 @@ def equity_curves(rows: Sequence[Any]) -> go.Figure:
 
 
 def _page_row(row: Any, drawn: Sequence[Any]) -> dict[str, Any]:
-    """A row of the page: texts, what each sorts by, and where its report is."""
+    """A row of the page: texts, sort keys, and the link to its report."""
     figures = (row.skill["value"], row.auc["value"], row.sharpe["value"], row.dsr, "", row.minutes)
     values = (row.when, *[""] * 5, *figures)
     return {

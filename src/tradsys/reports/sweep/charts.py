@@ -13,7 +13,7 @@ from tradsys.reports.sweep.wording import ranked, settings_of
 
 COLUMNS = 3
 MOST_SPREAD = 30
-MOST_TICKS = 20  # trials of which each has a tick of its own
+MOST_TICKS = 20  # up to so many trials each have their own tick
 SHADES = [[0.0, GRID], [1.0, SERIES[0]]]
 # fifths of the trials, the best first
 LEVELS = (SERIES[1], SERIES[4], SERIES[5], SERIES[0], QUIET)
@@ -59,7 +59,7 @@ def importance(report: Mapping[str, Any]) -> go.Figure:
 
 
 def slices(report: Mapping[str, Any]) -> go.Figure:
-    """Mean skill against each parameter by itself; darker is later."""
+    """Mean skill against each parameter alone; later trials are darker."""
     done = ranked(report)
     paths = [p for p in report["space"] if any(p in t["params"] for t in done)]
     rows = -(-len(paths) // COLUMNS)
@@ -98,7 +98,7 @@ def parallel(report: Mapping[str, Any]) -> go.Figure:
         axes.append(_Axis(path.rpartition(".")[2], values, entry["type"], tuple(entry.get("choices", ()))))
     figure = go.Figure()
     for k, shade in enumerate(LEVELS):
-        # ranked: the best trials first, so each level is one slice of them
+        # sorted, the best trials first, so that each level is one slice
         mine = range(k * len(done) // len(LEVELS), (k + 1) * len(done) // len(LEVELS))
         _lines(figure, axes, done, mine, (f"{RANKS[k]} fifth by lower bound", shade, 2.2 if k == 0 else 1.2))
     for x, axis in enumerate(axes):
@@ -125,7 +125,7 @@ class _Axis:
     choices: tuple[Any, ...]
 
     def heights(self) -> list[float]:
-        """Each value's place on the axis, from 0 to 1; logarithmic where the parameter was searched so."""
+        """Each value's place on the axis, from 0 to 1; logarithmic where the search was."""
         if self.kind == "categorical":
             codes = {str(c): k for k, c in enumerate(self.choices)}
             return [codes[str(v)] / max(1, len(codes) - 1) for v in self.values]
@@ -134,7 +134,7 @@ class _Axis:
         return [(v - low) / (high - low) if high > low else 0.5 for v in placed]
 
     def marks(self) -> list[tuple[float, str]]:
-        """Height and text of what is written along the axis: every choice, or both ends and the middle."""
+        """Height and text of the axis labels: every choice, or both ends and the middle."""
         if self.kind == "categorical":
             return [(k / max(1, len(self.choices) - 1), str(c)) for k, c in enumerate(self.choices)]
         low, high = min(self.values), max(self.values)

@@ -1,4 +1,4 @@
-"""A study on the terminal: the best trials, the pick, and whether a zoom's gain exceeds the noise."""
+"""A study on the terminal: best trials, chosen trial, and the gain of a refined search."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ MOST_ROWS = 10
 
 
 def print_sweep(report: Mapping[str, Any], folder: Path) -> None:
-    """Prints the best trials and what follows from them to standard output."""
+    """Prints the best trials and the conclusions to standard output."""
     console = screen()
     print_made_up(console, report["synthetic"])
     table = Table(title=heading(report), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))

@@ -11,10 +11,10 @@ from tradsys.reports.page import render_page
 from tradsys.reports.sweep import charts
 from tradsys.reports.sweep.wording import HEADINGS, conclusions, heading, ranked, settings_of, trial_cells
 
-# heading, what draws it, the fewest finished trials that it needs, and the note beneath
+# heading, its function, the least finished trials that it needs, and the note below
 FIGURES = (
     ("History", charts.history, 1, "Skill is the share of the best constant's log-loss that a model takes away."),
-    ("Folds", charts.fold_spread, 1, "A trial is picked by its bar, not by its highest dot."),
+    ("Folds", charts.fold_spread, 1, "A trial is chosen by its bar (lower bound), not by its highest dot."),
     (
         "Importance",
         charts.importance,
@@ -26,13 +26,13 @@ FIGURES = (
         "Parallel coordinates",
         charts.parallel,
         2,
-        "One line per trial; lines of the best fifth that meet show what they share.",
+        "One line per trial; where lines of the best fifth meet, these trials share a value.",
     ),
 )
 
 
 def write_sweep(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes report.json and report.html whole; the page needs nothing else."""
+    """Writes report.json and a self-contained report.html, each atomically."""
     write_json(folder / "report.json", report)
     write_text(folder / "report.html", render(report))
 

@@ -1,4 +1,4 @@
-"""A study in words: what ran, which trial is picked and why, what the zoom gained."""
+"""A study in words: its trials, the chosen trial and why, the gain of a refined search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ MOST_NAMED = 3  # parameters of the line on importance
 
 
 def heading(report: Mapping[str, Any]) -> str:
-    """What was run, in one line."""
+    """Title of the study: trials, sampler and machine hours."""
     states = {s: sum(t["state"] == s for t in report["trials"]) for s in ("complete", "pruned")}
     return (
         f"study {report['study']}: {counted(states['complete'], 'trial')} complete, "
@@ -59,7 +59,7 @@ def settings_of(trial: Mapping[str, Any]) -> str:
 
 
 def conclusions(report: Mapping[str, Any]) -> list[str]:
-    """What the study says, in a few lines."""
+    """The conclusions of the study in a few lines."""
     best = next((t for t in report["trials"] if t["place"] == report["best"] and t["state"] == "complete"), None)
     if best is None:
         return ["pick     none: no trial fitted all its folds"]
@@ -72,10 +72,11 @@ def conclusions(report: Mapping[str, Any]) -> list[str]:
     highest = max((t for t in ranked(report)), key=lambda t: t["mean_skill"])
     if highest["place"] != best["place"]:
         lines.append(
-            f"         trial {highest['place']} has a higher mean, {number(highest['mean_skill'], 4)}, but is less sure"
+            f"         trial {highest['place']} has a higher mean, {number(highest['mean_skill'], 4)}, but a lower "
+            "bound that is lower"
         )
     if best["lower_bound"] <= 0:
-        lines.append("         the bound does not exceed 0: the search found nothing that surely beats the base rate")
+        lines.append("         the bound does not exceed 0: no trial reliably beats the base rate")
     lines += [*importance_lines(report), overfitting_line(report["overfitting"])]
     refused = [t for t in report["trials"] if t["refused"]]
     if refused:
@@ -99,7 +100,7 @@ def importance_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def overfitting_line(found: Mapping[str, Any]) -> str:
-    """The probability that choosing the best of these trials was a choice of luck, or why it is not known."""
+    """The probability of overfitting (PBO) of the chosen trial, or why it is unknown."""
     if found["pbo"] is None:
         return f"overfit  no probability of overfitting: {found['reason']}"
     return (
@@ -109,7 +110,7 @@ def overfitting_line(found: Mapping[str, Any]) -> str:
 
 
 def rematch_lines(report: Mapping[str, Any]) -> list[str]:
-    """Whether the zoom's best beats the parent's under seeds that neither search saw."""
+    """Comparison of the refined search's best trial with its parent's, on new seeds."""
     rematch = report["rematch"]
     if rematch is None:
         return []

@@ -51,7 +51,7 @@ def slippage(rows: Sequence[dict[str, Any]]) -> go.Figure:
 
 
 def live_record(live: Mapping[str, Any]) -> go.Figure:
-    """Running mean of the bot's daily returns inside bounds that hold at all times, with the backtest's mean."""
+    """Running mean of the bot's daily returns inside bounds that are valid at all times, with the backtest's mean."""
     figure = go.Figure()
     shade = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     bps = {k: rounded([1e4 * v for v in live[k]]) for k in ("mean", "low", "high")}

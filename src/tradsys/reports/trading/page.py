@@ -1,4 +1,4 @@
-"""A bot's page: one self-contained file, written atomically after every bar."""
+"""The page of a bot: one self-contained file, written atomically after every bar."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ SHARES = ("gain", "net_return")
 PROBABILITIES = ("probability", "audit")
 TRADES = ("symbol", "side", "entry_time", "exit_time", "entry_price", "exit_price", "net_return", "reason", "bars_held")
 
-NOT_COMPARED = "Every 24 bars forecasts, signals and features are compared with what the run reported; not yet done."
+NOT_COMPARED = "No comparison yet: forecasts, signals and features are compared with the run's every 24 bars."
 NOT_WATCHED = "Only on live bars are forecasts, signals and features compared with what the run reported."
 
 
@@ -53,7 +53,7 @@ def render(page: Any) -> str:
         ("decisions", "Last decisions", DECISIONS, page.decisions, "No bar has been decided on yet."),
         (
             "model",
-            "The model against its run",
+            "The model compared with its run",
             WATCH,
             getattr(page, "watch", []),
             NOT_WATCHED if replay else NOT_COMPARED,

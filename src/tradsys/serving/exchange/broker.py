@@ -1,4 +1,4 @@
-"""Real orders through ccxt: checked before they leave, looked up by their own name when an answer is lost."""
+"""Real orders through ccxt: checked before they are sent, looked up by client id if unanswered."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,16 +15,17 @@ POLLS = 10
 
 
 class ExchangeBroker:
-    """Entries as market or limit orders, stop and target as resting orders where the exchange has them.
+    """Entries as market or limit orders, stop and target as resting orders where the exchange supports them.
 
-    costs: the model's, for sizes and for fees that the exchange takes in a third currency. minutes: bar length.
+    costs: the configured ones, for sizes and for fees that the exchange charges in a third currency. minutes: bar
+    length.
     """
 
     immediate = True
 
     def __init__(self, client: Client, costs: Costs, minutes: int) -> None:
         self.client, self.costs, self.length = client, costs, timedelta(minutes=minutes)
-        # spot: one resting sale locks the coins, so the target is watched at every close
+        # spot: a resting sale locks the coins, so the target is checked at every close instead
         self.protects: tuple[str, ...] = ("stop", "target") if client.spec.kind == "linear" else ("stop",)
 
     def settle(self, account: Account, bar: Bar) -> Report:  # noqa: ARG002 - one protocol
@@ -32,11 +33,11 @@ class ExchangeBroker:
         return Report("accepted")
 
     def miss(self, account: Account, time: datetime) -> Report:  # noqa: ARG002 - one protocol
-        """Nothing: what the exchange holds ends at the exchange."""
+        """No action: the exchange itself closes positions."""
         return Report("accepted")
 
     def submit(self, order: Order, account: Account) -> Report:
-        """Sends an order; where the answer is lost, the exchange is asked by client id before anything is repeated."""
+        """Sends an order; if the answer is lost, looks it up by client id before sending it again."""
         market = self.client.market(order.symbol)
         quantity, why = self._quantity(order, account, market)
         if why:
@@ -73,9 +74,9 @@ class ExchangeBroker:
         raw.create_order(market["symbol"], kind, "buy" if buys else "sell", quantity, price, params)
 
     def _quantity(self, order: Order, account: Account, market: Any) -> tuple[float, str]:
-        """Base units in the exchange's precision, or 0 and why the order is not sent."""
+        """Base units in the exchange's precision; or 0, and why the order is not sent."""
         if order.leg != "entry":
-            # sums of fills end a few last bits below a whole step, which truncation would cut off
+            # sums of fills may be a few bits below a full step, which truncation would lose
             wanted = order.quantity + 1e-6 * self.step_size(order.symbol)
         elif order.side < 0 and self.client.spec.kind == "spot":
             return 0.0, "a spot account cannot sell short; use exchange=binance_futures or a long-only profile"
@@ -106,7 +107,7 @@ class ExchangeBroker:
         return float(balance["free"].get("USDT") or 0.0)
 
     def _finished(self, order: Order, account: Account) -> Report:
-        """The order's report; market orders are asked for until nothing of them is open."""
+        """The order's report; a market order is polled until it is no longer open."""
         report = self.lookup(order, account)
         for _ in range(POLLS):
             resting = order.leg in REASONS or (order.leg == "entry" and self.client.spec.entry == "limit")
@@ -117,7 +118,7 @@ class ExchangeBroker:
         return report or Report("unknown", why="accepted, and not found afterwards")
 
     def cancel(self, client_id: str, account: Account, leg: str) -> Report:
-        """Takes an order back; one that is no longer open is no error."""
+        """Cancels an order; one that is no longer open is no error."""
         market = self.client.market(account.symbol)
         try:
             self.client.call(self.client.raw.cancel_order, None, market["symbol"], self._named(client_id, leg))
@@ -163,7 +164,7 @@ class ExchangeBroker:
         if currency == market["base"]:
             quantity, fee = quantity - fee, fee * price
         elif currency != market["quote"]:
-            fee = quantity * price * self.costs.fee  # a third coin pays: valued by the model's rate
+            fee = quantity * price * self.costs.fee  # charged in a third currency: valued at the configured rate
         opening = order.leg == "entry"
         at = datetime.fromtimestamp(trade["timestamp"] / 1000, UTC)
         inside = _close_of(at, self.length)
@@ -199,7 +200,7 @@ class ExchangeBroker:
         return {"positions": held}
 
     def step_size(self, symbol: str) -> float:
-        """The least difference of quantities that counts."""
+        """The smallest step of quantities, in base units."""
         return float(self.client.market(symbol)["precision"]["amount"] or 0.0)
 
     def check_rights(self) -> None:

@@ -1,4 +1,4 @@
-"""An exchange behind ccxt: its address, keys from the environment, retries, its clock and its rules for orders."""
+"""Client of an exchange through ccxt: address, keys from the environment, retries, clock and markets."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ KINDS = ("spot", "linear")
 TIMEFRAMES = {1: "1m", 3: "3m", 5: "5m", 15: "15m", 30: "30m", 60: "1h", 120: "2h", 240: "4h", 360: "6h", 720: "12h",
               1440: "1d"}  # fmt: skip
 PAGE = 1000
-MOST_BARE_WORDS = 3  # `binance GET` and an address say nothing
+MOST_BARE_WORDS = 3  # messages up to this length, such as `binance GET` and an address, have no information
 BOUNDS = {
     "limit_bps": "[0, 10000)",
     "attempts": "whole [1, inf)",
@@ -39,24 +39,23 @@ PING_MS, STREAMED_BARS = 15_000, 10
 
 
 class ExchangeError(TradsysError):
-    """An exchange that refuses, or that does not answer after all retries."""
+    """A refusal of an exchange, or no answer after all retries."""
 
 
 class UnreachableError(ExchangeError):
-    """An exchange that does not answer, or is in maintenance, after all retries: it may later."""
+    """An exchange that does not answer or is in maintenance after all retries; temporary."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """How to reach an exchange; opens nothing by itself.
+    """Settings of an exchange; opens no connection by itself.
 
     id: ccxt's name. kind: spot, or linear (perpetuals margined in the quote). key, secret: names of environment
-    variables. sandbox: the exchange's test environment. address: another scheme and host for all its URLs. entry:
-    market or limit; limit_bps: how far a limit may lie beyond the last close. attempts, wait_seconds: retries of one
-    call. poll_seconds: between questions for the time. patience_seconds: how long a bar that should be there is asked
-    for. start_seconds: how long a start waits for an exchange that does not answer. stream: whether a websocket ends
-    the wait for the next poll once a bar has closed; auto: where ccxt has one. Raises TradsysError for values outside
-    their ranges.
+    variables. sandbox: the exchange's test environment. address: scheme and host that replace those of all URLs. entry:
+    market or limit; limit_bps: distance of a limit beyond the last close. attempts, wait_seconds: retries of one call.
+    poll_seconds: between polls. patience_seconds: how long a missing bar is polled for. start_seconds: how long a start
+    waits for an exchange that does not answer. stream: whether a websocket ends the wait for the next poll once a bar
+    has closed; auto: where ccxt supports it. Raises TradsysError for values outside their ranges.
     """
 
     id: str
@@ -81,7 +80,7 @@ class Exchange:
         if not all(ENVIRONMENT_NAME.fullmatch(name) for name in (self.key, self.secret)):
             raise TradsysError(
                 "exchange: the settings key and secret take NAMES of environment variables, such as EXCHANGE_API_KEY, "
-                "and got something else, which is not shown as it may be the key itself; put keys into the environment"
+                "but their value is no such name (not shown, since it may be a key); put keys into the environment"
             )
         if self.entry not in ("market", "limit"):
             raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
@@ -96,7 +95,7 @@ class Exchange:
     def connect(self, *, private: bool) -> "Client":
         """A client; TradsysError without ccxt, for an unknown exchange or, where `private`, without keys."""
         try:
-            import ccxt  # noqa: PLC0415 - an extra: only paper and live need it
+            import ccxt  # noqa: PLC0415 - an extra, needed only for paper and live trading
         except ImportError as error:
             raise TradsysError(
                 "exchange: ccxt is not installed; install it with: pip install 'tradsys[live]'"
@@ -111,7 +110,7 @@ class Exchange:
         return Client(self, raw, ccxt)
 
     def websockets(self, *, private: bool) -> Any:
-        """ccxt's websocket class at the address of `connect`, without keys; None where ccxt streams no bars of it."""
+        """ccxt's websocket client without keys; None where ccxt streams no bars of this exchange."""
         import ccxt.pro  # noqa: PLC0415 - loads aiohttp: only a bot with a stream needs it
 
         if self.id not in ccxt.pro.exchanges:
@@ -165,18 +164,18 @@ class Exchange:
 
 
 class Client:
-    """Calls with retries, the exchange's clock, and its markets under the bundle's symbol names."""
+    """A connected exchange: calls with retries, its clock, and its markets by the bundle's symbols."""
 
     def __init__(self, spec: Exchange, raw: Any, ccxt: Any) -> None:
         self.spec, self.raw, self.ccxt = spec, raw, ccxt
         self.offset = timedelta(0)  # exchange's clock minus ours
         self.sleep: Callable[[float], None] = time.sleep
-        self.gives_up: Callable[[], bool] = lambda: False  # asked after a failure: nothing is to be tried again
+        self.gives_up: Callable[[], bool] = lambda: False  # called after a failure; True ends the retries
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The call's result; failures that may pass are tried again, after as long as the exchange asks for.
+        """The call's result; temporary failures are retried after the wait that the exchange asks for.
 
-        Raises UnreachableError where it keeps failing, ExchangeError for every other refusal, and ccxt's OrderNotFound.
+        Raises UnreachableError after the last retry, ExchangeError for any other refusal, and ccxt's OrderNotFound.
         """
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(self.ccxt.OperationFailed),
@@ -190,7 +189,7 @@ class Client:
             return again(function, *args, **kwargs)
         except self.ccxt.OperationFailed as error:
             raise UnreachableError(
-                f"exchange {self.spec.id}: {cause_of(error)}; it keeps failing; tried again later"
+                f"exchange {self.spec.id}: {cause_of(error)}; it keeps failing; it is retried later"
             ) from error
         except self.ccxt.OrderNotFound:
             raise
@@ -214,14 +213,14 @@ class Client:
         error = state.outcome.exception() if state.outcome else None
         wait, attempt = state.next_action.sleep if state.next_action else 0.0, state.attempt_number
         LOG.warning(
-            "exchange %s: %s; call %d of %d; trying again in %.0f s",
+            "exchange %s: %s; call %d of %d; next try in %.0f s",
             self.spec.id, cause_of(error), attempt, self.spec.attempts, wait,
         )  # fmt: skip
         if isinstance(error, self.ccxt.InvalidNonce):
             self.now()
 
     def now(self) -> datetime:
-        """The exchange's time; sets the difference that signed calls use."""
+        """The exchange's time; also sets the clock offset of signed calls."""
         before = utc_now()
         milliseconds = self.raw.fetch_time() if self.raw.has["fetchTime"] else self.raw.milliseconds()
         after = utc_now()
@@ -248,7 +247,8 @@ class Client:
         if found is None:
             near = sorted(n for n in self.by_name if n.startswith(symbol[:3]))[:5]
             raise DataError(
-                f"exchange {self.spec.id}: no {self.spec.kind} market {symbol!r}, near it {near}; give symbols=[...]"
+                f"exchange {self.spec.id}: no {self.spec.kind} market {symbol!r}, similar names: {near}; give "
+                "symbols=[...]"
             )
         return found
 
@@ -268,7 +268,7 @@ class Client:
         return rows
 
     def funding(self, symbol: str, since: datetime, until: datetime) -> list[tuple[datetime, float]]:
-        """Settled rates of a perpetual with since <= time <= until, stamps to the minute; in pages."""
+        """Settled rates of a perpetual with since <= time <= until, times rounded to the minute; in pages."""
         name, found, at = self.market(symbol)["symbol"], dict[datetime, float](), since
         while at <= until:
             page = self.call(self.raw.fetch_funding_rate_history, name, _ms(at), PAGE)
@@ -295,7 +295,7 @@ class _Enough(tenacity.stop_after_attempt):
 
 
 def backoff_from(first: float) -> tenacity.wait.wait_base:
-    """Waits that begin with `first` seconds and double up to a minute, each with up to `first` more by chance."""
+    """Waits that begin with `first` seconds and double up to a minute, each with a random addition of up to `first`."""
     return tenacity.wait_exponential(multiplier=first, max=60) + tenacity.wait_random(0, first)
 
 
@@ -319,7 +319,7 @@ def _moved(urls: Any, address: str) -> Any:
 
 
 def cause_of(error: BaseException | None) -> str:
-    """ccxt's words, and where it names no more than a method and an address, the network's."""
+    """ccxt's message; the network error's where ccxt only names a method and an address."""
     inner = error
     while inner is not None and (inner.__cause__ or inner.__context__):
         inner = inner.__cause__ or inner.__context__
@@ -328,5 +328,5 @@ def cause_of(error: BaseException | None) -> str:
 
 
 def answered(error: BaseException | None) -> str:
-    """What an exchange said, on one line, without the address called; its type where it said nothing."""
+    """The exchange's message in one line without the URL; the error's type if it is empty."""
     return one_line(re.sub(r"https?://\S+", "", str(error)), 300) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Closed bars of an exchange by REST: never one that has not closed, holes asked for again, corrections seen."""
+"""Closed bars of an exchange by REST, with retries for missing bars and detection of corrections."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,19 +12,19 @@ from tradsys.serving.exchange.funding import Funding
 from tradsys.serving.exchange.stream import BarStream
 from tradsys.serving.feeds import Moment, Source, frame_of
 
-SPLIT_TOLERANCE = 0.01  # relative: how far the factors of bars that one split rewrote may lie apart
-LEAST_SPLIT = 1.2  # new units per old, or old per new: less is a correction
-REREAD = 5  # newest bars that are read again with every close, to see corrections
+SPLIT_TOLERANCE = 0.01  # largest relative difference between the factors of bars that one split changed
+LEAST_SPLIT = 1.2  # new units per old, or old per new; a smaller factor is a correction
+REREAD = 5  # newest bars that are read again at every close, to detect corrections
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ExchangeFeed:
-    """Bars of some symbols. Exchange bars carry their opening time; from here on `time` is the close.
+    """Bars of some symbols. The exchange's opening times are converted: `time` is the close.
 
-    Bars of perpetuals carry the funding that was settled since the close before. A history that was rewritten by one
-    factor is a split: see `Moment.splits`. minutes: bar length. n_history: bars of warm-up per symbol. `stream` learns
-    which close is due and may end the caller's wait for it; what it receives never becomes a bar. Raises DataError for
-    a length the exchange has not, and for perpetuals without readable funding.
+    Bars of perpetuals have the funding settled since the close before. A history that changed by one factor is a split:
+    see `Moment.splits`. minutes: bar length. n_history: bars of warm-up per symbol. `stream` gets the next close and
+    may end the caller's wait for it; its messages never become bars. Raises DataError for a length that the exchange
+    does not have, and for perpetuals without readable funding.
     """
 
     def __init__(self, client: Client, symbols: Sequence[str], minutes: int, n_history: int) -> None:
@@ -85,7 +85,7 @@ class ExchangeFeed:
         return Source("polling", why="exchange.stream=false") if self.stream is None else self.stream.source()
 
     def _waits(self, bars: dict[str, dict[datetime, Bar]], last: datetime, newest: datetime, now: datetime) -> bool:
-        """Whether a bar or a funding rate that should be there may still come: asked again for `patience_seconds`."""
+        """Whether to keep polling for an expected bar or funding rate, up to `patience_seconds`."""
         absent = [s for s in self.symbols if newest not in bars[s] and (last in bars[s] or last in self.seen[s])]
         still = (now - newest).total_seconds() < self.client.spec.patience_seconds
         return still and (bool(absent) or self.funding.overdue(newest))
@@ -114,9 +114,9 @@ class ExchangeFeed:
 
 
 def splits_in(corrected: Sequence[tuple[Bar, Bar]]) -> tuple[tuple[str, float], ...]:
-    """New units per old of symbols whose re-read bars were all rewritten by one factor: two bars or more, (symbol, r).
+    """Splits (symbol, new units per old): at least two re-read bars that all changed by one factor.
 
-    A price of 100 that reads 10 afterwards is a split of 10 new units for one.
+    A price of 100 that is 10 afterwards is a split of 10 new units for one.
     """
     found = []
     for symbol in sorted({before.symbol for before, _ in corrected}):

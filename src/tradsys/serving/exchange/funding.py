@@ -1,4 +1,4 @@
-"""Settled funding rates of an exchange's perpetuals, each booked once, on the first bar that closes at or after it."""
+"""Settled funding rates of perpetuals, each booked once, on the first bar that closes at or after it."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from tradsys.core.errors import DataError
 from tradsys.serving.exchange.client import Client
 
-LOOKBACK = timedelta(days=2)  # before the start: enough for the rhythm of the settlements
+LOOKBACK = timedelta(days=2)  # before the start: enough to measure the interval of settlements
 SECOND = timedelta(seconds=1)
 
 
@@ -18,31 +18,31 @@ class Funding:
         self.symbols = list(symbols) if client.spec.kind == "linear" else []
         if self.symbols and not client.raw.has.get("fetchFundingRateHistory"):
             raise DataError(
-                f"exchange {client.spec.id}: its settled funding rates cannot be read through ccxt; what a perpetual "
-                "costs to hold would be missing from every figure; use another exchange=, or one of kind=spot"
+                f"exchange {client.spec.id}: its settled funding rates cannot be read through ccxt; the holding costs "
+                "of a perpetual would be missing from every figure; use another exchange=, or one of kind=spot"
             )
         self.known: dict[str, dict[datetime, float]] = {s: {} for s in self.symbols}
         self.booked: dict[str, datetime] = {}
 
     def begin(self, moment: datetime) -> None:
-        """What was settled until `moment` is booked already, or was before any position."""
+        """Marks rates settled up to `moment` as booked; they are booked or precede any position."""
         self.booked = dict.fromkeys(self.symbols, moment)
 
     def read(self, newest: datetime) -> None:
-        """Asks for what was settled since the last known rate of each symbol, until `newest`."""
+        """Reads rates settled since the last one of each symbol, up to `newest`."""
         for symbol, own in self.known.items():
             since = max(own) + SECOND if own else self.booked[symbol] - LOOKBACK
             own |= dict(self.client.funding(symbol, since, newest))
 
     def overdue(self, newest: datetime) -> bool:
-        """Whether a settlement that the rhythm of the last ones expects by `newest` is not reported yet."""
+        """Whether a settlement expected by `newest`, from the interval of earlier ones, is still missing."""
         return any(times[-1] + (times[-1] - times[-2]) <= newest for own in self.known.values()
                    if len(times := sorted(own)) > 1)  # fmt: skip
 
     def due(self, symbol: str, at: datetime) -> float:
-        """Sum of the rates settled by `at` and not booked before, a fraction of notional; they are booked with that.
+        """Sum of unbooked rates settled by `at`, a fraction of notional; marks them as booked.
 
-        A rate that was reported late falls due in the next bar, never not at all.
+        A rate that was reported late is booked in the next bar.
         """
         own, last = self.known.get(symbol, {}), self.booked.get(symbol)
         new = [time for time in own if last is not None and last < time <= at]

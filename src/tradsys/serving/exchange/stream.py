@@ -1,4 +1,4 @@
-"""Ends the wait for the next poll once a bar has closed, by ccxt's websockets; bars still come by REST alone."""
+"""A websocket that ends the wait for the next poll once a bar has closed; bars still come by REST."""
 
 import asyncio
 import contextlib
@@ -15,20 +15,20 @@ from tradsys.core.errors import TradsysError
 from tradsys.serving.exchange.client import TIMEFRAMES, Client, backoff_from, cause_of
 from tradsys.serving.feeds import Source
 
-HANG_UP_SECONDS = 0.5  # a peer that does not answer a close is left
+HANG_UP_SECONDS = 0.5  # how long to wait for the peer's answer to a close
 JOIN_SECONDS = 2.0
-GRACE_SECONDS = 60.0  # beyond a bar's length: a stream in which no bar opens for so long carries nothing
-NOTED_ATTEMPT = 2  # exchanges end connections daily: one that opens again at once is no news
+GRACE_SECONDS = 60.0  # beyond a bar's length: a stream without a new bar for so long counts as dead
+NOTED_ATTEMPT = 2  # exchanges end connections daily; a connection that reopens at once is not reported
 
 
 class BarStream:
-    """Follows the bars in progress in a thread of its own, and says when one has closed.
+    """Follows current bars in a thread of its own, and wakes the caller when one has closed.
 
     `due` is the close that the feed waits for. An update of the bar that opens at `due` calls `wake`: at the first
     symbol, and again once every symbol has one. A message has no other effect, so a wrong, late or repeated one costs
-    two polls per bar at most, and a lost one the wait for the next poll. No keys are used.
+    at most two polls per bar, and a lost one the wait for the next poll. No keys are used.
 
-    private: follows the test environment where orders go there. wake: called from the thread.
+    private: follows the test environment if orders go there. wake: called from the thread.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class BarStream:
         self.due: datetime | None = None
         self.last_message: datetime | None = None
         self.n_breaks = 0
-        self.why = "the websocket is not open yet"  # bars come by polling; "" while messages come
+        self.why = "the websocket is not open yet"  # why bars come by polling; "" while messages arrive
         self._shown: tuple[datetime | None, set[str]] = (None, set())
         self._news: SimpleQueue[str] = SimpleQueue()
         self._noted = self._closing = False
@@ -61,18 +61,18 @@ class BarStream:
         self._thread.join(JOIN_SECONDS)
 
     def source(self) -> Source:
-        """How bars are awaited now."""
+        """The current source of bars: websocket or polling."""
         return Source("polling" if self.why else "websocket", self.last_message, self.n_breaks, self.why)
 
     def news(self) -> list[str]:
-        """What became of the connection since the last call, in words."""
+        """Changes of the connection since the last call, in words."""
         return [self._news.get_nowait() for _ in range(self._news.qsize())]
 
     def _run(self) -> None:
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 asyncio.run(self._main())
-        except Exception as error:  # the bot goes on by polling, whatever a library raised
+        except Exception as error:  # a library may raise anything; the bot continues by polling
             self.why = f"the websocket ended: {cause_of(error)}"
             self._news.put(f"{self.why}; bars come by polling until the bot is started again")
 
@@ -116,7 +116,7 @@ class BarStream:
                 async with asyncio.timeout(self.silence):
                     updates = await self._updates(exchange, names)
             except TimeoutError:
-                raise ConnectionError(f"no message came for {self.silence:.0f} s") from None
+                raise ConnectionError(f"no message arrived for {self.silence:.0f} s") from None
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
@@ -149,7 +149,7 @@ class BarStream:
             self.wake()
 
     def _broke(self, state: tenacity.RetryCallState) -> None:
-        """Counts a lost connection; the second in a row without a message between them is news, once."""
+        """Counts a lost connection; the second in a row without a message in between is reported once."""
         error = state.outcome.exception() if state.outcome else None
         if not self.why:
             state.attempt_number = 1
@@ -161,7 +161,7 @@ class BarStream:
             self._news.put(f"{self.why}; bars come by polling every {seconds:g} s until it is back")
 
     def _raised(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Ends a connection of which a callback has raised, as on a message that ccxt cannot read: it is dead."""
+        """Ends a connection whose callback raised, for example on a message that ccxt cannot read."""
         error, broken = context.get("exception"), self._broken
         of_a_callback = "handle" in context and isinstance(error, Exception)
         if of_a_callback and broken is not None and not broken.done():
@@ -170,15 +170,15 @@ class BarStream:
     async def _hang_up(self, exchange: Any) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(exchange.close_ws_clients(), HANG_UP_SECONDS)
-        exchange.clients.clear()  # else a connection that was left would be taken for an open one
+        exchange.clients.clear()  # otherwise an abandoned connection would count as open
 
 
 def stream_of(
     client: Client, symbols: Sequence[str], minutes: int, wake: Callable[[], None], *, private: bool
 ) -> BarStream | None:
-    """The stream that `exchange.stream` asks for; None for false.
+    """The stream by `exchange.stream`; None for false.
 
-    Raises TradsysError for true where ccxt has none; for auto the thread finds out, so that a start does not wait.
+    Raises TradsysError for true where ccxt has none; for auto the thread checks this, so that a start does not wait.
     """
     spec = client.spec
     if spec.stream is False:

@@ -23,16 +23,20 @@ def checked(*argv: str, downloads: bool = False) -> None:
 @pytest.mark.parametrize(
     ("argv", "downloads", "named"),
     [
-        (["path=a.csv", "symbols=[A]"], False, r"symbols=\['A'\] beside path=.* read it; leave it out"),
-        (["path=a.csv", "start=2020-01-01", "end=2021-01-01"], False, "end=2021-01-01, start=2020-01-01 beside path="),
+        (["path=a.csv", "symbols=[A]"], False, r"symbols=\['A'\] given with path=.* read it; leave it out"),
+        (
+            ["path=a.csv", "start=2020-01-01", "end=2021-01-01"],
+            False,
+            "end=2021-01-01, start=2020-01-01 given with path=",
+        ),
         (["path=a.csv", "universe=u.csv"], False, "universe=u.csv"),
         (["path=a.csv", "revisions=refuse", "reread_bars=5"], False, "reread_bars=5, revisions=refuse"),
-        (["path=a.csv", "mode=replace", "conflicts=take"], False, "conflicts=take beside mode=replace"),
+        (["path=a.csv", "mode=replace", "conflicts=take"], False, "conflicts=take given with mode=replace"),
         (["actions=a.csv", "mode=replace"], False, "mode=replace"),
-        (["actions=a.csv", "conflicts=keep"], False, "conflicts=keep beside actions="),
-        (["mode=undo", "path=a.csv"], False, "path=a.csv beside mode=undo"),
-        (["mode=clean", "symbols=[A]"], False, "beside mode=clean"),
-        (["source=ccxt", "symbols=[BTC-USD]", "path=a.csv"], True, "path=a.csv beside source= downloads"),
+        (["actions=a.csv", "conflicts=keep"], False, "conflicts=keep given with actions="),
+        (["mode=undo", "path=a.csv"], False, "path=a.csv given with mode=undo"),
+        (["mode=clean", "symbols=[A]"], False, "given with mode=clean"),
+        (["source=ccxt", "symbols=[BTC-USD]", "path=a.csv"], True, "path=a.csv given with source= downloads"),
         (["source=ccxt", "symbols=[BTC-USD]", "mode=replace", "symbol=X"], True, "mode=replace, symbol=X"),
     ],
 )
@@ -97,7 +101,7 @@ def test_bars_that_were_replaced_cannot_be_read_as_of_before(tmp_path, monkeypat
     work(["path=a.csv", "layout=plain", "symbol=A", "name=mine", "mode=replace"])
     assert StoredBars("data", "mine", as_of="2024-02-01").bars().equals(before), "the same bars rewrite nothing"
     work(["path=b.csv", "layout=plain", "symbol=A", "name=mine", "mode=replace"])
-    with pytest.raises(DataError, match="mode=replace put A in the place of other bars"):
+    with pytest.raises(DataError, match="mode=replace replaced bars of A"):
         StoredBars("data", "mine", as_of="2024-02-01").bars()
     assert StoredBars("data", "mine", as_of="2999-01-01").bars().height == 2
     work(["name=mine", "mode=undo"])

@@ -148,7 +148,7 @@ def test_what_is_no_event_is_refused_in_one_line(stored, tmp_path):
     store, bars, _ = stored
     for text, words in (
         ("Date,Close\n2023-01-04,3\n", "a column dividends, stock splits or"),
-        ("Date,Dividends\n2023-01-04,-1\n", "1 of 1 events are none, such as dividend -1.0"),
+        ("Date,Dividends\n2023-01-04,-1\n", "1 of 1 events are invalid, such as dividend -1.0"),
         ("Date,Dividends\n2023-01-04,1\n2023-01-04,2\n", "two dividend events at"),
         ("symbol,Date,Dividends\nOTHER,2023-01-04,1\n", r"names \['OTHER'\], the dataset holds \['DIV'\]"),
     ):

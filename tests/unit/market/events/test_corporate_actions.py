@@ -81,5 +81,5 @@ def test_events_fall_due_in_the_bar_that_closes_at_or_after_them():
     assert with_events(bars, events, "funding_due")["funding_due"].to_list() == [0.0, 1.0, 6.0, 0.0]
     with pytest.raises(DataError, match="due once"):
         with_events(bars, pl.concat([events, events]), "funding_due")
-    with pytest.raises(DataError, match="dividend_due and funding_due"):
+    with pytest.raises(DataError, match="dividend_due or funding_due"):
         with_events(bars, events, "funding")

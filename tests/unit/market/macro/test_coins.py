@@ -89,7 +89,7 @@ def test_peers_of_a_source_and_wrong_places():
     joined = Peers(COINS, "other", [5], Frame(universe)).join(walk_bars(60, ("ZZZ",)))
     assert joined["other_3_known"].to_list() == [0.0] * 5 + [1.0] * 55
     for symbols in ([], ["AAA", "AAA"]):
-        with pytest.raises(DataError, match="one coin a place"):
+        with pytest.raises(DataError, match="a coin is listed once"):
             Peers(symbols)
 
 
@@ -115,5 +115,5 @@ def test_wrong_settings_and_columns_that_clash_are_one_line():
     with pytest.raises(DataError, match="whole numbers of at least 1"):
         CrossSection(hours=[0])
     bars = CrossSection(hours=[5]).join(walk_bars(20, COINS))
-    with pytest.raises(DataError, match="two sources give one name"):
+    with pytest.raises(DataError, match="names must be unique"):
         CrossSection(hours=[5]).join(bars)

@@ -147,7 +147,7 @@ def test_bars_of_mid_prices_leave_out_what_the_measures_leave_out(tmp_path, wron
     bars = BarStore(tmp_path).read("book")
     assert bars.select("open", "high", "low", "close").unique().row(0) == pytest.approx((100.1,) * 4)
     frame.filter(pl.Series(bad)).write_parquet(tmp_path / "quotes.parquet")
-    with pytest.raises(DataError, match="no book is whole"):
+    with pytest.raises(DataError, match="no book is complete"):
         replace(source, values=replace(source.values)).collect(Job(tmp_path, "other", ("AAA",)))
     assert BarStore(tmp_path).names() == ["book"]
 

@@ -128,7 +128,6 @@ def test_what_a_reader_must_know_of_the_data_is_said(holed):
     assert "Survivors only" in data_notes(plain | {"survivors_only": True})[0]
     joined = Frame(holed, {"point_in_time": False, "not_point_in_time": ["pe from x.csv: a snapshot"]})
     assert data_notes({"source": joined}) == [
-        "Not point in time: pe from x.csv: a snapshot. No figure of an earlier date that uses these columns could have "
-        "been had."
+        "Not point in time: pe from x.csv: a snapshot. Figures of earlier dates that use these columns have look-ahead."
     ]
     assert synthetic_note({"source": PANEL}).startswith("synthetic panel")

@@ -66,7 +66,7 @@ def test_a_value_at_its_bound_is_still_on_the_better_side(gate, subject, stop, w
 def test_a_horizon_that_fails_is_withheld_and_the_others_speak():
     checks = checked(Measure("auc", 0.504, "1d", "1d"), Measure("training_rows", 100.0, "1d", "1d"))
     assert list(withheld(checks)) == ["1d"]
-    assert "AUC on the judged sessions 0.504, stops below 0.520" in withheld(checks)["1d"]
+    assert "AUC on the test sessions 0.504, stops below 0.520" in withheld(checks)["1d"]
     assert "training rows 100" in withheld(checks)["1d"]
     assert stopped(checks, HORIZONS) == []
     assert outcome_of(checks) == "warn"
@@ -100,13 +100,13 @@ def test_a_gate_that_nobody_measured_stops_the_day():
 def test_a_better_value_never_has_a_worse_outcome(stop, warn, value):
     rule = Rule(stop_below=min(stop, warn), warn_below=max(stop, warn))
     order = {"stop": 0, "warn": 1, "pass": 2}
-    assert order[rule.judged(value)[0]] <= order[rule.judged(min(1.0, value + 0.1))[0]]
+    assert order[rule.outcome(value)[0]] <= order[rule.outcome(min(1.0, value + 0.1))[0]]
 
 
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ({"acu": {"stop_below": 0.5}}, r"no gate \['acu'\]"),
+        ({"acu": {"stop_below": 0.5}}, r"unknown gate \['acu'\]"),
         ({"auc": {"stop_under": 0.5}}, r"auc has \['stop_under'\]"),
         ({"auc": {"stop_below": 0.53, "warn_below": 0.52}}, "a warning comes before the stop"),
         ({"drift": {"stop_above": 0.9, "warn_above": 0.95}}, "a warning comes before the stop"),
@@ -127,7 +127,7 @@ def test_a_bound_of_another_kind_is_refused_by_its_key(key, value):
 
 def test_a_rule_without_bounds_passes_everything_known():
     assert asdict(Rule())["stop_below"] is None
-    assert Rule().judged(-5.0) == ("pass", None)
+    assert Rule().outcome(-5.0) == ("pass", None)
 
 
 @pytest.mark.parametrize("bound", [float("inf"), float("-inf"), float("nan")])

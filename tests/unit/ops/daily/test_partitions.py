@@ -7,11 +7,11 @@ import pytest
 from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_json
 from tradsys.ops.daily import partitions
-from tradsys.ops.daily.partitions import MANIFEST, STOPPED, Made, Origin, Partitions
+from tradsys.ops.daily.partitions import MANIFEST, STOPPED, Lineage, Partitions, StageOutput
 
 DAY = date(2022, 12, 30)
 FRAME = pl.DataFrame({"symbol": ["A", "B"], "x": [1.0, 2.0]})
-ORIGIN = Origin({"prices": "abc"}, {"labels": {"horizon_bars": 5}, "events": None})
+LINEAGE = Lineage({"prices": "abc"}, {"labels": {"horizon_bars": 5}, "events": None})
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def done(store):
-    store.write("features", DAY, Made({"features": FRAME}, {"dropped": {"rows": 2}}), ORIGIN, 0.5)
+    store.write("features", DAY, StageOutput({"features": FRAME}, {"dropped": {"rows": 2}}), LINEAGE, 0.5)
     return store
 
 
@@ -38,18 +38,18 @@ def test_a_partition_lies_under_its_date_and_comes_back(done, tmp_path):
 
 
 def test_a_stage_is_done_only_for_what_it_was_made_from(done):
-    assert done.why_not("features", DAY, ORIGIN) is None
-    assert done.why_not("features", date(2022, 12, 29), ORIGIN) == "it was never done"
-    assert done.why_not("features", DAY, Origin({"prices": "abd"}, ORIGIN.config)) == "prices changed"
-    reported = done.why_not("features", DAY, Origin(ORIGIN.inputs, {"labels": {"horizon_bars": 10}, "events": None}))
+    assert done.why_not("features", DAY, LINEAGE) is None
+    assert done.why_not("features", date(2022, 12, 29), LINEAGE) == "it was never done"
+    assert done.why_not("features", DAY, Lineage({"prices": "abd"}, LINEAGE.config)) == "prices changed"
+    reported = done.why_not("features", DAY, Lineage(LINEAGE.inputs, {"labels": {"horizon_bars": 10}, "events": None}))
     assert reported == "config: labels.horizon_bars 5 -> 10"
-    both = done.why_not("features", DAY, Origin({"prices": "abc", "models": "m"}, {"labels": {}, "events": None}))
+    both = done.why_not("features", DAY, Lineage({"prices": "abc", "models": "m"}, {"labels": {}, "events": None}))
     assert both == "models changed; config: labels absent -> {}; config: labels.horizon_bars 5 -> absent"
 
 
 def test_many_config_changes_are_counted(done):
     reported = done.why_not(
-        "features", DAY, Origin(ORIGIN.inputs, {**ORIGIN.config, "a": [1, 2], "b": {"c": 1, "d": 2}})
+        "features", DAY, Lineage(LINEAGE.inputs, {**LINEAGE.config, "a": [1, 2], "b": {"c": 1, "d": 2}})
     )
     assert reported.count("config: ") == 3
     assert reported.endswith("and 1 more config keys")
@@ -59,34 +59,34 @@ def test_many_config_changes_are_counted(done):
 def test_an_altered_file_undoes_its_stage(done, name):
     path = done.folder("features", DAY) / name
     path.write_bytes(path.read_bytes() + b" ")
-    assert done.why_not("features", DAY, ORIGIN) == f"{name} missing or altered"
+    assert done.why_not("features", DAY, LINEAGE) == f"{name} missing or altered"
     path.unlink()
-    assert done.why_not("features", DAY, ORIGIN) == f"{name} missing or altered"
+    assert done.why_not("features", DAY, LINEAGE) == f"{name} missing or altered"
 
 
 def test_an_altered_manifest_undoes_its_stage(done):
     path = done.folder("features", DAY) / MANIFEST
     reported = json.loads(path.read_text())
     path.write_text(json.dumps({**reported, "inputs": {"prices": "forged"}}))
-    assert "manifest" in done.why_not("features", DAY, Origin({"prices": "forged"}, ORIGIN.config))
+    assert "manifest" in done.why_not("features", DAY, Lineage({"prices": "forged"}, LINEAGE.config))
     assert done.dates("features") == []
     path.write_text("{")
-    assert "manifest" in done.why_not("features", DAY, ORIGIN)
+    assert "manifest" in done.why_not("features", DAY, LINEAGE)
 
 
 def test_a_stopped_partition_is_kept_and_never_counts_as_done(store):
-    store.write("gates", DAY, Made({"gates": FRAME}, facts={STOPPED: ["AUC"]}), ORIGIN, 0.0)
-    assert store.why_not("gates", DAY, ORIGIN) == "it was stopped"
+    store.write("gates", DAY, StageOutput({"gates": FRAME}, facts={STOPPED: ["AUC"]}), LINEAGE, 0.0)
+    assert store.why_not("gates", DAY, LINEAGE) == "it was stopped"
     assert store.dates("gates") == []
     assert store.frame("gates", DAY).equals(FRAME)
 
 
 def test_the_digest_is_that_of_the_content_and_not_of_the_clock(store):
-    first = store.write("features", DAY, Made({"features": FRAME}), ORIGIN, 1.0)
-    again = store.write("features", DAY, Made({"features": FRAME}, facts={"note": 1}), ORIGIN, 2.0)
-    other = store.write("features", DAY, Made({"features": FRAME.head(1)}), ORIGIN, 1.0)
+    first = store.write("features", DAY, StageOutput({"features": FRAME}), LINEAGE, 1.0)
+    again = store.write("features", DAY, StageOutput({"features": FRAME}, facts={"note": 1}), LINEAGE, 2.0)
+    other = store.write("features", DAY, StageOutput({"features": FRAME.head(1)}), LINEAGE, 1.0)
     assert first["digest"] == again["digest"] != other["digest"]
-    assert store.write("prices", DAY, Made({"prices": FRAME}, digest="d"), ORIGIN, 1.0)["digest"] == "d"
+    assert store.write("prices", DAY, StageOutput({"prices": FRAME}, digest="d"), LINEAGE, 1.0)["digest"] == "d"
 
 
 def test_a_write_that_fails_leaves_the_old_partition_and_no_draft(done, monkeypatch):
@@ -95,9 +95,9 @@ def test_a_write_that_fails_leaves_the_old_partition_and_no_draft(done, monkeypa
 
     monkeypatch.setattr(partitions, "write_json", torn)
     with pytest.raises(OSError, match="disk full"):
-        done.write("features", DAY, Made({"features": FRAME.head(1)}), ORIGIN, 0.5)
+        done.write("features", DAY, StageOutput({"features": FRAME.head(1)}), LINEAGE, 0.5)
     assert done.frame("features", DAY).equals(FRAME)
-    assert done.why_not("features", DAY, ORIGIN) is None
+    assert done.why_not("features", DAY, LINEAGE) is None
     assert done.sweep() == []
 
 
@@ -114,7 +114,7 @@ def test_the_sweep_takes_what_a_crash_left_and_nothing_else(done, tmp_path):
     kept.touch()
     assert sorted(done.sweep()) == sorted(str(p.relative_to(tmp_path)) for p in (left, replaced, torn))
     assert kept.exists()
-    assert done.why_not("features", DAY, ORIGIN) is None
+    assert done.why_not("features", DAY, LINEAGE) is None
 
 
 def test_a_missing_partition_is_one_clear_error(done):
@@ -135,7 +135,7 @@ def test_a_forged_manifest_or_document_is_no_partition_and_one_line(done, text):
             done.document("features", DAY, "dropped")
     (folder / MANIFEST).write_bytes(text.encode(errors="surrogateescape"))
     assert done.dates("features") == []
-    assert "manifest" in done.why_not("features", DAY, ORIGIN)
+    assert "manifest" in done.why_not("features", DAY, LINEAGE)
 
 
 def test_no_manifest_names_a_file_elsewhere(done, tmp_path):
@@ -144,4 +144,4 @@ def test_no_manifest_names_a_file_elsewhere(done, tmp_path):
     body["files"] = {"../../../secret": "0" * 64}
     path.write_text(json.dumps({**body, "sha256": digest_json(body)}))
     with pytest.raises(DataError, match="directly in its folder"):
-        done.why_not("features", DAY, ORIGIN)
+        done.why_not("features", DAY, LINEAGE)

@@ -9,8 +9,8 @@ from tradsys.ops.machine import memory_guard, preflight
 from tradsys.ops.machine.accelerator import Accelerator
 from tradsys.ops.machine.cgroups import Container, Limit, size
 from tradsys.ops.machine.filesystem import Volume
-from tradsys.ops.machine.preflight import Machine, check, judged, look, print_facts, refuse
-from tradsys.ops.machine.requirements import Need
+from tradsys.ops.machine.preflight import Machine, check, check_results, print_results, read_machine, refuse
+from tradsys.ops.machine.requirements import ResourceEstimate
 
 GB, TB = 2**30, 2**40
 CANARY = "sk-canary-5f1d"
@@ -31,37 +31,37 @@ TINY = replace(
 DISK = Volume("runs", 50 * GB, 100 * GB, "overlay", "/", None, 0.0)
 MACHINE = Machine(BOX, DISK, replace(DISK, folder="data"), None, True, ("HF_TOKEN",), {}, None)
 GPU = Accelerator("RTX 3090", 24 * GB, 23 * GB, (8, 6), "570.1", "12.8", "2.13.0", "12.8", bf16=True)
-NEED = Need(200_000, 48)  # 0.98 GB
+NEED = ResourceEstimate(200_000, 48)  # 0.98 GB
 
 
-def levels(machine, need=NEED, **options):
-    return {fact.name: fact.level for fact in judged(machine, need, **options) if fact.level != "ok"}
+def levels(machine, estimate=NEED, **options):
+    return {result.name: result.level for result in check_results(machine, estimate, **options) if result.level != "ok"}
 
 
 def test_a_machine_that_is_fine():
     assert levels(replace(MACHINE, accelerator=GPU)) == {}
-    refuse(judged(MACHINE, NEED))
+    refuse(check_results(MACHINE, NEED))
 
 
 def test_too_little_memory_says_what_is_there_what_is_shown_what_is_needed_and_what_to_do():
-    need = Need(1_000_000, 48)
+    estimate = ResourceEstimate(1_000_000, 48)
     with pytest.raises(TradsysError) as refused:
-        refuse(judged(replace(MACHINE, container=TINY), need))
+        refuse(check_results(replace(MACHINE, container=TINY), estimate))
     words = str(refused.value)
     assert words.startswith(
         "memory: the container may use 488 MB although the host shows 1.0 TB; this data needs 1.9 GB;"
     )
-    assert f"rent a pod with {size(need.comfort)} or more" in words
+    assert f"rent a pod with {size(estimate.comfort)} or more" in words
 
 
 def test_where_fewer_bars_fit_it_says_how_many():
     box = replace(BOX, memory=Limit(1.4 * GB, "cgroup v2 / memory.max"))
-    need = Need(1_000_000, 48)
-    words = next(f.judgement for f in judged(replace(MACHINE, container=box), need) if f.name == "memory")
-    fits = need.rows_within(1.4 * GB)
+    estimate = ResourceEstimate(1_000_000, 48)
+    words = next(f.judgement for f in check_results(replace(MACHINE, container=box), estimate) if f.name == "memory")
+    fits = estimate.rows_within(1.4 * GB)
     assert f"load fewer bars: {fits:,} fit (data.source.start=DATE" in words
-    assert levels(replace(MACHINE, container=box), Need(fits, 48)).get("memory") != "refuse"
-    assert levels(replace(MACHINE, container=box), Need(fits + 1_000, 48))["memory"] == "refuse"
+    assert levels(replace(MACHINE, container=box), ResourceEstimate(fits, 48)).get("memory") != "refuse"
+    assert levels(replace(MACHINE, container=box), ResourceEstimate(fits + 1_000, 48))["memory"] == "refuse"
 
 
 def test_what_this_process_holds_already_is_part_of_the_need():
@@ -72,7 +72,7 @@ def test_what_this_process_holds_already_is_part_of_the_need():
 
 def test_a_laptop_without_a_limit_shows_no_host():
     box = replace(BOX, memory=Limit(0.5 * GB, "host"), host_memory=0.5 * GB)
-    words = next(f.judgement for f in judged(replace(MACHINE, container=box), NEED) if f.name == "memory")
+    words = next(f.judgement for f in check_results(replace(MACHINE, container=box), NEED) if f.name == "memory")
     assert "although the host shows" not in words
 
 
@@ -119,13 +119,13 @@ def test_a_busy_gpu_is_reported():
 
 def test_missing_data_is_a_refusal_in_the_stores_own_words():
     with pytest.raises(TradsysError, match="data: store data: no dataset"):
-        refuse(judged(MACHINE, DataError("store data: no dataset 'x'")))
+        refuse(check_results(MACHINE, DataError("store data: no dataset 'x'")))
 
 
 def test_one_error_names_the_other_causes():
     broken = replace(MACHINE, container=TINY, runs=replace(DISK, free=0))
     with pytest.raises(TradsysError, match=r"^memory: .*also: folder runs; see python -m tradsys.doctor"):
-        refuse(judged(broken, NEED))
+        refuse(check_results(broken, NEED))
 
 
 @pytest.fixture
@@ -157,11 +157,13 @@ def test_the_check_refuses(config):
 
 def test_no_value_of_a_key_is_kept_or_shown(config, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
-    machine = look(config, BOX, ["WANDB_*"])
+    machine = read_machine(config, BOX, ["WANDB_*"])
     screen = io.StringIO()
-    print_facts(judged(machine, NEED), Console(file=screen, width=200))
+    print_results(check_results(machine, NEED), Console(file=screen, width=200))
     assert "WANDB_API_KEY" in screen.getvalue()
-    assert CANARY not in screen.getvalue() + repr(machine) + repr(preflight.as_json(machine, judged(machine, NEED)))
+    assert CANARY not in screen.getvalue() + repr(machine) + repr(
+        preflight.as_json(machine, check_results(machine, NEED))
+    )
 
 
 @pytest.mark.parametrize(

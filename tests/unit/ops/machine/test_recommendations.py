@@ -11,11 +11,11 @@ from tradsys.models.training.lit import LitClassifier
 from tradsys.ops.machine import recommendations
 from tradsys.ops.machine.accelerator import power_of_two, saved_bytes, training_step
 from tradsys.ops.machine.cgroups import Limit
-from tradsys.ops.machine.recommendations import GROWTH, Rules, choices
-from tradsys.ops.machine.requirements import Need
+from tradsys.ops.machine.recommendations import GROWTH, Rules, recommend
+from tradsys.ops.machine.requirements import ResourceEstimate
 
 CPU = replace(GPU, name=None, torch_cuda=None, bf16=False)
-NEED = Need(200_000, 48)
+NEED = ResourceEstimate(200_000, 48)
 CONFIG = {"trainer": {"accelerator": "cpu", "precision": "32-true"}}
 
 
@@ -28,7 +28,7 @@ def model():
 
 def chosen(model, config=CONFIG, rules=None, **changed):
     machine = replace(MACHINE, **({"accelerator": CPU} | changed))
-    return {choice.name: choice for choice in choices(machine, NEED, model, config, rules or Rules())}
+    return {one.name: one for one in recommend(machine, NEED, model, config, rules or Rules())}
 
 
 def test_threads_and_workers_follow_the_container_not_the_host(model):
@@ -44,7 +44,7 @@ def test_a_thread_variable_that_is_set_is_reported(model):
 
 def test_what_fits_is_left_as_it_is(model):
     found = chosen(model)
-    assert [choice.override for choice in found.values()] == [None] * len(found)
+    assert [one.override for one in found.values()] == [None] * len(found)
     # 200,000 rows over 50 steps is 4,000: the largest power of two below
     assert found["batch size"].value == "up to 2048"
 
@@ -114,8 +114,8 @@ def test_nets_inside_a_model_of_models_are_judged_without_an_override(model):
     room = 10 * GROWTH * saved_bytes(step, 16)
     tight = replace(BOX, memory_free=Limit(NEED.comfort - BOX.resident + room, "x"))
     machine = replace(MACHINE, accelerator=CPU, container=tight)
-    found = choices(machine, NEED, Average((model,), {"other": model}), CONFIG, Rules())
-    batches = [choice for choice in found if choice.name == "batch size"]
+    found = recommend(machine, NEED, Average((model,), {"other": model}), CONFIG, Rules())
+    batches = [one for one in found if one.name == "batch size"]
     assert [(b.value, b.override) for b in batches] == [("up to 8", None)] * 2
     assert "does not fit" in batches[0].reason
 

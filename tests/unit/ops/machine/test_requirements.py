@@ -3,7 +3,7 @@ import pytest
 from tests.conftest import walk_bars
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.market.store import BarStore, StoredBars
-from tradsys.ops.machine.requirements import Need, need_of, rows_of
+from tradsys.ops.machine.requirements import ResourceEstimate, estimate_of, rows_of
 
 # whole training runs on 48 features: rows, then the peaks VmHWM and VmPeak in bytes
 MEASURED = {9_000: (1.149e9, 4.27e9), 36_000: (1.168e9, 4.43e9), 180_000: (1.293e9, 4.59e9)}
@@ -11,36 +11,36 @@ MEASURED = {9_000: (1.149e9, 4.27e9), 36_000: (1.168e9, 4.43e9), 180_000: (1.293
 
 @pytest.mark.parametrize(("rows", "peaks"), MEASURED.items())
 def test_comfort_covers_what_runs_really_took_and_little_more(rows, peaks):
-    need = Need(rows, 48)
-    assert peaks[0] <= need.comfort * 1.01
-    assert need.comfort <= 1.1 * peaks[0]
-    assert peaks[1] <= need.address_space * 1.02
-    assert need.address_space <= 1.1 * peaks[1]
+    estimate = ResourceEstimate(rows, 48)
+    assert peaks[0] <= estimate.comfort * 1.01
+    assert estimate.comfort <= 1.1 * peaks[0]
+    assert peaks[1] <= estimate.address_space * 1.02
+    assert estimate.address_space <= 1.1 * peaks[1]
 
 
 def test_the_synthetic_market_is_counted_from_the_config():
     features = {"features": [{}] * 40, "extra": [{}]}
-    assert need_of({"data": {"source": {"n_bars": 6000, "symbols": ["A", "B"]}}, "features": features}) == Need(
-        12_000, 41
-    )
+    assert estimate_of(
+        {"data": {"source": {"n_bars": 6000, "symbols": ["A", "B"]}}, "features": features}
+    ) == ResourceEstimate(12_000, 41)
 
 
 @pytest.mark.parametrize("features", [{"features": 3}, {"features": [], "extra": -1}, {"features": {"a": 1}}])
 def test_features_that_are_no_list_are_one_line(features):
     with pytest.raises(TradsysError, match=r"^config: features\.(features|extra)=.*it takes a list"):
-        need_of({"data": {"source": {"n_bars": 6000}}, "features": features})
+        estimate_of({"data": {"source": {"n_bars": 6000}}, "features": features})
 
 
 def test_more_bars_more_features_more_need():
-    small, tall, wide = Need(10_000, 48), Need(20_000, 48), Need(10_000, 96)
+    small, tall, wide = ResourceEstimate(10_000, 48), ResourceEstimate(20_000, 48), ResourceEstimate(10_000, 96)
     assert tall.table == wide.table == 2 * small.table == 2 * 10_000 * 48 * 4
     assert small.memory < tall.memory == wide.memory < wide.comfort
 
 
 def test_rows_within_is_the_inverse_of_memory():
-    need = Need(50_000, 48)
-    assert need.rows_within(need.memory) == pytest.approx(50_000, abs=1)
-    assert need.rows_within(512e6) == 0
+    estimate = ResourceEstimate(50_000, 48)
+    assert estimate.rows_within(estimate.memory) == pytest.approx(50_000, abs=1)
+    assert estimate.rows_within(512e6) == 0
 
 
 @pytest.fixture
@@ -79,4 +79,4 @@ def test_missing_and_damaged_data_are_refused_by_name(stored, tmp_path):
 
 def test_a_source_that_does_not_tell_gives_none():
     assert rows_of({"path": "prices.csv", "layout": "plain"}) is None
-    assert Need(None, 48).table == 0
+    assert ResourceEstimate(None, 48).table == 0

@@ -114,7 +114,7 @@ def test_a_database_that_does_not_answer_is_noticed_at_once(place, tmp_path, cap
     logged(tmp_path, "mlflow", uri=uri)
     (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("tradsys")]
     assert warning.startswith("logger: mlflow failed (")
-    assert warning.endswith("the run goes on without it")
+    assert warning.endswith("the run continues without it")
     assert "\n" not in warning
     assert SECRET not in warning
 
@@ -132,7 +132,7 @@ def test_a_failure_is_one_warning_and_the_run_goes_on(tmp_path, caplog):
     with tracker.run("run", "train", CONFIG):
         assert fit_logs.loggers_of(("mlflow",), tmp_path / "primary") == []
         tracker.log(Record("run"), [Record("trial 0")])
-    assert [line.message.count("the run goes on without it") for line in caplog.records] == [1]
+    assert [line.message.count("the run continues without it") for line in caplog.records] == [1]
     assert SECRET not in caplog.text
 
 
@@ -233,7 +233,7 @@ def test_a_server_that_is_not_there_is_one_warning(tmp_path, caplog, monkeypatch
     logged(tmp_path, "mlflow", uri="http://127.0.0.1:9")
     lines = [line.message for line in caplog.records if line.name.startswith("tradsys")]
     assert len(lines) == 1
-    assert "goes on without it" in lines[0]
+    assert "continues without it" in lines[0]
 
 
 @needs("wandb")

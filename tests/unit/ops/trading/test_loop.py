@@ -14,7 +14,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.ops.trading import loop as loop_module
 from tradsys.ops.trading.bot import Plan, engine_of
 from tradsys.ops.trading.live import swapped
-from tradsys.ops.trading.loop import Ending, Loop, farewell, signals
+from tradsys.ops.trading.loop import Ending, Loop, signals, stop_line
 from tradsys.ops.trading.risk import Risk
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.store import TradeJournal
@@ -132,8 +132,8 @@ def test_a_bundle_that_does_not_fit_is_noted_once_and_left(followed, fault):
 def test_the_last_line_says_what_stays_open_and_that_the_command_goes_on(followed):
     engine, _, feed, _ = followed
     steps(engine, feed, 4)
-    line = farewell(engine, "SIGINT received")
+    line = stop_line(engine, "SIGINT received")
     assert line.startswith("stopped: SIGINT received; ")
     assert "\n" not in line
-    assert line.endswith("; the same command goes on from here")
+    assert line.endswith("; the same command resumes here")
     assert ("open positions: A" in line) == any(a.position for a in engine.state.accounts.values())

@@ -16,8 +16,8 @@ SAID = {
                    "BTC at 2026-01-02T03:00: open, high, low, close 10 12 9 11 became 10 12.5 9 11"),
     "split": ({"symbol": "BTC", "ratio": 2.0, "time": AT}, "BTC at 2026-01-02T03:00, ratio 2"),
     "foreign": ({"symbol": "BTC", "quantity": 0.5, "foreign": True},
-                "0.5 BTC at the exchange is not ours and is left alone"),
-    "note": ({"what": "swap", "why": "2 was not taken"}, "2 was not taken"),
+                "0.5 BTC at the exchange is not the bot's and is not touched"),
+    "note": ({"what": "swap", "why": "2 was refused"}, "2 was refused"),
     "resume": ({"why": "lifted by hand"}, "lifted by hand"),
 }  # fmt: skip
 

@@ -39,9 +39,9 @@ def test_sqlite_refuses_changes(journal, tmp_path):
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
-        ("UPDATE events SET body='{}' WHERE id=2", "event 2 does not carry"),
+        ("UPDATE events SET body='{}' WHERE id=2", "event 2 does not match"),
         ("DELETE FROM events WHERE id=2", "event 2 is missing"),
-        ("UPDATE events SET written='2020-01-01' WHERE id=3", "event 3 does not carry"),
+        ("UPDATE events SET written='2020-01-01' WHERE id=3", "event 3 does not match"),
     ],
 )
 def test_a_change_behind_its_back_shows(journal, tmp_path, statement, words):
@@ -133,7 +133,7 @@ def test_received_texts_reach_no_terminal_with_escapes_and_a_changed_record_is_n
         connection.execute("DROP TRIGGER events_no_UPDATE")
         connection.execute("UPDATE events SET body='{}'")
     connection.close()
-    with pytest.raises(DataError, match="does not carry"):
+    with pytest.raises(DataError, match="does not match the hash"):
         replayed(journal)
 
 

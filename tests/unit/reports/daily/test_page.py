@@ -128,7 +128,9 @@ def test_what_may_not_be_overlooked_stands_first(report):
     order = places(page, "Survivors only", 'id="verdict"', 'id="gates"', 'id="plan"', 'id="horizons"', 'id="coverage"')
     assert order == sorted(order)
     text = markdown(report)
-    order = places(text, "Survivors only", "## Verdict: no edge", "## Gates", "## Trade plan", "## Forecasts judged")
+    order = places(
+        text, "Survivors only", "## Verdict: no edge", "## Gates", "## Trade plan", "## Evaluation of the forecasts"
+    )
     assert order == sorted(order)
 
 
@@ -141,7 +143,7 @@ def test_text_from_data_cannot_pose_as_markup(report):
 
 
 def test_an_old_report_says_so_on_top_of_both(report):
-    assert "This report is old" not in render(report)
+    assert "This report is outdated" not in render(report)
     report["old"] = {
         "of": "2022-12-30",
         "failed": "2023-01-03",
@@ -149,10 +151,10 @@ def test_an_old_report_says_so_on_top_of_both(report):
         "at": "2023-01-03T22:00:00+00:00",
     }
     page, text = render(report), markdown(report)
-    assert page.index("This report is old") < page.index('id="verdict"')
+    assert page.index("This report is outdated") < page.index('id="verdict"')
     assert "OLD: 2022-12-30" in page
     assert "(OLD)" in page
-    assert text.index("**This report is old.**") < text.index("## Verdict")
+    assert text.index("**This report is outdated.**") < text.index("## Verdict")
     assert "2023-01-03" in text
 
 
@@ -171,7 +173,7 @@ def test_gates_that_did_not_pass_come_first(report):
 def test_a_probability_stands_over_the_rate_of_its_bin(report):
     cells = plan_rows(report)[0]
     assert [cell.text for cell in cells["forecasts"]] == ["withheld", "0.561"]
-    assert cells["forecasts"][1].below == "came true 0.530 of 1,100"
+    assert cells["forecasts"][1].below == "observed 0.530 of 1,100"
     assert (cells["stop"].text, cells["stop"].below) == ("124.00", "-4.6 %")
     assert cells["reasons"] == ["ret_20 -0.0532 (+0.031)"]
     assert forecast_cell(None).text == "withheld"
@@ -243,7 +245,7 @@ def test_without_an_edge_the_plan_is_a_watch_list_without_weights(report):
     report["plan"] |= {"kind": "watch-list", "gross": None}
     for text in (render(report), markdown(report)):
         assert "Watch-list" in text
-        assert "A list to watch, not a plan" in text
-        assert "of capital in all" not in text
+        assert "A watch-list, not a plan" in text
+        assert "of capital in total" not in text
     assert "20 % a year" in render(report)
     assert "Trade plan" not in render(report)

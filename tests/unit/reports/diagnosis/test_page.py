@@ -73,7 +73,7 @@ def test_the_page_says_what_fails_and_whom_the_data_lack(report):
     assert "The diagnosis fails: 1 feature" in page
     assert page.index("SURVIVORS ONLY") < page.index("Coverage by date")
     assert page.index("The diagnosis fails") < page.index("Coverage by date")
-    assert "1 instrument ended before the data do (BBB); 7 rows read here were judged by that end." in page
+    assert "1 instrument ended before the data do (BBB); 7 rows read here have that end as outcome." in page
     assert "2.50 [1.80, 3.10]" in page
 
 

@@ -61,10 +61,10 @@ def test_placebos_that_never_traded_have_no_mean_trade_and_still_draw():
 def test_what_could_not_be_known_is_named_and_broken():
     figure = meta_label_charts.hindsight_equity({"hindsight": sample_honesty.hindsight()})
     by_name = {trace.name: trace for trace in figure.data}
-    for name in ("smoothed: could NOT be known", "Viterbi: could NOT be known"):
+    for name in ("smoothed: uses the future", "Viterbi: uses the future"):
         assert by_name[name].line.dash != "solid"
-    assert by_name["filtered: could be known"].line.dash is None
-    assert by_name["filtered: could be known"].y[-1] == pytest.approx(1.001**60, rel=1e-5)
+    assert by_name["filtered: point in time"].line.dash is None
+    assert by_name["filtered: point in time"].y[-1] == pytest.approx(1.001**60, rel=1e-5)
 
 
 def test_shares_stack_to_one_and_the_market_is_no_strategy():
@@ -85,7 +85,7 @@ def test_sections_and_figures_stand_in_the_page():
     assert "paths" not in ids
     said = words(page)
     assert "audited: no, since a reason for it." in said
-    assert "the auditor; all else is a no" in said
+    assert "the auditor; otherwise the answer is no" in said
     assert "Precision lift at matched recall: 1.00 [-4.00, 6.00] percentage points." in said
     assert "p = 0.310 for the Sharpe, p < 0.001 for the net return" in said
     assert "names did not survive the refit" in said
@@ -117,7 +117,7 @@ def test_a_caution_follows_a_yes():
 
 def test_states_are_reported_where_no_strategy_has_a_mask():
     page = render(report_with(hindsight=sample_honesty.hindsight(traded=False)))
-    assert "nothing that hindsight could flatter" in words(page)
+    assert "smoothed regimes would change no result" in words(page)
     assert {"regime-states", "chart-regimes"} <= set(Reader(page).ids)
     assert "chart-hindsight" not in Reader(page).ids
 
@@ -127,7 +127,7 @@ def test_a_refit_that_kept_its_names_and_one_that_failed():
     kept["refit"] |= {"agreement": 0.9, "renamed": 0.9}
     failed["refit"] |= {"agreement": None, "renamed": None, "by_chance": None, "reason": "too few rows"}
     assert "no swap of names would raise that" in words(render(report_with(hindsight=kept)))
-    assert "not known: too few rows" in words(render(report_with(hindsight=failed)))
+    assert "is unknown: too few rows" in words(render(report_with(hindsight=failed)))
 
 
 def test_who_stands_in_on_the_paths_is_said():
@@ -151,7 +151,7 @@ def test_lines_for_the_terminal():
     assert auditor_line(silent) == "cannot be determined (a reason for it)"
     strategy = sample_honesty.hindsight()["strategies"][0]
     assert hindsight_line(strategy) == (
-        "Sharpe 0.90 as it could be known, 3.60 smoothed (difference 2.70 [2.20, 3.20]), "
+        "Sharpe 0.90 filtered (point in time), 3.60 smoothed (difference 2.70 [2.20, 3.20]), "
         "4.50 Viterbi (difference 3.60 [3.10, 4.10])"
     )
     for view in strategy["views"].values():
@@ -160,7 +160,7 @@ def test_lines_for_the_terminal():
     report = {"audit_value": sample_honesty.audit_value(), "hindsight": sample_honesty.hindsight()}
     report["regime"] = {"warning": "regime: EM stopped at max_iter=5 before it converged"}
     assert [line.split(":")[0] for line in honest_lines(report)] == [
-        "WARNING  regime", "auditor helps audited", "hindsight gap of sniper",
+        "WARNING  regime", "auditor helps audited", "smoothed regimes of sniper",
     ]  # fmt: skip
     assert honest_lines({}) == []
 

@@ -100,7 +100,7 @@ def test_a_snapshot_in_the_data_is_said_before_the_verdict():
 def test_the_datas_own_card_is_believed_where_the_report_is_silent():
     report = sample_report(synthetic=False)
     report["provenance"]["data"]["synthetic"] = True
-    assert synthetic_note(report) == "a market that was made up"
+    assert synthetic_note(report) == "a synthetic market"
 
 
 @pytest.mark.parametrize("gone", TRAINING_SECTIONS)
@@ -161,7 +161,7 @@ def test_names_are_text_wherever_they_stand():
 
 
 def test_the_config_can_be_read_back(page):
-    config = Reader(page).text.split("Config, whole and resolved")[1]
+    config = Reader(page).text.split("Complete resolved config")[1]
     assert yaml.safe_load(config) == sample_report()["provenance"]["config"]
 
 
@@ -182,7 +182,7 @@ def test_correlated_trials_show_raw_and_effective_count():
 
 def test_importance_of_a_model_without_skill_is_cautioned():
     report = sample_report()
-    caution = "so this says what it reads, not what predicts"
+    caution = "so this shows what it uses, not what predicts"
     skill = report["models"][0]["metrics"]["skill_beyond_level"]
     skill |= {"low": 0.01, "value": 0.02, "high": 0.03}
     assert caution not in words(quick_render(report))
@@ -192,7 +192,7 @@ def test_importance_of_a_model_without_skill_is_cautioned():
     assert caution in words(quick_render(report))
 
 
-@pytest.mark.parametrize(("low", "said"), [(0.6, "They do not"), (0.4, "no drift was shown, nor ruled out")])
+@pytest.mark.parametrize(("low", "said"), [(0.6, "They differ"), (0.4, "no drift was shown, nor ruled out")])
 def test_drift_is_put_in_words(low, said):
     report = sample_report()
     report["drift"]["interval"][0] = low
@@ -201,7 +201,7 @@ def test_drift_is_put_in_words(low, said):
 
 def test_an_auditor_with_too_few_candidates_is_not_hidden():
     report = sample_report() | {"auditor": {"n": 1, "metrics": None}}
-    assert "1 test candidate: too few to judge the auditor by." in words(quick_render(report))
+    assert "1 test candidate: too few to evaluate the auditor." in words(quick_render(report))
 
 
 def test_the_file_is_the_rendered_page(tmp_path, page):
@@ -230,7 +230,7 @@ def test_ratios_and_the_live_record_are_on_the_page(page):
     assert "risk-table" in Reader(page).ids
     assert "CVaR 5 % a day" in words(page)
     assert "chart-live" in Reader(page).ids
-    assert "And now? The live record" in words(page)
+    assert "The live record to expect" in words(page)
     idle = render(sample_report(idle=True))
     assert "chart-live" not in Reader(idle).ids
     assert "The live record" not in words(idle)

@@ -97,12 +97,12 @@ def test_enough_outcomes_pass():
 @pytest.mark.parametrize(
     ("rule", "kind", "names", "refusal"),
     [
-        (BreakoutRule(0.8, "quantile"), "forward_return", (), "'own': a BreakoutRule reads .* without a side"),
+        (BreakoutRule(0.8, "quantile"), "forward_return", (), "'own': a BreakoutRule needs .* without a side"),
         (BreakoutRule(0.8, "quantile"), "expansion", (), "without a side"),
-        (BreakEvenRule(), "explosion", (), "ends positions by time alone"),
+        (BreakEvenRule(), "explosion", (), "ends positions only by time"),
         (BreakEvenRule(), "expansion", ("side",), "use strategy=.breakout."),
         (ThresholdRule(0.5, "score", short=True), "explosion", (), "use rule.short=false"),
-        (ThresholdRule(0.5, "score", short=True), "triple_barrier", ("side",), "whose sides are its own"),
+        (ThresholdRule(0.5, "score", short=True), "triple_barrier", ("side",), "that predicts sides itself"),
         (ThresholdRule(0.9999, "quantile"), "triple_barrier", (), "quantile 0.9999 of 1001 validation scores"),
     ],
 )
@@ -116,7 +116,7 @@ def test_what_a_rule_would_refuse_after_the_fit_is_refused_before_it(rule, kind,
 def test_a_sizing_by_expansion_is_refused_for_another_label():
     wanted = experiment()
     wanted.strategy = {"own": Profile(ThresholdRule(0.5, "score"), sizing=ExpansionSizing(0.5))}
-    with pytest.raises(CombinationError, match=r"'own': an ExpansionSizing reads P\(expansion\)"):
+    with pytest.raises(CombinationError, match=r"'own': an ExpansionSizing needs P\(expansion\)"):
         check_stages(wanted)
 
 

@@ -1,1 +1,1 @@
-"""When a vendor's stamps were: times in every form, and the zones that they are in."""
+"""Parses vendors' time stamps of every form, and their zones."""

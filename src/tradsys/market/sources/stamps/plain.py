@@ -1,4 +1,4 @@
-"""The short way for columns of moments in one unmistakable form: ISO texts of one width, fine epochs since mid-1990."""
+"""Fast parser for stamps in one unambiguous form: ISO texts of one width, fine epochs since mid-1990."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -11,15 +11,15 @@ DATE = "%Y-%m-%d"
 EPOCHS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": 0}
 _ISO_WIDTHS = {19: f"{DATE} %H:%M:%S", 16: f"{DATE} %H:%M", 10: DATE}
 _EPOCH_WIDTHS = {13: ("epoch_ms", 1_000), 16: ("epoch_us", 1_000_000), 19: ("epoch_ns", 1_000_000_000)}
-_REAL_TIME = 646_790_400  # mid-1990 in seconds: earlier counts may be of another kind, as `numerals` has it
+_REAL_TIME = 646_790_400  # mid-1990 in seconds: earlier counts may be in another unit, see `numerals`
 
 
 def read_plainly(
     raw: pl.Series, latest: datetime, zoned: Callable[[pl.Series], pl.Series]
 ) -> tuple[pl.Series, str] | None:
-    """UTC stamps [n] and the form that the general rules would find; None where they have to look.
+    """UTC stamps [n] and their form, equal to the general rules' result; None where those are needed.
 
-    raw: texts. latest: the last plausible moment. zoned: naive stamps to UTC.
+    raw: texts. latest: the last plausible moment. zoned: converts naive stamps to UTC.
     """
     if raw.dtype != pl.String or not len(raw) or raw.null_count():
         return None

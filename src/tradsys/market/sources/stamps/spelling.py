@@ -1,4 +1,4 @@
-"""One spelling for moments that vendors write in many: a blank between date and time, offsets and weekdays apart."""
+"""Normalises the spelling of moments: a blank between date and time, no weekdays."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""Vendors' moments to UTC: dates, times, epochs, Excel serials, zones; read by plausibility or refused."""
+"""Converts vendors' dates, times, epochs and Excel serials to UTC; ambiguous ones are refused."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from tradsys.market.sources.stamps.plain import DATE, EPOCHS, read_plainly
 from tradsys.market.sources.stamps.spelling import OFFSET, has_offset, spelled
 from tradsys.market.sources.stamps.zones import localised, offsets_in_words, without_abbreviation
 
-AHEAD = timedelta(days=7)  # a stamp beyond next week is no bar's
+AHEAD = timedelta(days=7)  # a stamp beyond next week cannot be a bar's
 NAIVE = pl.Datetime("us")
 EPOCH_NAMES = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds", "epoch_ns": "nanoseconds"}
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S%.f", " %I:%M:%S %p", " %I:%M %p", " %I-%p", " %H%M%S", " %H%M",
@@ -44,7 +44,7 @@ _ZONE_NAME = r" ([A-Z][A-Za-z_]+/[A-Za-z_]+(?:/[A-Za-z_]+)?)$"
 class Moments:
     """Parsed stamps. stamp: UTC [n], null where unreadable. bare: no stamp shows a time of day. zone: of naive ones.
 
-    form: how they were written, for the reader of the log. assumed: no file, key or layout names the zone.
+    form: how they were written, for the log. assumed: no file, key or layout states the zone.
     """
 
     stamp: pl.Series
@@ -56,9 +56,9 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class TimeKeys:
-    """What is said of a column of moments: its format, the zone of naive stamps, formats the vendor is known for.
+    """Settings for a column of moments: its format, the zone of naive stamps, the vendor's usual formats.
 
-    series: whose moments they are [n]; None where all belong to one series.
+    series: the series of each moment [n]; None where all belong to one series.
     """
 
     date_format: str | None = None
@@ -76,8 +76,8 @@ class TimeKeys:
 def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
     """Moments of one column of text, numbers, dates or times.
 
-    Raises DataError with the keys to give where the column has no one meaning: an order of day and month that no
-    row tells, digits that are neither a date nor an epoch between 1970 and next week. A single row that cannot be
+    Raises DataError with the keys to give where the column is ambiguous: an order of day and month that no
+    row shows, digits that are neither a date nor an epoch between 1970 and next week. A single row that cannot be
     read is null.
     """
     zone, assumed = keys.zone or "UTC", keys.zone is None
@@ -103,7 +103,7 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     text = text.set(text.str.to_lowercase().is_in(("", "-", "null", "none", "nan", "nat", "n/a", "na")), None)
     known = text.drop_nulls()
     if known.is_empty():
-        raise DataError(f"{name}: the column of times is empty; see that it is the right column, or give header=[...]")
+        raise DataError(f"{name}: the column of times is empty; check that it is the right one, or give header=[...]")
     digits = known.str.contains(r"^\d+(?:\.\d*)?(?:[eE]\+?\d+)?$")
     if keys.date_format in (*EPOCHS, "excel") or (digits.sum() > len(known) // 2 and keys.date_format is None):
         return _from_digits(text, keys, notes, name)
@@ -228,7 +228,7 @@ def _from_text(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: str)
 
 
 def _as_written(text: pl.Series, keys: TimeKeys) -> Moments | None:
-    """Moments of texts that all have the date_format given as they stand; None for others and where it names a zone."""
+    """Moments of texts that all match the given date_format; None otherwise or if it has a zone."""
     form = keys.date_format
     if form is None or re.search(r"[A-SU-Ya-z0-9]", re.sub(r"%[-:#]*[A-Za-z]", "", form)):
         return None
@@ -298,7 +298,7 @@ def _within_days(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     used: list[tuple[int, str, str]] = []
     for fmt in _candidates(sample, keys.formats):
         naive = _filled(text, naive, fmt, used)
-    if naive.null_count() > text.null_count():  # formats that only later rows show
+    if naive.null_count() > text.null_count():  # formats that occur only in later rows
         rest = text.filter(naive.is_null() & text.is_not_null())
         for fmt in _candidates(rest.head(200), keys.formats):
             naive = _filled(text, naive, fmt, used)
@@ -306,7 +306,7 @@ def _within_days(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     if ordered:
         used.append(ordered)
     if not used:
-        raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} are written in no known way; {KEYS}")
+        raise DataError(f"{name}: times such as {text.drop_nulls()[0]!r} have no known format; {KEYS}")
     if len(used) > 1:
         texts = tuple(f"{n} rows like {example!r}" for n, _, example in used)
         notes.append(Finding("mixed_time_formats", min(n for n, *_ in used), texts, f"in {text.name}"))
@@ -314,8 +314,8 @@ def _within_days(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
 
 
 def _try(text: pl.Series, fmt: str) -> pl.Series:
-    """Naive stamps [n]; null where the format does not fit, or gives a year of two digits too few."""
-    if ("%I" in fmt or "%H" in fmt) and "%M" not in fmt:  # an hour alone is no time of day to the parser
+    """Naive stamps [n]; null where the format does not fit or a year loses two digits."""
+    if ("%I" in fmt or "%H" in fmt) and "%M" not in fmt:  # the parser needs minutes for a time of day
         text, fmt = text + ":00", fmt + ":%M"
     if fmt == "%Y-%m":  # a month is its first day
         text, fmt = text + "-01", "%Y-%m-%d"
@@ -327,7 +327,7 @@ def _try(text: pl.Series, fmt: str) -> pl.Series:
 
 
 def _candidates(sample: pl.Series, formats: Sequence[str]) -> list[str]:
-    """Formats without two meanings that read a row of the sample, those that read most of it first."""
+    """Unambiguous formats that read a row of the sample, those that read most rows first."""
     counts, clear = [], [f for f in formats if not _is_ordered(f)]
     for fmt in dict.fromkeys([*clear, *(d + c for d in _CLEAR for c in _CLOCKS)]):
         if n := int(_try(sample, fmt).is_not_null().sum()) if len(sample) else 0:
@@ -356,7 +356,7 @@ def _is_ordered(fmt: str) -> bool:
 def _ordered(
     text: pl.Series, naive: pl.Series, keys: TimeKeys, name: str
 ) -> tuple[pl.Series, tuple[int, str, str] | None]:
-    """Dates such as 03/04/2024: the order of day and month that every row bears, or a refusal."""
+    """Dates such as 03/04/2024, by the order of day and month that fits every row; else DataError."""
     rest = (
         naive.is_null() & text.is_not_null() & text.str.contains(r"^\d{1,2}[/-]\d{1,2}[/-]\d{2}").fill_null(value=False)
     )
@@ -395,6 +395,6 @@ def _one_order(
         return day
     example = str(text.drop_nulls()[0])
     raise DataError(
-        f"{name}: dates such as {example!r} may be day or month first and no row tells; give date_format={day[0]!r} or "
-        f"date_format={month[0]!r}"
+        f"{name}: dates such as {example!r} may be day or month first and no row shows which; "
+        f"give date_format={day[0]!r} or date_format={month[0]!r}"
     )

@@ -1,4 +1,4 @@
-"""Zones of vendors' stamps: named in a header, beside a stamp or by a key; never guessed from an abbreviation."""
+"""Time zones of vendors' stamps, from a header, a column or a key; abbreviations are refused."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.market.bars import TIME
 
-# abbreviations name no one zone: EST is New York's winter or UTC-5 all year, IST is India, Israel or Ireland
+# abbreviations are ambiguous: EST is New York's winter or UTC-5 all year, IST is India, Israel or Ireland
 ABBREVIATIONS: Mapping[str, str] = {
     **dict.fromkeys(("est", "edt", "et", "est5edt"), "America/New_York (with summer time), Etc/GMT+5 (without)"),
     **dict.fromkeys(("cst", "cdt", "ct"), "America/Chicago, Asia/Shanghai, Etc/GMT+6"),
@@ -38,7 +38,7 @@ CELL_ABBREVIATION = rf"(?i) \(?({'|'.join(ABBREVIATIONS)})\)?$"
 
 
 def split_zone(header: str) -> tuple[str, str]:
-    """A header's name and the zone that it names, in lower case: `date (est)` is date and est; "" for none."""
+    """A header's name and its zone in lower case: `date (est)` is date and est; "" for no zone."""
     name = header.strip().lower()
     if found := _BRACKETED.match(name):
         return (found[1], found[2]) if _is_zone(found[2]) else (name, "")
@@ -60,7 +60,7 @@ def _by_lower() -> dict[str, str]:
 
 
 def zone_named(word: str) -> str | None:
-    """The IANA name of a word that means one zone: UTC, UTC+2, America/New_York in any case; None for others."""
+    """The IANA name of an unambiguous zone: UTC, UTC+2, America/New_York in any case; else None."""
     word = word.strip().lower()
     if word in ("utc", "gmt", "z", "utc+0", "gmt+0", "+00:00"):
         return "UTC"
@@ -71,16 +71,17 @@ def zone_named(word: str) -> str | None:
 
 
 def zone_wanted(name: str, what: str, word: str) -> DataError:
-    """The error for an abbreviation, which names no one zone; with the keys to give."""
+    """The error for an ambiguous abbreviation of a zone, with the keys to give."""
     near = ABBREVIATIONS.get(word.lower().removesuffix(" time"), "America/New_York")
     return DataError(
-        f"{name}: {what} names the zone {word.upper()!r}, which is no one zone; bars must not be known too early; give "
+        f"{name}: {what} names the zone {word.upper()!r}, which is ambiguous; bars must not be available too early; "
+        "give "
         f"zone=, such as {near}"
     )
 
 
 def without_abbreviation(text: pl.Series, zone: str | None, name: str) -> pl.Series:
-    """Texts without EST, CET and the like; a zone= has to be given for them, as they name no one zone."""
+    """Texts without EST, CET and the like; they are ambiguous, so without zone= DataError is raised."""
     found = text.str.extract(CELL_ABBREVIATION)
     if found.null_count() == len(text):
         return text
@@ -91,10 +92,10 @@ def without_abbreviation(text: pl.Series, zone: str | None, name: str) -> pl.Ser
 
 
 def localised(naive: pl.Series, zone: str, series: pl.Series | None = None) -> pl.Series:
-    """UTC of naive stamps in file order; an hour that happens twice counts only where its second pass can be seen.
+    """UTC of naive stamps in file order; a repeated hour is read only where both passes are visible.
 
-    series: whose stamps they are [n], None for one series. Within one series' rows of such an hour the clock must be
-    set back once, from the first pass to the second; else the hour's stamps are null, as one pass alone may be either.
+    series: the series of each stamp [n], None for one series. Within a series' rows of such an hour the clock must be
+    set back once, from the first pass to the second; else the hour's stamps are null, since one pass could be either.
     """
     if zone == "UTC":
         return naive.dt.replace_time_zone("UTC").cast(TIME)
@@ -109,7 +110,7 @@ def localised(naive: pl.Series, zone: str, series: pl.Series | None = None) -> p
 def _passes(
     naive: pl.Series, first: pl.Series, second: pl.Series, twice: pl.Series, series: pl.Series | None
 ) -> pl.Series:
-    """Stamps with those of repeated hours taken for the first pass before the clock is set back, else the second."""
+    """Stamps in UTC; a repeated hour is the first pass until the clock is set back, then the second."""
     whose = pl.Series([0]).new_from_index(0, len(naive)) if series is None else series
     rows = pl.DataFrame({"whose": whose, "t": naive, "a": first, "b": second, "twice": twice}).with_row_index("at")
     seen = rows.filter(pl.col("whose").is_in(rows.filter("twice")["whose"].unique().implode()))
@@ -132,6 +133,6 @@ def _passes(
 
 
 def offsets_in_words(shift: pl.Series, offset: pl.Series) -> str:
-    """`UTC` where every offset is zero, else a fixed offset in words; a file over a change of clocks has several."""
+    """`UTC` where every offset is zero, else the offset or offsets in words."""
     seen = shift.filter(offset).unique().drop_nulls().sort().to_list()
     return "UTC" if seen == [0] else "offsets " + ", ".join(f"{m / 60:+g} h" for m in seen[:3])

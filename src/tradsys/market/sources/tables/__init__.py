@@ -1,1 +1,1 @@
-"""Tables of other shapes than one row a bar and one column a price."""
+"""Converts tables without one row per bar and one column per price."""

@@ -1,4 +1,4 @@
-"""Tables in JSON, as exchanges and libraries write them, as text that the reader of text takes on."""
+"""Converts JSON tables of exchanges and libraries to text for the text reader."""
 
 import csv
 import io
@@ -20,14 +20,15 @@ def as_text(data: bytes, name: str) -> bytes:
     """The one table that a JSON holds, as comma-separated text; with a header row where its columns have names.
 
     Lists of lists (freqtrade, Binance), lists of records (Polygon, Coinbase), records by their time (Alpha Vantage),
-    columns by their name (Deribit, pandas), each as it stands or inside an answer's `data`, `result` or the like; or a
-    record a line. Raises DataError where there is none or more than one.
+    columns by their name (Deribit, pandas), at the top level or inside an answer's `data`, `result` or the like; or one
+    record per line. Raises DataError where there is none or more than one.
     """
     found = list(_tables(_parsed(data, name), 0))
     if len(found) != 1:
         raise DataError(
-            f"{name}: the JSON holds {len(found) or 'no'} table{'s' if len(found) > 1 else ''} of bars; one is read, a "
-            "list of rows or of records; take it out of the answer, or save it as .csv"
+            f"{name}: the JSON holds {len(found) or 'no'} table{'s' if len(found) > 1 else ''} of bars; exactly one "
+            "is read, a "
+            "list of rows or of records; extract it from the answer, or save it as .csv"
         )
     names, rows = found[0]
     out = io.StringIO()
@@ -63,7 +64,7 @@ def _tables(value: Any, depth: int) -> Iterator[Rows]:
 
 
 def _unnested(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with the fields of a record inside it beside its own: OANDA's `mid`: {o, h, l, c}."""
+    """A record with the fields of an inner record moved up: OANDA's `mid`: {o, h, l, c}."""
     inner = [v for v in record.values() if isinstance(v, dict)]
     flat = {k: v for k, v in record.items() if not isinstance(v, dict | list)}
     return flat | inner[0] if len(inner) == 1 and not set(inner[0]) & set(flat) else flat

@@ -1,4 +1,7 @@
-"""Tables of other shapes brought to one row a bar: a column per price and symbol, a row per price; scaled prices."""
+"""Reshapes tables to one row per bar, and scales prices.
+
+Inputs have a column per price and symbol, or a row per price.
+"""
 
 import re
 from collections.abc import Sequence
@@ -45,7 +48,7 @@ _LEAST_SCALED = 10_000  # a price of 1.00 in ten-thousandths
 
 
 def tickers_of(cells: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Header cell -> field and ticker of a table with a column per price and symbol; empty where it is another table.
+    """Header cell -> field and ticker of a table with a column per price and symbol; empty for any other table.
 
     Cells such as AAPL_Open, Open_AAPL, AAPL.Close or ('Close', 'AAPL'); each ticker has an open and a close, the first
     cell is the time.
@@ -68,7 +71,7 @@ def _field(word: str) -> str:
 
 
 def row_per_bar(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """A table with a row per price (symbol, date, field, value) as one with a row per bar; others as they are.
+    """A table with a row per price (symbol, date, field, value) as one with a row per bar; others are unchanged.
 
     Raises DataError where one field of one bar has two values.
     """
@@ -84,7 +87,7 @@ def row_per_bar(frame: pl.DataFrame, name: str) -> pl.DataFrame:
     twice = rows.height - rows.n_unique([*keys, field])
     if twice:
         raise DataError(
-            f"{name}: {twice} values share {', '.join([*keys, field])}; each is named once; drop the copies"
+            f"{name}: {twice} values share {', '.join([*keys, field])}; a bar has each value once; drop the copies"
         )
     lines = rows.group_by(keys, maintain_order=True).agg(pl.col("\0line").min())
     wide = rows.pivot(on=field, index=keys, values=value)
@@ -96,14 +99,14 @@ def to_money(
 ) -> list[pl.Series]:
     """The number columns with prices divided by `scale`; prices that look like counts of a small unit are refused.
 
-    numbers: named by bar column. names: of the file's columns, `` for a file without header. Raises DataError for
-    whole multiples of 100 from 10,000 on in the form of a vendor that counts so, where no scale is given.
+    numbers: named by bar column. names: of the file's columns, `` for a file without header. Without a scale, raises
+    DataError for multiples of 100 from 10,000 on in a form of a vendor that counts in small units.
     """
     prices = [one for one in numbers if one.name in (*PRICES, "adj_close")]
     if scale is not None:
         if scale == 1:
             return list(numbers)
-        notes.append(Finding("prices_scaled", len(numbers[0]), (f"divided by {scale:g}",), "as price_scale= asks"))
+        notes.append(Finding("prices_scaled", len(numbers[0]), (f"divided by {scale:g}",), "as price_scale= requests"))
         money = {one.name for one in prices}
         return [one / scale if one.name in money else one for one in numbers]
     known = [one for one in prices if one.null_count() < len(one)]
@@ -112,8 +115,8 @@ def to_money(
     example = f"{known[0].drop_nulls()[0]:.0f}"
     if not names or set(names) >= _DATABENTO:
         raise DataError(
-            f"{name}: all prices are whole hundreds such as {example}; some vendors count prices in small units, "
-            f"{SCALES}; give price_scale= of the vendor, or price_scale=1 where they are prices as they stand"
+            f"{name}: all prices are multiples of 100 such as {example}; some vendors count prices in small units, "
+            f"{SCALES}; give price_scale= of the vendor, or price_scale=1 where they are real prices"
         )
     note = f"if they are counts, price_scale={SCALES}"
     notes.append(Finding("whole_hundreds", len(numbers[0]), (f"all prices are, such as {example}",), note))
@@ -126,7 +129,7 @@ def _counted(price: pl.Series) -> bool:
 
 
 def excel_advice(names: Sequence[str]) -> str:
-    """What to do with workbooks among files that are no tables; "" without one."""
+    """Advice on Excel workbooks among unread files; "" without one."""
     books = [n for n in names if n.lower().endswith((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"))]
     return f"save each sheet of {books[0]} as .csv, named by its symbol, and give the folder of them" if books else ""
 

@@ -1,1 +1,1 @@
-"""What keeps the daily pipeline running by itself: timers, due sessions, preflight, health, retention, notices."""
+"""Scheduled operation of the daily pipeline: timers, preflight, health, retention, notices."""

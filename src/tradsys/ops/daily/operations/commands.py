@@ -1,4 +1,4 @@
-"""The verbs that keep the pipeline running: schedule, preflight, health, clean."""
+"""The verbs for scheduled operation: schedule, preflight, health, clean."""
 
 import json
 import shlex
@@ -30,9 +30,9 @@ def schedule_settings(parts: Mapping[str, Any]) -> ScheduleSettings:
 
 
 def write_units(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Writes timers and services, or a crontab, and prints how they are installed."""
+    """Writes timers and services, or a crontab, and prints how to install them."""
     asked, calendar = schedule_settings(parts), _calendar(settings, parts)
-    own = ("schedule.", "date=", "until=", "when=")  # the rest of the overrides is the scheduled run's as well
+    own = ("schedule.", "date=", "until=", "when=")  # all other overrides go to the scheduled run as well
     kept = [override for override in parts["argv"] if not override.lstrip("+").startswith(own)]
     command = [sys.executable, "-m", "tradsys.daily", "run", *kept]
     written = write_schedule(asked, settings.name, calendar, command)
@@ -41,13 +41,13 @@ def write_units(settings: DailySettings, parts: Mapping[str, Any]) -> None:
         console.print(f"wrote    {path}")
     console.print("install  with these lines:")
     for line in install_lines(asked.form, written):
-        console.print(line, no_wrap=True, soft_wrap=True)  # a line that is copied must stay one
+        console.print(line, no_wrap=True, soft_wrap=True)  # lines for copying must not wrap
 
 
 def install_lines(form: str, written: Sequence[Path]) -> list[str]:
-    """Lines for a shell that install what `write_schedule` wrote; they keep a crontab's other lines.
+    """Shell lines that install the files of `write_schedule`; they keep a crontab's other lines.
 
-    A user's timers run only while the user is logged in, unless the user lingers.
+    A user's timers run only while the user is logged in, unless lingering is enabled (loginctl).
     """
     if form == "cron":
         return [f"(crontab -l 2>/dev/null; cat {shlex.quote(str(written[0].resolve()))}) | crontab -"]
@@ -60,13 +60,13 @@ def install_lines(form: str, written: Sequence[Path]) -> list[str]:
 
 
 def due(settings: DailySettings, parts: Mapping[str, Any]) -> Due:
-    """The sessions that `when=` has to do now."""
+    """The sessions that are due now by `when=`."""
     newest = publishing.latest(Partitions(settings.folder))
     return due_sessions(str(parts["when"]), _calendar(settings, parts), newest, utc_now())
 
 
 def check_before(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Prints every check of `preflight`; GateError, exit code 2, where one does not hold."""
+    """Prints every check of `preflight`; GateError, exit code 2, where one fails."""
     asked, data = parts["preflight"], DailyBars(settings.first)
     checks = preflight(
         Partitions(settings.folder),
@@ -88,7 +88,7 @@ def check_before(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 
 def report_health(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Prints one JSON object for monitors; exit code 1 where something is not well."""
+    """Prints one JSON object for monitors; exit code 1 where there is a problem."""
     found = health(
         Partitions(settings.folder), _calendar(settings, parts), schedule_settings(parts),
         int(parts["health"]["most_behind"]), utc_now(),
@@ -99,21 +99,21 @@ def report_health(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 
 def clean_up(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Removes, or with `clean.dry_run` names, the partitions that retention lets go."""
+    """Removes the partitions beyond retention; with `clean.dry_run` only lists them."""
     asked = parts["clean"]
     retention = RetentionSettings(asked["sessions"], asked["gigabytes"], bool(asked["dry_run"]))
     with held(settings.folder):
         gone = clean(Partitions(settings.folder), retention)
     console = prose()
     for one in gone:
-        console.print(f"{'would go' if retention.dry_run else 'removed '} {one.path}  ({one.rule})")
+        console.print(f"{'would be removed' if retention.dry_run else 'removed '} {one.path}  ({one.rule})")
     total = sum(one.n_bytes for one in gone) / GIGABYTE
     again = "; nothing was removed, clean.dry_run=false does it" if retention.dry_run and gone else ""
     console.print(f"{len(gone)} partitions, {total:.3f} GB{again}")
 
 
 def new_names(store: Partitions, day: date) -> list[str]:
-    """Symbols of the plan of `day` that the report before it did not hold."""
+    """Symbols of the plan of `day` that the previous report did not hold."""
     earlier = [other for other in store.dates("report") if other < day]
     before = store.document("report", earlier[-1], "report") if earlier else None
     return newcomers(before, store.document("report", day, "report"))

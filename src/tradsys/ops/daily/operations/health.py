@@ -1,4 +1,4 @@
-"""Is the daily pipeline well? For monitors: one JSON object, and a reason for every thing that is not."""
+"""Health of the daily pipeline for monitors: one JSON object with a reason for every problem."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to hold: its name, whether it does, and what was found with the next step."""
+    """One check: its name, whether it passed, and the finding with the next step."""
 
     name: str
     ok: bool
@@ -36,7 +36,7 @@ def health(
 ) -> dict[str, Any]:
     """ok, problems, last_session, behind (closed sessions since), gates of the last report, running, next_run.
 
-    most_behind: closed sessions that the newest report may lag. Nothing is read but the folder and the calendar.
+    most_behind: allowed number of closed sessions after the newest report. Reads only the folder and the calendar.
     """
     shown = publishing.latest(store)
     behind = sessions_behind(shown, calendar, now)
@@ -61,7 +61,7 @@ def health(
 
 
 def sessions_behind(shown: date | None, calendar: str, now: datetime) -> int | None:
-    """Closed sessions after the one that is shown; None where none is."""
+    """Closed sessions after the published one; None where none is published."""
     last = sessions.last_closed(calendar, now)
     if shown is None:
         return None
@@ -78,10 +78,10 @@ def preflight(
     most_model_age: int,
     now: datetime,
 ) -> list[Check]:
-    """What a run needs, checked before it: data, disk, keys, calendar, age of the model, lock.
+    """Checks before a run: data, disk, keys, calendar, age of the model, lock.
 
-    last_bar: session of the newest bar. keys: of `check_keys`. most_model_age: sessions since the model that speaks
-    was last fitted or challenged.
+    last_bar: session of the newest bar. keys: result of `check_keys`. most_model_age: allowed sessions since the
+    champion was last fitted or challenged.
     """
     last = sessions.last_closed(calendar, now)
     fresh = last_bar >= last
@@ -92,7 +92,7 @@ def preflight(
     failed = RunLog(store.root).lines(event="failed")[-1:]
     return [
         Check("data", fresh, f"bars end {last_bar}" + ("" if fresh else f", {last} has closed; fetch newer data")),
-        Check("disk", free >= least_free_gb, f"{free:.1f} GB free, {least_free_gb:g} are asked for"),
+        Check("disk", free >= least_free_gb, f"{free:.1f} GB free, {least_free_gb:g} are required"),
         keys,
         Check("calendar", True, f"{calendar}: last closed session {last}"),
         Check("model", age is None or age <= most_model_age, _age(age, most_model_age)),
@@ -102,10 +102,10 @@ def preflight(
 
 
 def check_keys(config: Mapping[str, Any], wanted: Sequence[str]) -> Check:
-    """Whether every environment variable that the data or the user name is set, and notices have targets.
+    """Checks that required environment variables are set, and counts the notices' targets.
 
     config: of the run; where it names a variable (`key: FRED_API_KEY`) that key is needed. wanted: further names, such
-    as those of a download that runs before. A value is never shown.
+    as those of an earlier download. Values are never shown.
     """
     needed = sorted({*_names_of_keys(config), *wanted})
     lacking = [name for name in needed if not os.environ.get(name, "").strip()]
@@ -118,7 +118,7 @@ def check_keys(config: Mapping[str, Any], wanted: Sequence[str]) -> Check:
 
 
 def last_challenge(store: Partitions) -> date | None:
-    """The session on which the models that speak were last fitted or challenged; None before the first."""
+    """The session on which the champions were last fitted or challenged; None before the first."""
     days = store.dates("models")
     if not days:
         return None

@@ -1,4 +1,4 @@
-"""What people are notified of: a published session, one that its gates stopped, an error."""
+"""Notices of a daily run: a published session, one stopped by its gates, an error."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +11,9 @@ N_ROWS = 5  # of the plan
 
 
 def with_notices(notifier: Notifier, name: str, work: Callable[[], tuple[Mapping[str, Any], Path] | None]) -> None:
-    """Does the work and sends one notice of how it ended; what the work raises is raised again, notice or not.
+    """Runs `work` and sends one notice of its result; exceptions of `work` are raised again.
 
-    work: returns the newest report and its page, or None where nothing was to do, which sends nothing.
+    work: returns the newest report and its page, or None where nothing was to do (no notice is sent).
     """
     try:
         result = work()
@@ -47,7 +47,7 @@ def summary(name: str, document: Mapping[str, Any], page: Path) -> tuple[str, st
 
 
 def signals_alert(name: str, judged: Mapping[str, Any], path: Path) -> tuple[str, str]:
-    """Title and text of the notice of names that newly reached the bar of the signals table."""
+    """Title and text of the notice of names that are newly above the signal threshold."""
     lines = [f"new above the bar: {', '.join(judged['new'])}", str(path)]
     if judged["synthetic"]:
         lines.insert(0, "SYNTHETIC DATA")
@@ -55,7 +55,7 @@ def signals_alert(name: str, judged: Mapping[str, Any], path: Path) -> tuple[str
 
 
 def newcomers(before: Mapping[str, Any] | None, document: Mapping[str, Any]) -> list[str]:
-    """Symbols of the plan that the plan before did not hold; all of them are old where there was none before."""
+    """Symbols of the plan that the previous plan did not hold; none without a previous plan."""
     if before is None:
         return []
     known = {row["symbol"] for row in before["plan"]["rows"]}

@@ -1,4 +1,4 @@
-"""What the daily folder may lose: partitions older than their stage keeps them, never what a report still needs."""
+"""Removes old partitions of the daily folder, but none that the newest report needs."""
 
 import shutil
 from collections.abc import Mapping
@@ -16,9 +16,10 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class RetentionSettings:
-    """sessions: how many partitions of a stage are kept, by stage, None all. gigabytes: the same as a size.
+    """Retention rules by stage.
 
-    dry_run: only names what would go. Raises TradsysError for a stage that is not cleaned or a count below 1.
+    sessions: number of kept partitions, None for all. gigabytes: the same as a size. dry_run: only lists what would be
+    removed. Raises TradsysError for a stage that is not cleaned or a count below 1.
     """
 
     sessions: Mapping[str, int | None]
@@ -33,12 +34,12 @@ class RetentionSettings:
                     "(models hold the champions and stay); leave the others out"
                 )
             if low := {stage: n for stage, n in kept.items() if n is not None and not n > 0}:
-                raise TradsysError(f"daily: clean.{name} has {low}; what is kept is above zero, or null for all")
+                raise TradsysError(f"daily: clean.{name} has {low}; it must be above zero, or null to keep all")
 
 
 @dataclass(frozen=True)
 class Leaving:
-    """A partition that may go: its folder, its size in bytes and the rule."""
+    """A partition to remove: its folder, its size in bytes and the rule."""
 
     path: Path
     n_bytes: int
@@ -46,7 +47,7 @@ class Leaving:
 
 
 def leaving(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
-    """Partitions beyond what their stage keeps, oldest first; never one of the session of the newest report."""
+    """Partitions beyond the retention of their stage, oldest first; none of the newest report's session."""
     safe = publishing.latest(store)
     found = []
     for stage in CLEANED:
@@ -66,7 +67,7 @@ def leaving(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
 
 
 def clean(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
-    """Removes what `leaving` names, unless it is a dry run; returns it. The lock must be held."""
+    """Removes the partitions of `leaving`, unless it is a dry run; returns them. Needs the lock."""
     gone = leaving(store, settings)
     if not settings.dry_run:
         for one in gone:

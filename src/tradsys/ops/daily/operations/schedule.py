@@ -1,4 +1,4 @@
-"""Timers of the daily pipeline, and which sessions a timer's run has to do."""
+"""Timers of the daily pipeline, and the sessions that are due at a timer's run."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ PURPOSE = {"pre": "before the open", "post": "after the close"}
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """When the pipeline runs by itself.
+    """Settings of the scheduled runs.
 
     form: `systemd` (a timer and a service each) or `cron` (one crontab with CRON_TZ). times: HH:MM in the exchange's
     own zone by `pre` and `post`. into: folder of the files. Raises TradsysError for another form, time or name.
@@ -47,7 +47,7 @@ class ScheduleSettings:
 def write_schedule(settings: ScheduleSettings, name: str, calendar: str, command: Sequence[str]) -> list[Path]:
     """Writes the unit files or the crontab and returns their paths.
 
-    name: of the pipeline, part of the file names. calendar: whose zone the times are in and whose weekdays have a
+    name: of the pipeline, part of the file names. calendar: gives the time zone and the weekdays with a
     timer (Riyadh's are Sunday to Thursday); markets that never close run every day, in UTC. command: what starts the
     pipeline; `when=pre` or `when=post` is added.
     """
@@ -83,7 +83,7 @@ def _systemd(
 
 
 def _unit_word(word: str) -> str:
-    """One word of ExecStart, which systemd reads back as it was: no specifier, no variable, no escape."""
+    """One word of ExecStart, escaped so that systemd reads it back unchanged."""
     plain = word.replace("%", "%%").replace("$", "$$")
     if re.fullmatch(r"[\w@%+=:,./${}\[\]~^-]+", plain):
         return plain
@@ -95,7 +95,7 @@ def _cron(
 ) -> dict[str, str]:
     lines = [
         f"# tradsys daily {name}; times are in {zone}",
-        "# a cron without CRON_TZ, such as Debian's, reads them in the machine's own zone: take form=systemd there",
+        "# a cron without CRON_TZ, such as Debian's, reads them in the machine's own zone: use form=systemd there",
         f"CRON_TZ={zone}",
     ]
     days = "*" if len(weekdays) == len(WEEKDAYS) else ",".join(str((day + 1) % 7) for day in weekdays)  # 0 is Sunday
@@ -108,7 +108,7 @@ def _cron(
 
 @dataclass(frozen=True)
 class Due:
-    """The sessions that a timer's run has to do, first to last, and why in one sentence; none: nothing to do."""
+    """The first and last due session, None for none; and the reason in one sentence."""
 
     first: date | None
     last: date | None
@@ -116,10 +116,10 @@ class Due:
 
 
 def due_sessions(when: str, calendar: str, done: date | None, now: datetime) -> Due:
-    """What is due at `now` (aware): every closed session after `done`, the newest with a report.
+    """The sessions due at `now` (aware): every closed session after `done`, the newest published one.
 
-    On a day without a session nothing is due, whatever is open from before: the next timer catches up. `done` None: the
-    last closed session alone. Raises TradsysError for another `when`.
+    On a day without a session nothing is due, even if earlier sessions are missing: the next timer catches up. `done`
+    None: the last closed session alone. Raises TradsysError for another `when`.
     """
     if when not in WHEN:
         raise TradsysError(f"daily: when={when}; it is one of {', '.join(WHEN)}; set when=post")
@@ -139,7 +139,7 @@ def due_sessions(when: str, calendar: str, done: date | None, now: datetime) -> 
 
 
 def next_run(settings: ScheduleSettings, calendar: str, now: datetime) -> datetime | None:
-    """The next moment (in the exchange's zone) at which a timer finds a session; None within a month without one."""
+    """The next timer on a day with a session, in the exchange's zone; None if none within a month."""
     zone = _zone(calendar)
     local = now.astimezone(zone)
     days = sessions.closes(calendar, local.date(), local.date() + timedelta(days=31))["session"]

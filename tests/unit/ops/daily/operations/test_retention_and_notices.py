@@ -12,7 +12,7 @@ from tradsys.ops.daily.operations.health import Check, check_keys, health, last_
 from tradsys.ops.daily.operations.notices import summary, with_notices
 from tradsys.ops.daily.operations.retention import RetentionSettings, clean, leaving
 from tradsys.ops.daily.operations.schedule import ScheduleSettings
-from tradsys.ops.daily.partitions import Made, Origin, Partitions
+from tradsys.ops.daily.partitions import Lineage, Partitions, StageOutput
 from tradsys.ops.notify import Notifier
 
 DAYS = [date(2022, 12, d) for d in (27, 28, 29, 30)]
@@ -32,7 +32,7 @@ def store(tmp_path):
     store = Partitions(tmp_path / "daily")
     for day in DAYS:
         for stage in ("features", "models", "report"):
-            store.write(stage, day, Made(documents={"report": REPORT}), Origin({}, {}), 0.1)
+            store.write(stage, day, StageOutput(documents={"report": REPORT}), Lineage({}, {}), 0.1)
     (store.root / "report" / "latest").symlink_to(f"date={DAYS[1]}")
     return store
 
@@ -80,7 +80,7 @@ def test_the_age_of_a_model_counts_from_its_last_challenge_not_from_its_last_for
     (store.root / "models").rename(tmp_path / "before")  # forecasts of the 28th and 30th, the model is of the 28th
     spoke = {"5d": {"challenged": "2022-12-28"}, "20d": {"challenged": "2022-12-29"}}
     for day in DAYS[1:]:
-        store.write("models", day, Made(documents={"champions": spoke}), Origin({}, {}), 0.1)
+        store.write("models", day, StageOutput(documents={"champions": spoke}), Lineage({}, {}), 0.1)
     assert last_challenge(store) == date(2022, 12, 28)
     for most, ok in ((2, True), (1, False)):
         checks = preflight(
@@ -169,7 +169,7 @@ def test_nothing_to_do_sends_nothing_and_a_dead_server_stops_nothing(inbox, capl
     with_notices(Notifier([url]), "foundry", lambda: None)
     assert received == []
     with_notices(Notifier(["json://127.0.0.1:1/"]), "foundry", lambda: (REPORT, "page"))
-    assert "did not take the notice" in caplog.text
+    assert "did not accept the notice" in caplog.text
 
 
 def test_synthetic_data_are_said_first():
