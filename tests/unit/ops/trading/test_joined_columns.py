@@ -126,7 +126,7 @@ def test_columns_that_are_too_old_give_no_forecast_until_they_are_fetched_again(
 
 def test_data_that_join_too_little_are_refused(data, bundle):
     lacking = JoinedBars(data.source, {"vix": replace(data.known["vix"], sessions=(5,))})
-    with pytest.raises(DataError, match=r"reads \['vix_1s'\], which the data do not join"):
+    with pytest.raises(DataError, match=r"reads \['vix_1s'\], which the data do not have"):
         JoinedSession(bundle, data.source.bars(), columns=LiveColumns(lacking))
 
 
