@@ -54,19 +54,16 @@ def work(argv: list[str]) -> None:
     if isinstance(estimate, ResourceEstimate) and not any(result.level == "refuse" for result in results):
         machine, chosen = _probe(config, machine, estimate)
         results = check_results(machine, estimate, own["processes"], plain["trainer"]["accelerator"] == "gpu")
-    overrides, console = [one.override for one in chosen if one.override], screen()
+    wanted, console = [one.override for one in chosen if one.override], screen()
     if own["json"]:
-        report = as_json(machine, results) | {
-            "choices": [dataclasses.asdict(c) for c in chosen],
-            "overrides": overrides,
-        }
-        console.out(json.dumps(report, indent=2), highlight=False)
+        found = {"choices": [dataclasses.asdict(one) for one in chosen], "overrides": wanted}
+        console.out(json.dumps(as_json(machine, results) | found, indent=2), highlight=False)
         return refuse(results)
     print_results(results, console)
     if chosen:
         print_results([MachineCheck(c.name, c.value, c.reason) for c in chosen], console, "setting")
     refuse(results)
-    return console.print(f"verdict   it can work; use: {' '.join(overrides) or 'the config as it is'}", soft_wrap=True)
+    return console.print(f"verdict   it can work; use: {' '.join(wanted) or 'the config as it is'}", soft_wrap=True)
 
 
 def main() -> None:
