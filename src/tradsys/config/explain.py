@@ -355,7 +355,6 @@ def plain_config(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
 
     Raises ConfigError where an interpolation has no target.
     """
-    """
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         # listing them costs as much as resolving all values, and hardly any config lacks a value
