@@ -1,5 +1,6 @@
 """Checkpoints of a fit: best and last weights, early stopping, and the state to resume a killed fit."""
 
+import errno
 import math
 import signal
 import threading
@@ -138,7 +139,14 @@ def weights_kept(module: L.LightningModule) -> dict[str, Any]:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's tensors and plain values on the CPU; no pickled object is run. Raises CheckpointError."""
     with refused_in_one_line(f"training: checkpoint {path}", FIX, CheckpointError):
-        _check_archive(path)
+        try:
+            _check_archive(path)
+        except OSError as error:
+            if (
+                error.errno != errno.EINVAL
+            ):  # that is of a place before the file's beginning, which a damaged index named
+                raise
+            raise zipfile.BadZipFile("its index points outside the file") from error
         found = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
         raise CheckpointError(f"training: checkpoint {path}: it holds no weights; it is damaged or foreign; {FIX}")

@@ -37,6 +37,15 @@ def test_a_bit_that_flipped_in_a_tensor_is_refused(tmp_path):
         read_checkpoint(path)
 
 
+def test_an_index_that_points_before_the_file_is_damage_and_no_refusal_of_the_disk(tmp_path):
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"w": torch.zeros(2000)}}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[5000:])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        read_checkpoint(path)
+
+
 def test_packed_parts_are_refused_before_they_are_unpacked(tmp_path):
     path, bomb = tmp_path / "a.ckpt", tmp_path / "last.ckpt"
     torch.save({"state_dict": {"w": torch.zeros(2_000_000)}}, path)
