@@ -117,7 +117,7 @@ class Gates:
     def _check(self, measure: Measure) -> Check:
         rule = Rule(**self.rules[measure.gate])
         outcome, bound = rule.outcome(measure.value)
-        return Check(measure.gate, measure.subject, measure.value, outcome, _text(measure, rule, bound))
+        return Check(measure.gate, measure.subject, measure.value, outcome, _outcome_line(measure, rule, bound))
 
 
 def withheld(checks: Sequence[Check]) -> dict[str, str]:
@@ -147,7 +147,7 @@ def _gates(measures: Sequence[Measure]) -> set[str]:
     return {measure.gate for measure in measures}
 
 
-def _text(measure: Measure, rule: Rule, bound: str | None) -> str:
+def _outcome_line(measure: Measure, rule: Rule, bound: str | None) -> str:
     title, form = MEASURES[measure.gate]
     if measure.value is None or not math.isfinite(measure.value):
         text = f"{title}: not known"

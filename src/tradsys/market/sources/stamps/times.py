@@ -296,11 +296,11 @@ def _within_days(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     sample = text.drop_nulls().unique(maintain_order=True).head(200)
     naive = pl.Series([None], dtype=NAIVE).new_from_index(0, len(text))
     used: list[tuple[int, str, str]] = []
-    for fmt in _candidates(sample, keys.formats):
+    for fmt in _format_candidates(sample, keys.formats):
         naive = _filled(text, naive, fmt, used)
     if naive.null_count() > text.null_count():  # formats that occur only in later rows
         rest = text.filter(naive.is_null() & text.is_not_null())
-        for fmt in _candidates(rest.head(200), keys.formats):
+        for fmt in _format_candidates(rest.head(200), keys.formats):
             naive = _filled(text, naive, fmt, used)
     naive, ordered = _ordered(text, naive, keys, name)
     if ordered:
@@ -326,7 +326,7 @@ def _try(text: pl.Series, fmt: str) -> pl.Series:
     return found.set((found.dt.year() < 1000).fill_null(value=False), None)
 
 
-def _candidates(sample: pl.Series, formats: Sequence[str]) -> list[str]:
+def _format_candidates(sample: pl.Series, formats: Sequence[str]) -> list[str]:
     """Unambiguous formats that read a row of the sample, those that read most rows first."""
     counts, clear = [], [f for f in formats if not _is_ordered(f)]
     for fmt in dict.fromkeys([*clear, *(d + c for d in _CLEAR for c in _CLOCKS)]):
