@@ -184,6 +184,7 @@ if __name__ == "__main__":
     composed = importlib.import_module("tradsys.config.composition").composed
     for _ in range(2):  # what is parsed is kept from the second time on
         composed(REPO / "conf", "train", [])
+    importlib.import_module("tradsys.config.packages").conf_packages.cache_clear()  # a fork has packages of its own
     asked = _next_order()
     if asked is not None:
         _ended(asked)

@@ -90,8 +90,8 @@ def test_what_features_learn_is_asked_of_the_configured_split(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("audit.parts=[feature]", "no parts ['feature']"),
-        ("audit.questions=[past,present]", "no questions ['present']"),
+        ("audit.parts=[feature]", "unknown parts ['feature']"),
+        ("audit.questions=[past,present]", "unknown questions ['present']"),
         ("audit.n_cuts=0", "n_cuts=0"),
         ("audit.n_rws=5", "did you mean 'audit.n_rows'"),
         ("+experiment=dmo", "did you mean 'demo'"),

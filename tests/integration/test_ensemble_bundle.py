@@ -148,8 +148,8 @@ def test_what_other_code_wrote_is_refused_in_words(made, tmp_path):
 
     for name, change, words in (
         ("kind", unknown, r"member 'logistic' is of kind 'oracle', not one of \['onnx'"),
-        ("weight", stranger, r"weighs \[.*'who'\], its members are"),
-        ("window", shorter, r"member_transformer.onnx reads \[8, .*say \[7,"),
+        ("weight", stranger, r"has weights for \[.*'who'\], its members are"),
+        ("window", shorter, r"member_transformer.onnx reads \[8, .*state \[7,"),
         ("single", alone, "is of kind 'logistic', not one of"),
     ):
         with pytest.raises(BundleError, match=words):

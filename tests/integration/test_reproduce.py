@@ -312,8 +312,7 @@ def test_a_run_whose_ledger_is_gone_is_not_deflated_by_fewer_trials(lab, tmp_pat
     before = sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts)
     said = refusal_of("reproduce", work, arguments, tmp_path, capsys)
     assert ("was evaluated, but no row names it" if other else "is gone") in said
-    assert "4 trials deflated" in said
-    assert "would come out too good" in said
+    assert other or ("4 trials deflated" in said and "would come out too good" in said)
     assert sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts) == before
 
 

@@ -143,7 +143,7 @@ READ = (
 REFUSED = (
     Case("ten-thousandths without a word", "".join(f"{s} 00:00,{100000 + 100 * k},120000,90000,110000,5\n" for k, s in enumerate(days("%Y%m%d"))), refused="multiples of 100 such as 100000.*give price_scale="),
     Case("billionths without a word", f"ts_event,rtype,publisher_id,{HEAD[5:]}\n" + "".join(f"{(1705276800 + 3600 * k) * 10**9},34,1,{10 + k}000000000,{20 + k}000000000,{9 - k}000000000,{11 + k}000000000,5\n" for k in range(5)),
-         refused="whole hundreds.*give price_scale="),
+         refused="multiples of 100.*give price_scale="),
     Case("a column per symbol", rows(days("%Y-%m-%d"), "Date,XY,YZ,ZA,AB,BC"), refused="bars need open, high, low and close of it, as AAPL_Open"),
     Case("closes alone", "Date,Close\n" + "".join(f"{s},11\n" for s in days("%Y-%m-%d")), refused="closes alone are no bars"),
     Case("bids and asks", rows(days("%Y-%m-%d"), "Date,bid_open,bid_high,bid_low,bid_close,bid_volume"), refused="no column for"),

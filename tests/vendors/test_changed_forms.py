@@ -47,7 +47,7 @@ def test_stocks_of_another_form_are_one_row_and_the_others_are_stored(tmp_path, 
 
     with vendor({"/query": answer}, monkeypatch, key_as="apikey") as (http, _):
         odd, good = download(AlphaVantage(http), Job(tmp_path, "us", ("ODD", "IBM"), now=NOW))
-    assert "changed its form" in odd.error
+    assert "changed the form" in odd.error
     assert "\n" not in odd.error
     assert good.error is None
     assert BarStore(tmp_path).manifest("us")["symbols"].keys() == {"IBM"}
@@ -58,7 +58,7 @@ def test_an_answer_of_another_form_is_not_cached(tmp_path, monkeypatch):
     answers = [STOCKS["a renamed column"], DAYS]
     keys = {"key_as": "apikey", "cache": str(tmp_path / "http.sqlite"), "cache_hours": 6.0}
     with vendor({"/query": lambda _: {"Time Series (Daily)": answers.pop(0)}}, monkeypatch, **keys) as (http, _):
-        assert "changed its form" in download(AlphaVantage(http), Job(tmp_path, "us", ("IBM",), now=NOW))[0].error
+        assert "changed the form" in download(AlphaVantage(http), Job(tmp_path, "us", ("IBM",), now=NOW))[0].error
         assert download(AlphaVantage(http), Job(tmp_path, "us", ("IBM",), now=NOW))[0].error is None
 
 
@@ -99,7 +99,7 @@ def test_macro_values_of_another_form_are_one_row(tmp_path, monkeypatch, form):
     }
     with vendor(routes, monkeypatch) as (http, _):
         [row] = FredSeries(http).collect(Job(tmp_path, "us", ("CPI",), now=NOW))
-    assert "changed its form" in row.error
+    assert "changed the form" in row.error
     assert not (tmp_path / "macro").exists()
 
 
@@ -171,7 +171,7 @@ COINS = {
 @pytest.mark.parametrize("form", COINS)
 def test_coins_of_another_form_are_one_line_and_no_file(tmp_path, monkeypatch, form):
     routes = {"/coins/markets": lambda _: [COINS[form]], "/search/trending": lambda _: {"coins": []}}
-    with vendor(routes, monkeypatch) as (http, _), pytest.raises(DataError, match="changed its form"):
+    with vendor(routes, monkeypatch) as (http, _), pytest.raises(DataError, match="changed the form"):
         CoingeckoUniverse(http).collect(Job(tmp_path, "top", (), now=NOW))
     assert not (tmp_path / "universes").exists()
 

@@ -80,7 +80,7 @@ FAILED = {  # symbols after IBM, what is printed of them
         ["NOPE"],
         "failed NOPE: alphavantage: Invalid API call. Please retry or visit the documentation",
     ),
-    "another form": (["ODD"], "failed ODD: alphavantage: the answer has no 'Time Series (Daily)'; the vendor's page"),
+    "another form": (["ODD"], "failed ODD: alphavantage: the answer has no 'Time Series (Daily)'; the vendor"),
     "a wrong key": (["KEYLESS"], "check the key in the environment variable ALPHAVANTAGE_API_KEY"),
     "the day's limit": (
         ["FULL", "NOPE"],

@@ -151,7 +151,7 @@ def test_daily_stocks_close_with_their_session_and_limits_are_no_data(tmp_path, 
     ]  # fmt: skip
     assert len(good.holes) == 1  # Thanksgiving is none, 2 December is one
     assert "check the symbol" in bad.error
-    assert "changed its form" in odd.error
+    assert "changed the form" in odd.error
     assert "25 requests per day" in full.error
     assert KEY not in str(rows)
     assert last.not_tried

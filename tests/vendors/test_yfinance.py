@@ -181,5 +181,5 @@ def test_columns_of_two_levels_in_either_order_and_empty_answers():
     assert flat(plain, "IBM").height == 1, "a row without a price is no bar"
     with pytest.raises(MissingError, match="the answer is empty"):
         flat(plain[:0], "IBM")
-    with pytest.raises(DataError, match="changed its form"):
+    with pytest.raises(DataError, match="changed the form"):
         flat(plain.drop(columns="Close"), "IBM")

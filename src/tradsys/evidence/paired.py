@@ -23,6 +23,7 @@ from tradsys.evidence.cosines import spread
 from tradsys.evidence.multiple_testing import holm
 
 MOST_SEEDS = 1000  # upper limit of a practical number of seeds
+DUST = 1e-10  # of a skill: matrix products round equal columns differently, and equal losses must differ by nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +127,10 @@ def compare(
         )
     clock = np.unique(np.concatenate([variant.time for variant in variants.values()]))
     sums = {name: _sums(variant, clock) for name, variant in variants.items()}
-    columns = np.concatenate(list(sums.values()), axis=1)
-    found = spread(
-        lambda weight_dT: _skills(weight_dT @ columns, sums),
-        len(clock), _gains(sums, rival), min_block=min_block, cells=columns.shape[1],
+    n_columns = sum(columns.shape[1] for columns in sums.values())
+    found = spread(  # a product for each variant: within one of all, equal columns could be rounded apart
+        lambda weight_dT: _skills(np.concatenate([weight_dT @ c for c in sums.values()], axis=1), sums),
+        len(clock), _gains(sums, rival), min_block=min_block, cells=n_columns,
     )  # fmt: skip
     block, reason = found.block_length, found.reason
     value = {name: float(variant.skill_S.mean()) for name, variant in variants.items()}
@@ -150,7 +151,7 @@ def compare(
     skill = {name: bootstrap.estimate(value[name], both[name], confidence) for name in variants}
     gaps = {
         name: _difference(
-            variants[name], variants[other], error[name] - error[other], both[name] - both[other], confidence
+            variants[name], variants[other], _gap(error[name], error[other]), _gap(both[name], both[other]), confidence
         )
         for name, other in rival.items()
     }
@@ -251,6 +252,12 @@ def _by_variant(values_DM: Array, sums: Mapping[str, Array]) -> dict[str, Array]
 
 def _split(values_DM: Array, widths: list[int]) -> list[Array]:
     return np.split(values_DM, np.cumsum(widths)[:-1], axis=1)
+
+
+def _gap(left: Array, right: Array) -> Array:
+    """left - right, exactly zero where no more than rounding is between them."""
+    gap = left - right
+    return np.where(np.abs(gap) <= DUST, 0.0, gap)
 
 
 def _difference(

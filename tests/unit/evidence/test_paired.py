@@ -19,12 +19,15 @@ def variant(losses_SN, time=None, seeds=None, base=BASE):
 
 def test_identical_variants_differ_by_exactly_nothing():
     losses = np.random.default_rng(0).normal(0.68, 0.05, (3, 400))
-    reported = compare({"a": variant(losses), "b": variant(losses.copy())}, "a", n_draws=300)
-    gap = reported.difference["b"]
-    assert (gap.estimate.value, gap.estimate.low, gap.estimate.high, gap.p, gap.p_holm) == (0, 0, 0, 1, 1)
-    assert gap.needed.n_seeds is None
-    assert gap.needed.times_the_record is None
-    assert reported.rank == {"a": 1, "b": 1}
+    others = {f"other {k}": variant(np.random.default_rng(k).normal(0.68, 0.05, (k, 400))) for k in range(1, 4)}
+    for first, last in ({}, {}), (others, {}), ({}, others):  # a matrix product rounds the columns of a wide one apart
+        named = {**first, "a": variant(losses), **last, "b": variant(losses.copy())}
+        reported = compare(named, "a", n_draws=300)
+        gap = reported.difference["b"]
+        assert (gap.estimate.value, gap.estimate.low, gap.estimate.high, gap.p, gap.p_holm) == (0, 0, 0, 1, 1)
+        assert gap.needed.n_seeds is None
+        assert gap.needed.times_the_record is None
+        assert reported.rank["a"] == reported.rank["b"]
 
 
 def test_one_seed_equals_the_formula_row_by_row():

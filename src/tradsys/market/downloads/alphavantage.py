@@ -95,7 +95,9 @@ class AlphaVantage:
                 raise DataError(f"{self.name}: {words}; check the key in the environment variable {self.http.key}")
             raise MissingError(f"{self.name}: {words}; check the symbol")
         if not isinstance(content, dict) or not isinstance(content.get(KINDS[self.kind]), dict):
-            raise DataError(f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor changed its form")
+            raise DataError(
+                f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor changed the form of its answer"
+            )
 
     def _refuse(self, words: str) -> NoReturn:
         """Raises for a `Note` or `Information`: too fast, daily limit reached, or a paid query."""

@@ -223,9 +223,11 @@ def flat(frame: Any, symbol: str) -> pl.DataFrame:
         frame = frame.loc[:, own]
         frame.columns = frame.columns.get_level_values(level)
     if lacking := [name for name in PRICES if name not in frame.columns]:
-        raise DataError(f"yfinance: the bars of {symbol} lack {lacking}; the vendor's page changed its form")
+        raise DataError(f"yfinance: the bars of {symbol} lack {lacking}; the vendor changed the form of its page")
     if frame.index.tz is None:
-        raise DataError(f"yfinance: the bars of {symbol} have times without a zone; the vendor's page changed its form")
+        raise DataError(
+            f"yfinance: the bars of {symbol} have times without a zone; the vendor changed the form of its page"
+        )
     time = utc_series(frame.index.as_unit("us").asi8.view("datetime64[us]"))
     local = time.dt.convert_time_zone(str(frame.index.tz))
     numbers = {

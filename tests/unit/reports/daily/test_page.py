@@ -245,7 +245,7 @@ def test_without_an_edge_the_plan_is_a_watch_list_without_weights(report):
     report["plan"] |= {"kind": "watch-list", "gross": None}
     for text in (render(report), markdown(report)):
         assert "Watch-list" in text
-        assert "A watch-list, not a plan" in text
+        assert "A list to watch, not a plan" in text
         assert "of capital in total" not in text
     assert "20 % a year" in render(report)
     assert "Trade plan" not in render(report)
