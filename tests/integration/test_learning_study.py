@@ -17,7 +17,7 @@ LEFT_OUT = (
     "base_rate", "lightgbm", "lightgbm_average", "wide_average", "entropy_average", "recipe_average",
     "wide_recipe_average", "pretrained_wide", "contrasted", "auxiliary", "patches", "two_scales", "cross_asset",
     "supcon", "supcon_wide", "traits", "liquidity", "more_names", "more_names_logistic", "blend", "stack",
-    "swept_average",
+    "swept_average", "auxiliary_all", "pretrained_lower", "pretrained_frozen",
 )  # fmt: skip
 ARGV = [
     "+study=learning", "study.common=[]", "data=synthetic", "data.n_bars=1600", "data.source.symbols=[SYN0]",

@@ -117,7 +117,8 @@ class Labels:
     step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it. turnover:
     float64 [R], see `market.tradable.trailing_turnover`, likewise.
     left: int64 [R], row of the exit where it may come before `end`; None: it is `end`.
-    realised_range: float64 [R], see `labels.realised_range`; None where the bars have no highs and lows.
+    realised_range: float64 [R], mean_met: float32 [R], see `labels.realised_range`; None where the bars have no
+    highs and lows.
     """
 
     y: Array
@@ -128,6 +129,7 @@ class Labels:
     turnover: Array | None = None
     left: Array | None = None
     realised_range: Array | None = None
+    mean_met: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -139,7 +141,8 @@ class Samples:
 
     rows [N]: decision rows. y int64 [N]. weight float64 [N]. ret float64 [N]: realised log return of the label.
     start [N]: first row the window reads. end [N]: row at which the label resolves. realised_range [N]: log of
-    the highest high over the lowest low from entry to `end`, for auxiliary targets in training; None without one.
+    the highest high over the lowest low from entry to `end`; mean_met [N]: 1 where that path trades at the trailing
+    mean, else 0: for auxiliary targets in training; None without one.
     """
 
     table: FeatureTable
@@ -150,13 +153,14 @@ class Samples:
     end: Array
     ret: Array
     realised_range: Array | None = None
+    mean_met: Array | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, index: Array) -> "Samples":
         """The samples at these positions (integers or a mask), on the same table."""
-        names = ("rows", "y", "weight", "start", "end", "ret", "realised_range")
+        names = ("rows", "y", "weight", "start", "end", "ret", "realised_range", "mean_met")
         picked = {name: values[index] for name in names if (values := getattr(self, name)) is not None}
         return replace(self, **picked)
 

@@ -1,9 +1,12 @@
-"""Realised range between a label's entry and its end: an auxiliary target, never a feature."""
+"""What the prices between a label's entry and its end did: auxiliary targets, never features."""
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
+from tradsys.market.true_range import trailing_mean
+
+MEAN_BARS = 24
 
 
 def realised_range(bars: pl.DataFrame, end: Array) -> Array | None:
@@ -13,18 +16,41 @@ def realised_range(bars: pl.DataFrame, end: Array) -> Array | None:
     the row, or a price in between is missing. None where the bars have no highs and lows. It reads the future exactly
     as far as the label does, so that purging by `end` covers it. Source: Parkinson 1980, the range of one period.
     """
+    extremes = path_extremes(bars, end)
+    if extremes is None:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.log(extremes[0] / extremes[1])
+
+
+def mean_met(bars: pl.DataFrame, end: Array) -> Array | None:
+    """1 where the bars from entry to `end` trade at the mean that the decision bar knows, else 0, float32 [R].
+
+    The mean is that of the last MEAN_BARS closes at the decision. bars, end, None: as in `realised_range`. NaN: as
+    there, and where the mean is not known yet.
+    """
+    extremes = path_extremes(bars, end)
+    if extremes is None or "close" not in bars.columns:
+        return None
+    mean = trailing_mean(bars, MEAN_BARS)
+    met = (extremes[0] >= mean) & (extremes[1] <= mean)
+    return np.where(np.isnan(extremes[0] + extremes[1] + mean), np.nan, met).astype(np.float32)
+
+
+def path_extremes(bars: pl.DataFrame, end: Array) -> tuple[Array, Array] | None:
+    """Highest high and lowest low of the bars from entry to `end`, float64 [R] each; NaN and None as above."""
     if not {"high", "low"} <= set(bars.columns):
         return None
     top, bottom = (bars[name].to_numpy().astype(np.float64) for name in ("high", "low"))
     rows = np.flatnonzero(end > np.arange(len(end)))
     first, last = rows + 1, end[rows]
     level = np.frexp(last - first + 1)[1] - 1  # the largest power of two within the span
-    out = np.full(len(end), np.nan)
+    high, low = np.full(len(end), np.nan), np.full(len(end), np.nan)
     for k in range(int(level.max(initial=-1)) + 1):
         at, step = level == k, 1 << k
         left, right = first[at], last[at] - step + 1  # two spans of 2^k bars, overlapping, that cover it
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out[rows[at]] = np.log(np.maximum(top[left], top[right]) / np.minimum(bottom[left], bottom[right]))
+        high[rows[at]] = np.maximum(top[left], top[right])
+        low[rows[at]] = np.minimum(bottom[left], bottom[right])
         top[:-step] = np.maximum(top[:-step], top[step:])
         bottom[:-step] = np.minimum(bottom[:-step], bottom[step:])
-    return out
+    return high, low

@@ -50,6 +50,7 @@ def make_samples(
         end=end,
         ret=labels.ret[rows].astype(np.float64),
         realised_range=None if labels.realised_range is None else labels.realised_range[rows],
+        mean_met=None if labels.mean_met is None else labels.mean_met[rows],
     )
 
 

@@ -21,7 +21,7 @@ from tradsys.models.losses import weighted_mean
 from tradsys.models.nets.auxiliary import Auxiliary
 from tradsys.models.training.loop import DirectLoop
 from tradsys.models.training.objective import Objective
-from tradsys.models.training.recipe import BatchRecipe, Prepared, WeightAverage, check_targets
+from tradsys.models.training.recipe import QUANTILES, BatchRecipe, Prepared, WeightAverage, check_targets
 from tradsys.samples.loader import rank_of
 
 Batch = tuple[Tensor, ...]  # window_NTF, y_N, weight_N, in training with auxiliary targets target_NA
@@ -60,8 +60,9 @@ class LitClassifier(L.LightningModule):
     label_smoothing: eps in [0, 1); the loss becomes (1 - eps) * loss(y) + eps * mean of loss(c) over c.
     ema: decay per step of a moving average of the weights, which is validated and kept; 0 for none.
     bar_dropout, feature_dropout, mixup: random changes of training batches, 0 for none; see BatchRecipe.
-    auxiliary: weights of smooth L1 losses on further outputs of the encoder, `range` and `time` (`auxiliary_targets`),
-    added to the class loss in training only; validation, predictions and bundles have class scores only.
+    auxiliary: weights of the losses on further outputs of the encoder (`range`, `time`, `mean`, `return_q10` and more:
+    `auxiliary_targets`), added to the class loss in training only; validation, predictions and bundles have class
+    scores only.
 
     Logs per epoch: train_loss, valid_logloss (weighted by sample), valid_auc where each class occurs.
     Raises TrainingError, with step and learning rate, where a loss or a weight stops being finite.
@@ -109,7 +110,8 @@ class LitClassifier(L.LightningModule):
     @property
     def objective(self) -> Objective:
         """The loss with the class weights that a fit has set."""
-        return Objective(self.gamma, self.label_smoothing, self.weight_C, tuple(self.auxiliary.values()))
+        quantiles = tuple(QUANTILES.get(name, 0.0) for name in self.auxiliary)
+        return Objective(self.gamma, self.label_smoothing, self.weight_C, tuple(self.auxiliary.values()), quantiles)
 
     def loss(self, logits_NC: Tensor, y_N: Tensor, weight_N: Tensor) -> Tensor:
         """Scalar focal loss with class weights, sample weights and smoothing."""

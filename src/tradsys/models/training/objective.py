@@ -17,13 +17,15 @@ from tradsys.models.training.recipe import Prepared
 class Objective(NamedTuple):
     """Focal loss with class weights, sample weights and smoothing, plus auxiliary losses.
 
-    gamma, label_smoothing, auxiliary: plain numbers, or tensors where nets under vmap each have their own.
+    gamma, label_smoothing, auxiliary, quantiles: plain numbers, or tensors where nets under vmap each have their own.
+    auxiliary: a weight for each auxiliary target. quantiles: the share below which its output lies, 0 for a mean.
     """
 
     gamma: float | Tensor
     label_smoothing: float | Tensor
     weight_C: Tensor
     auxiliary: Sequence[float] | Tensor = ()
+    quantiles: Sequence[float] | Tensor = ()
 
     def loss(self, logits_NC: Tensor, y_N: Tensor, weight_N: Tensor) -> Tensor:
         """Scalar; with smoothing eps (1 - eps) * loss(y) + eps * mean of loss(c) over c."""
@@ -45,7 +47,17 @@ class Objective(NamedTuple):
             own = torch.lerp(self.loss(logits_NC, *seen.other), own, seen.share)
         if seen.target_NA is None:
             return own
-        error_NA = F.smooth_l1_loss(guess_NA.float(), seen.target_NA, reduction="none")
-        for k, weight in enumerate(self.auxiliary):
-            own = own + weight * weighted_mean(error_NA[:, k], seen.weight_N)
+        for k, (weight, quantile) in enumerate(zip(self.auxiliary, self.quantiles, strict=True)):
+            error_N = target_error(guess_NA[:, k].float(), seen.target_NA[:, k], quantile)
+            own = own + weight * weighted_mean(error_N, seen.weight_N)
         return own
+
+
+def target_error(guess_N: Tensor, target_N: Tensor, quantile: float | Tensor) -> Tensor:
+    """Smooth L1 error [N], or for a quantile above 0 the pinball loss. Source: Koenker & Bassett 1978."""
+    smooth_N = F.smooth_l1_loss(guess_N, target_N, reduction="none")
+    if not isinstance(quantile, Tensor) and quantile == 0:
+        return smooth_N
+    gap_N = target_N - guess_N
+    pinball_N = torch.maximum(quantile * gap_N, (quantile - 1) * gap_N)
+    return torch.where(quantile > 0, pinball_N, smooth_N) if isinstance(quantile, Tensor) else pinball_N

@@ -4,7 +4,8 @@ Legend: R rows, M windows of the corpus, N samples of a batch, T window, F featu
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,29 @@ STAGE = {"epochs": "whole [1, inf)", "batch_size": "whole [1, inf)", "lr": "(0, 
 # a longer step between training decisions, in median steps, may hold a test block: its bars are not used
 LONGEST_STEP = 10
 WARMUP = 0.1
+FREEZES = ("none", "lower", "encoder")
+BLOCK = re.compile(r"((?:.*\.)?blocks\.)(\d+)\.")
+
+
+def trained_parameters(names: Sequence[str], freeze: str) -> set[str]:
+    """Names of the parameters that supervised training moves under `freeze`; see SelfSupervised.
+
+    Raises TrainingError for `lower` where no parameter lies in `blocks`.
+    """
+    heads = {name for name in names if {"head", "wide"} & set(name.split("."))}
+    if freeze == "encoder":
+        return heads
+    found = {name: match for name in names if (match := BLOCK.match(name))}
+    if not found:
+        raise TrainingError(
+            "pretrain: freeze=lower trains the last block, and this net has no `blocks`; set "
+            "model.pretrain.freeze=encoder or none"
+        )
+    last: dict[str, int] = {}
+    for match in found.values():
+        last[match[1]] = max(last.get(match[1], 0), int(match[2]))
+    upper = {name for name, match in found.items() if int(match[2]) == last[match[1]]}
+    return heads | upper | {name for name in names if name not in found and "norm" in name.split(".")}
 
 
 class SelfSupervised:
@@ -33,7 +57,8 @@ class SelfSupervised:
 
     Subclasses are frozen dataclasses with these settings and an `objective`. epochs, batch_size, lr: of this stage,
     AdamW with warm-up and cosine. end: last moment of the corpus, null for the last training decision; a later one
-    raises LeakageError. freeze: `none`, or `encoder`: supervised training then trains head and linear path alone.
+    raises LeakageError. freeze: what supervised training leaves as it is: `none`; `encoder`, all but head and linear
+    path; `lower`, of it all but the last block and the norm behind it.
 
     The corpus is every window inside a run of training decisions, of all symbols, whether or not its last
     row is a decision: nothing after the training span, and nothing from a gap that a split left for its test block.
@@ -48,8 +73,10 @@ class SelfSupervised:
 
     def __post_init__(self) -> None:
         check_bounds("pretrain", self, {**STAGE, **self.rules}, "model.pretrain")
-        if self.freeze not in ("none", "encoder"):
-            raise ValueError(f"pretrain: freeze={self.freeze!r}; it must be none or encoder; set model.pretrain.freeze")
+        if self.freeze not in FREEZES:
+            raise ValueError(
+                f"pretrain: freeze={self.freeze!r}; it must be one of {', '.join(FREEZES)}; set model.pretrain.freeze"
+            )
         _moment(self.end)
 
     def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -84,9 +111,10 @@ class SelfSupervised:
         LOG.info(
             "pre-trained on %d windows up to %s, last loss %.4f", len(rows), train.table.time[rows].max(), loss.item()
         )
-        if self.freeze == "encoder":
+        if self.freeze != "none":
+            trained = trained_parameters([name for name, _ in net.named_parameters()], self.freeze)
             for name, weight in net.named_parameters():
-                weight.requires_grad_(any(part in ("head", "wide") for part in name.split(".")))
+                weight.requires_grad_(name in trained)
         net.cpu()
 
     def check_samples(self, train: Samples) -> None:

@@ -139,7 +139,9 @@ class Selection:
         return len(scores) - (0 if best is None else best + 1) >= self.patience
 
 
-TARGETS = ("range", "time")
+QUANTILES = {"return_q10": 0.1, "return_q50": 0.5, "return_q90": 0.9}  # their loss is the pinball loss
+TARGETS = ("range", "time", "mean", *QUANTILES)
+PATHS = {"range": "realised_range", "mean": "mean_met"}  # targets that need highs and lows
 LEAST_RANGE = 1e-6  # log price: for bars that did not move at all
 
 
@@ -160,17 +162,22 @@ def auxiliary_targets(train: Samples, names: Sequence[str]) -> Array:
     """Auxiliary targets [N, A] of training samples, each of mean 0 and deviation 1 over them.
 
     range: log of the realised range from entry to the label's end. time: log of the bars until the label resolves.
+    mean: whether that path trades at the trailing mean (`labels.realised_range.mean_met`). return_q10, return_q50,
+    return_q90: the label's return, of which the output learns that quantile (Koenker & Bassett 1978).
     Raises TrainingError where a target is unknown for a sample, or the same for all.
     """
     columns = []
     for name in names:
-        if name == "range":
-            if train.realised_range is None:
+        if name in PATHS:
+            path_N = getattr(train, PATHS[name])
+            if path_N is None:
                 raise TrainingError(
-                    "lit: auxiliary target 'range' needs highs and lows, and these samples have no realised range; use "
-                    "bars with both, or leave it out of model.module.auxiliary"
+                    f"lit: auxiliary target {name!r} needs highs and lows, and these samples have none; use bars with "
+                    "both, or leave it out of model.module.auxiliary"
                 )
-            value_N = np.log(np.maximum(train.realised_range, LEAST_RANGE))
+            value_N = np.log(np.maximum(path_N, LEAST_RANGE)) if name == "range" else path_N.astype(np.float64)
+        elif name in QUANTILES:
+            value_N = train.ret
         else:
             value_N = np.log((train.end - train.rows).astype(np.float64))
         if missing := int((~np.isfinite(value_N)).sum()):

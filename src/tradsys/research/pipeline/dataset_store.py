@@ -18,13 +18,13 @@ from tradsys.research.pipeline.dataset import PARTS, Dataset
 ABOUT = "dataset.json"
 COLUMNS = ("symbol", "time", "segment")
 OF_SAMPLES = ("rows", "y", "weight", "start", "end", "ret")
-RANGE = "realised_range"
+OF_PATHS = ("realised_range", "mean_met")
 
 
 def dataset_digest(dataset: Dataset) -> str:
     """Digest of all numbers of a dataset that a fit or its evaluation reads.
 
-    Without the realised range, which follows from bars and label ends: it has a digest of its own in the stored form.
+    Without what the paths did, which follows from bars and label ends: it has digests of its own in the stored form.
     """
     table, samples = dataset.samples.table, dataset.samples
     arrays = [getattr(table, name) for name in COLUMNS] + [getattr(samples, name) for name in OF_SAMPLES]
@@ -48,8 +48,7 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
     table, samples = dataset.samples.table, dataset.samples
     arrays = {f"table_{name}": getattr(table, name) for name in (*COLUMNS, "values")}
     arrays |= {name: getattr(samples, name) for name in OF_SAMPLES}
-    if samples.realised_range is not None:
-        arrays[RANGE] = samples.realised_range
+    arrays |= {name: path for name in OF_PATHS if (path := getattr(samples, name)) is not None}
     arrays |= {f"fold_{k}_{part}": getattr(fold, part) for k, fold in enumerate(dataset.folds) for part in PARTS}
     with written_atomically(folder) as draft:
         draft.mkdir()
@@ -64,7 +63,7 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
                 "data_digest": dataset.data_digest,
                 "features": dataset.features.to_json(),
                 "digest": dataset_digest(dataset),
-                RANGE: _range_digest(samples),
+                **_path_digests(samples),
             },
         )
 
@@ -80,8 +79,9 @@ def load_dataset(folder: Path) -> Dataset:
         about = read_json(folder / ABOUT, "delete the folder and run the same command again", DamagedError)
         dataset = _mapped(folder, about)
         digest, found = about["digest"], dataset_digest(dataset)
-        if (ranges := _range_digest(dataset.samples)) != about.get(RANGE):
-            raise _damaged(folder, f"its realised ranges have the digest {ranges}, {ABOUT} records {about.get(RANGE)}")
+        for name, path in _path_digests(dataset.samples).items():
+            if path != about.get(name):
+                raise _damaged(folder, f"its {name} has the digest {path}, {ABOUT} records {about.get(name)}")
     except TradsysError:
         raise
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -100,14 +100,15 @@ def _mapped(folder: Path, about: dict[str, Any]) -> Dataset:
         names=tuple(about["names"]),
         symbols=tuple(about["symbols"]),
     )
-    names = (*OF_SAMPLES, RANGE) if about.get(RANGE) else OF_SAMPLES
+    names = (*OF_SAMPLES, *(name for name in OF_PATHS if about.get(name)))
     samples = Samples(table=table, **{name: mapped(name) for name in names})
     folds = tuple(Fold(**{part: mapped(f"fold_{k}_{part}") for part in PARTS}) for k in range(about["n_folds"]))
     return Dataset(about["data_digest"], FeatureSet.from_json(about["features"]), samples, folds)
 
 
-def _range_digest(samples: Samples) -> str | None:
-    return None if samples.realised_range is None else digest_arrays(samples.realised_range)
+def _path_digests(samples: Samples) -> dict[str, str | None]:
+    paths = {name: getattr(samples, name) for name in OF_PATHS}
+    return {name: None if path is None else digest_arrays(path) for name, path in paths.items()}
 
 
 def _damaged(folder: Path, what: str) -> DamagedError:

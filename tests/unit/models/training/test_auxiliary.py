@@ -14,7 +14,8 @@ from tradsys.models.nets.auxiliary import Auxiliary
 from tradsys.models.onnx_export import export_onnx
 from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.training.lit import LitClassifier
-from tradsys.models.training.recipe import Prepared, auxiliary_targets
+from tradsys.models.training.objective import target_error
+from tradsys.models.training.recipe import QUANTILES, Prepared, auxiliary_targets
 from tradsys.models.transforms import RobustScaler
 
 
@@ -23,7 +24,9 @@ def data():
     samples = make_samples()
     rng = np.random.default_rng(3)
     ranges = np.exp(0.5 * samples.table.values[samples.rows, 1] + 0.1 * rng.normal(size=len(samples)) - 4)
-    return split(replace(samples, realised_range=ranges, end=samples.rows + rng.integers(1, 9, len(samples))))
+    met = (rng.random(len(samples)) < 0.4).astype(np.float32)
+    ends = samples.rows + rng.integers(1, 9, len(samples))
+    return split(replace(samples, realised_range=ranges, mean_met=met, end=ends))
 
 
 def model(auxiliary=None, seed=3, **module):
@@ -34,8 +37,8 @@ def model(auxiliary=None, seed=3, **module):
 
 def test_targets_are_logs_of_range_and_time_in_their_own_deviations(data):
     train, _ = data
-    found_NA = auxiliary_targets(train, ["range", "time"])
-    expected = [np.log(train.realised_range), np.log(train.end - train.rows)]
+    found_NA = auxiliary_targets(train, ["range", "time", "mean", "return_q10"])
+    expected = [np.log(train.realised_range), np.log(train.end - train.rows), train.mean_met.astype(float), train.ret]
     for k, value_N in enumerate(expected):
         np.testing.assert_allclose(found_NA[:, k], (value_N - value_N.mean()) / value_N.std(), atol=1e-12)
 
@@ -53,6 +56,21 @@ def test_the_loss_is_the_class_loss_and_the_weighted_errors():
     nll_N = -out_NA[:, :2].log_softmax(dim=1)[torch.arange(6), y_N]
     expected = (weight_N * (nll_N + 0.5 * error_NA[:, 0] + 2 * error_NA[:, 1])).sum() / weight_N.sum()
     torch.testing.assert_close(found, expected)
+
+
+def test_a_quantile_is_learnt_by_the_pinball_loss():
+    """The constant that the loss likes best is the quantile; a batch's loss is that of plain numbers."""
+    target_N = torch.from_numpy(np.random.default_rng(0).normal(size=2001)).float()
+    for share in QUANTILES.values():
+        guesses = torch.linspace(-2, 2, 401)
+        losses = [float(target_error(torch.full_like(target_N, float(g)), target_N, share).mean()) for g in guesses]
+        assert abs(float(guesses[int(np.argmin(losses))]) - float(target_N.quantile(share))) < 0.011
+        as_tensor = target_error(target_N * 0, target_N, torch.tensor(share))
+        torch.testing.assert_close(as_tensor, target_error(target_N * 0, target_N, share))
+    smooth_N = target_error(target_N * 0, target_N, 0.0)
+    torch.testing.assert_close(target_error(target_N * 0, target_N, torch.tensor(0.0)), smooth_N)
+    module = LitClassifier(make_model().built_net(n_features=3, n_classes=2), auxiliary={"range": 1, "return_q90": 1})
+    assert module.objective.quantiles == (0.0, 0.9)
 
 
 def test_the_encoder_learns_the_range_and_the_net_that_is_kept_has_class_scores_alone(data, tmp_path):
@@ -96,7 +114,8 @@ def test_targets_of_validation_and_test_reach_nothing(data):
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("mixup", [0.0, 0.4])
 def test_a_stack_with_targets_is_each_net_alone(data, wide, mixup):
-    models = [replace(model(seed=seed, mixup=mixup), wide=wide) for seed in (1, 2)]
+    targets = {"range": 0.5, "return_q90": 0.3}  # a quantile beside a mean
+    models = [replace(model(targets, seed=seed, mixup=mixup), wide=wide) for seed in (1, 2)]
     done = models[0].fit_together(models, *data, workdir=None, stacked=True)
     assert_same(done, [one.fit(*data) for one in models])
 
@@ -115,6 +134,8 @@ def test_what_cannot_be_learnt_is_one_line_before_any_fit(data):
         model(auxiliary={"range": 0.0})
     with pytest.raises(TrainingError, match="'range' needs highs and lows"):
         model().fit(replace(train, realised_range=None), valid)
+    with pytest.raises(TrainingError, match="'mean' needs highs and lows"):
+        model({"mean": 0.1}).fit(replace(train, mean_met=None), valid)
     with pytest.raises(TrainingError, match="'time' is the same for all"):
         model().fit(replace(train, end=train.rows + 4), valid)
     with pytest.raises(TrainingError, match="'range' is missing for 1 of"):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tests.unit.models.test_sequence import LOOKBACK, assert_same_weights, make_model, make_samples, weights
 from tradsys.core.errors import LeakageError, TrainingError
 from tradsys.models.training import pretraining
-from tradsys.models.training.pretraining import ContrastInTime, MaskedBars, corpus_rows
+from tradsys.models.training.pretraining import ContrastInTime, MaskedBars, corpus_rows, trained_parameters
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +130,26 @@ def test_contrast_tells_windows_apart_by_what_their_crops_share(samples):
     assert found() > before + 0.2
 
 
-def test_a_frozen_encoder_keeps_what_it_learnt(samples):
+@pytest.mark.parametrize(
+    ("freeze", "trained"), [("encoder", ("head", "wide")), ("lower", ("head", "wide", "blocks.1.", ".norm."))]
+)
+def test_a_frozen_encoder_keeps_what_it_learnt(samples, freeze, trained):
     train, valid = every(samples, 8, 400), every(samples, 450, 560)
-    frozen = replace(model(freeze="encoder"), wide=True).fit(train, valid)
-    longer = replace(model(freeze="encoder"), wide=True, trainer=replace(frozen.trainer, max_epochs=3, keep="last"))
-    for (name, p), q in zip(weights(frozen).items(), weights(longer.fit(train, valid)).values(), strict=True):
-        assert torch.equal(p, q) is not ("head" in name or "wide" in name), name
+    frozen = replace(model(freeze=freeze), wide=True, net=partial(model().net, n_layers=2)).fit(train, valid)
+    longer = replace(frozen, trainer=replace(frozen.trainer, max_epochs=3, keep="last")).fit(train, valid)
+    moved = set()
+    for (name, p), q in zip(weights(frozen).items(), weights(longer).values(), strict=True):
+        assert torch.equal(p, q) is not any(part in name for part in trained), name
+        moved |= {part for part in trained if part in name}
+    assert moved == set(trained)
+
+
+def test_the_last_block_is_the_last_of_each_encoder():
+    names = ["a.blocks.9.w", "a.blocks.10.w", "b.blocks.0.w", "b.norm.w", "b.norms.0.w", "project.w", "head.bias"]
+    assert trained_parameters(names, "lower") == {"a.blocks.10.w", "b.blocks.0.w", "b.norm.w", "head.bias"}
+    assert trained_parameters(names, "encoder") == {"head.bias"}
+    with pytest.raises(TrainingError, match=r"this net has no `blocks`; set model.pretrain.freeze=encoder"):
+        trained_parameters(["project.w", "head.bias"], "lower")
 
 
 def test_what_cannot_be_pre_trained_on_is_one_line_before_any_fit(samples):

@@ -178,7 +178,8 @@ class Stack:
             goals = [net.objective for net in nets]
             gamma, smoothing = ([getattr(goal, name) for goal in goals] for name in ("gamma", "label_smoothing"))
             weight_KC = torch.stack([goal.weight_C for goal in goals])
-            given = [_common(gamma), _common(smoothing), weight_KC, _common([tuple(goal.auxiliary) for goal in goals])]
+            targets = (_common([tuple(getattr(goal, name)) for goal in goals]) for name in ("auxiliary", "quantiles"))
+            given = [_common(gamma), _common(smoothing), weight_KC, *targets]
             own = [torch.tensor(each, device=self.device) if isinstance(each, list) else each for each in given]
             self.own[key] = own, [0 if isinstance(each, Tensor) else None for each in own]
         return self.own[key]
