@@ -1,6 +1,7 @@
 """A dataset on disk: arrays that worker processes map, and the digest of their content."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -42,10 +43,16 @@ def digest_arrays(*arrays: Array) -> str:
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Writes the dataset atomically into `folder`; does nothing where the folder exists already."""
-    if folder.is_dir():
-        return
+    """Writes the dataset atomically into `folder`; does nothing where it lies there already.
+
+    A folder that an earlier version wrote without what the paths did is written again.
+    """
     table, samples = dataset.samples.table, dataset.samples
+    if folder.is_dir():
+        paths = [folder / f"{name}.npy" for name in OF_PATHS if getattr(samples, name) is not None]
+        if not (folder / ABOUT).is_file() or all(path.is_file() for path in paths):
+            return
+        shutil.rmtree(folder)
     arrays = {f"table_{name}": getattr(table, name) for name in (*COLUMNS, "values")}
     arrays |= {name: getattr(samples, name) for name in OF_SAMPLES}
     arrays |= {name: path for name in OF_PATHS if (path := getattr(samples, name)) is not None}

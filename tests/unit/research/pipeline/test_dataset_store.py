@@ -123,6 +123,18 @@ def test_a_dataset_comes_back_from_disk_as_it_was(dataset, tmp_path):
     assert (tmp_path / "dataset" / "table_values.npy").read_bytes() == kept
 
 
+def test_a_dataset_of_an_earlier_version_is_written_again_with_what_the_paths_did(dataset, tmp_path):
+    old = replace(dataset, samples=replace(dataset.samples, mean_met=None))
+    save_dataset(old, tmp_path / "one")
+    assert load_dataset(tmp_path / "one").samples.mean_met is None
+    load_dataset.cache_clear()
+    save_dataset(dataset, tmp_path / "one")
+    np.testing.assert_array_equal(load_dataset(tmp_path / "one").samples.mean_met, dataset.samples.mean_met)
+    written = (tmp_path / "one" / ABOUT).stat().st_mtime_ns
+    save_dataset(dataset, tmp_path / "one")
+    assert (tmp_path / "one" / ABOUT).stat().st_mtime_ns == written
+
+
 def test_a_datasets_digest_knows_values_labels_and_folds(dataset):
     samples, digest = dataset.samples, dataset_digest(dataset)
     values = samples.table.values.copy()
