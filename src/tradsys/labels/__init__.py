@@ -5,7 +5,7 @@ forward_return    ForwardReturn
 explosion         Explosion
 expansion         RangeExpansion
 mean_reached      MeanReached
-realised_range    realised_range, mean_met
+realised_range    realised_range, mean_met, path_targets
 events            CusumEvents, ClockEvents
 meta              pays
 stored            label_of_card

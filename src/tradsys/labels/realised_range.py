@@ -7,29 +7,36 @@ from tradsys.core.tables import Array
 from tradsys.market.true_range import trailing_mean
 
 MEAN_BARS = 24
+Extremes = tuple[Array, Array]
 
 
-def realised_range(bars: pl.DataFrame, end: Array) -> Array | None:
+def path_targets(bars: pl.DataFrame, end: Array) -> tuple[Array | None, Array | None]:
+    """`realised_range` and `mean_met` of the labels, from one pass over the paths."""
+    extremes = path_extremes(bars, end)
+    return realised_range(bars, end, extremes), mean_met(bars, end, extremes)
+
+
+def realised_range(bars: pl.DataFrame, end: Array, extremes: Extremes | None = None) -> Array | None:
     """Log of the highest high over the lowest low of the bars from entry (row + 1) to `end`, float64 [R].
 
     bars: the rows of the labels. end: int64 [R], row where the label resolves, -1 never. NaN where `end` is not after
     the row, or a price in between is missing. None where the bars have no highs and lows. It reads the future exactly
     as far as the label does, so that purging by `end` covers it. Source: Parkinson 1980, the range of one period.
     """
-    extremes = path_extremes(bars, end)
+    extremes = path_extremes(bars, end) if extremes is None else extremes
     if extremes is None:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.log(extremes[0] / extremes[1])
 
 
-def mean_met(bars: pl.DataFrame, end: Array) -> Array | None:
+def mean_met(bars: pl.DataFrame, end: Array, extremes: Extremes | None = None) -> Array | None:
     """1 where the bars from entry to `end` trade at the mean that the decision bar knows, else 0, float32 [R].
 
     The mean is that of the last MEAN_BARS closes at the decision. bars, end, None: as in `realised_range`. NaN: as
     there, and where the mean is not known yet.
     """
-    extremes = path_extremes(bars, end)
+    extremes = path_extremes(bars, end) if extremes is None else extremes
     if extremes is None or "close" not in bars.columns:
         return None
     mean = trailing_mean(bars, MEAN_BARS)
@@ -37,7 +44,7 @@ def mean_met(bars: pl.DataFrame, end: Array) -> Array | None:
     return np.where(np.isnan(extremes[0] + extremes[1] + mean), np.nan, met).astype(np.float32)
 
 
-def path_extremes(bars: pl.DataFrame, end: Array) -> tuple[Array, Array] | None:
+def path_extremes(bars: pl.DataFrame, end: Array) -> Extremes | None:
     """Highest high and lowest low of the bars from entry to `end`, float64 [R] each; NaN and None as above."""
     if not {"high", "low"} <= set(bars.columns):
         return None

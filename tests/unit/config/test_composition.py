@@ -120,3 +120,4 @@ def test_help_into_a_closed_pipe_ends_without_an_error(monkeypatch):
     with os.fdopen(write, "w") as closed:
         monkeypatch.setattr("sys.stdout", closed)
         run_command("report", test_help_into_a_closed_pipe_ends_without_an_error, ["--help"])
+        assert os.path.samestat(os.fstat(write), os.stat(os.devnull))  # the pipe was met closed, and given up

@@ -23,7 +23,7 @@ from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 from tradsys.features.feature_set import FeatureSet
 from tradsys.labels.carry import with_carry
 from tradsys.labels.checked import checked_labels
-from tradsys.labels.realised_range import mean_met, realised_range
+from tradsys.labels.realised_range import path_targets
 from tradsys.market.bars import check_bar_minutes, check_bars, mark_gaps, utc64_times
 from tradsys.market.tradable import trailing_turnover
 from tradsys.market.true_range import log_steps
@@ -300,7 +300,8 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
     def compute() -> Labels:
         found = checked_labels(answer(experiment.labels, "label", bars, side, kind=Labels), experiment.labels, bars)
         labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
-        labels = replace(labels, realised_range=realised_range(bars, labels.end), mean_met=mean_met(bars, labels.end))
+        span, met = path_targets(bars, labels.end)
+        labels = replace(labels, realised_range=span, mean_met=met)
         if weighting == "return":
             return replace(labels, step=log_steps(bars))
         return replace(labels, turnover=trailing_turnover(bars)) if weighting == "liquidity" else labels
