@@ -26,7 +26,10 @@ VERBS = {
 
 
 def main() -> None:
-    """Hands the remaining arguments to the verb's command; unknown verbs exit with code 2."""
+    """Hands the remaining arguments to the verb's command.
+
+    Unknown verbs exit with code 2.
+    """
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in VERBS:
         sys.argv = [f"tradsys {verb}", *sys.argv[2:]]

@@ -52,12 +52,18 @@ def conf_folder() -> Path:
 
 
 def project_conf() -> Path:
-    """The configuration folder of the user's project, searched after conf/; it need not exist."""
+    """The configuration folder of the user's project, searched after conf/.
+
+    It need not exist.
+    """
     return composition.project_conf(conf_folder())
 
 
 def compose(command: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of a command with overrides applied; ConfigError names a wrong override."""
+    """The config of a command with overrides applied.
+
+    ConfigError names a wrong override.
+    """
     conf = conf_folder()
     try:
         overrides = own_data.search(overrides, conf)
@@ -108,7 +114,10 @@ def recorded(config: DictConfig | dict[str, Any]) -> str:
 
 
 def build(config: DictConfig) -> dict[str, Any]:
-    """The config with each `_target_` built as its object; `{}` (a group's `none`) is None."""
+    """The config with each `_target_` built as its object.
+
+    `{}` (a group's `none`) is None.
+    """
     try:
         plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
         # before building: a net that is too large, or a part that lacks a method, would fail much later
@@ -137,7 +146,10 @@ def build(config: DictConfig) -> dict[str, Any]:
 
 
 def as_dict(config: DictConfig) -> dict[str, Any]:
-    """The config as plain, resolved values; ConfigError for a missing `???` or a bad seed."""
+    """The config as plain, resolved values.
+
+    Raises ConfigError for a missing `???` or a bad seed.
+    """
     plain, missing = wrong.plain_config(config)
     if missing:
         known = studies("compare") if missing[0] == "study" else choices_of(conf_folder(), missing[0])
@@ -177,7 +189,7 @@ def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:
 
 
 def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Runs a command; prints one line and exits with 2 where the user can fix the cause."""
+    """Runs a command; prints one line and exits with 2 on an error of the user."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(a in ("-h", "--help") for a in arguments):
         _print_help(name, main)
@@ -251,7 +263,7 @@ def _purpose(main: Callable[[list[str]], None]) -> str:
 
 
 def help_text(name: str, main: Callable[[list[str]], None]) -> str:
-    """What the command does, its groups with their choices, and its keys with their defaults."""
+    """The command's --help: what it does, its groups with choices, its keys."""
     config = compose(name, [])
     groups = {g: choices_of(conf_folder(), g) for g in sorted(p.name for p in conf_folder().iterdir() if p.is_dir())}
     asked_for = (*(("experiment",) if "model" in config else ()), *(("study",) if name in ("audit", "compare") else ()))

@@ -52,9 +52,9 @@ omegaconf_utils.get_yaml_loader = lambda: yaml_loader
 
 
 def composed(conf: Path, command: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
-    """Hydra's config of a command: conf/, the project's own, installed packages'. Raises what Hydra raises.
+    """Hydra's config of a command: conf/, the project's own, installed packages'.
 
-    with_hydra: keep Hydra's own node, which knows the choice of every group.
+    Raises what Hydra raises. with_hydra: keep Hydra's own node, which knows the choice of every group.
     """
     folders = searched_folders(conf)
     files, parted = files_of(folders), _parted(folders, overrides)
@@ -75,9 +75,10 @@ def of_groups(conf: Path, command: str, groups: Sequence[str]) -> DictConfig:
 
 
 def project_conf(conf: Path) -> Path:
-    """The project's own configuration, which promotion writes to: conf/ of the working folder.
+    """The user's own configuration folder, which promotion writes to.
 
-    In a checkout of tradsys, whose conf/ belongs to the repository, it is project/conf/.
+    It is conf/ of the working folder. In a checkout of tradsys, whose conf/ belongs to the repository, it is
+    project/conf/.
     """
     own = Path.cwd() / "conf"
     return Path.cwd() / "project" / "conf" if own.is_dir() and own.samefile(conf) else own

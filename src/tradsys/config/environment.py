@@ -10,9 +10,9 @@ MOST_BYTES = 2**20
 
 
 def read_environment(path: Path = Path(".env")) -> None:
-    """Sets variables of the file that the environment lacks; ConfigError if it is no text.
+    """Sets variables of the file that the environment lacks.
 
-    The error never shows the file's content.
+    Raises ConfigError if it is no text. The error never shows the file's content.
     """
     if not path.is_file():
         return

@@ -34,7 +34,7 @@ class ConfigError(TradsysError):
 
 @dataclass(frozen=True)
 class Known:
-    """The keys of a command's config under some overrides, and the choice of every group."""
+    """Keys of a command's config under some overrides, and each group's choice."""
 
     keys: Mapping[str, Any]
     choices: Mapping[str, Any]
@@ -64,7 +64,7 @@ def _known_base(conf: Path, command: str, files: Files) -> Known:  # noqa: ARG00
 
 
 def plain_form(conf: Path, command: str, override: str) -> str:
-    """The override in Hydra's form: adds the + to `experiment=` and compare's `study=`."""
+    """The override as Hydra takes it, with the + of `experiment=` and `study=`."""
     added = ("experiment", "study") if command == "compare" else ("experiment",)
     group, _, choice = override.partition("=")
     # no longer a setting: it is measured from the bars; older command lines still set it
@@ -74,7 +74,10 @@ def plain_form(conf: Path, command: str, override: str) -> str:
 
 
 def studies(conf: Path, command: str) -> list[str]:
-    """Studies of a command: audit's change the whole config (`@package _global_`), compare's only `study`."""
+    """Studies of a command.
+
+    Those of audit change the complete config (`@package _global_`), those of compare only `study`.
+    """
     files = {name: conf / "study" / f"{name}.yaml" for name in choices_of(conf, "study")}
     audits = [n for n, path in files.items() if "@package _global_" in path.read_text(encoding="utf-8").split("\n")[0]]
     return audits if command == "audit" else [name for name in files if name not in audits]

@@ -57,10 +57,10 @@ OPTIONAL: Mapping[str, Any] = {
 
 
 def beyond_sense(plain: Any, raw: Any) -> str | None:
-    """The error line for the first value above the limits of `core.bounds`; None if none is.
+    """The error line for the first value above the limits of `core.bounds`.
 
-    plain, raw: a configuration as plain values, resolved, and as it was written. Settings of parts from outside this
-    package are not checked here.
+    None if none is. plain, raw: a configuration as plain values, resolved, and as it was written. Settings of parts
+    from outside this package are not checked here.
     """
     for path, _, value in every_setting(plain, own=True):
         name = next(part for part in reversed(path.split(".")) if not part.isdigit())
@@ -96,10 +96,10 @@ def key_of(line: str) -> str:
 def wrong_key(
     config: DictConfig, defaults: DictConfig, keys: Sequence[str], command: str, meanings: Callable[[], Meanings]
 ) -> str | None:
-    """The error line for the first key whose value has another type than its default; None where all fit.
+    """The error line for the first key whose value has another type than its default.
 
-    keys: dotted paths that a command line sets. Arguments of a constructor are left to `wrong_value`.
-    meanings: read only where a key with a default is set to null.
+    None where all fit. keys: dotted paths that a command line sets. Arguments of a constructor are left to
+    `wrong_value`. meanings: read only where a key with a default is set to null.
     """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     before: Any = OmegaConf.to_container(defaults, resolve=False)
@@ -129,7 +129,10 @@ def wrong_key(
 
 
 def hidden_text(config: DictConfig) -> str | None:
-    """The error line for the first text with control or invisible characters; else None."""
+    """The error line for the first text with control or invisible characters.
+
+    None otherwise.
+    """
     for path, text in every_text(OmegaConf.to_container(config, resolve=False)):
         prose = path.rpartition(".")[2] in PROSE
         if plain_text(text) != text or not (prose or is_one_line(text)):

@@ -19,9 +19,10 @@ PLUMBING = {"_target_", "_partial_", "_convert_", "_recursive_", "defaults", "hy
 
 @dataclass(frozen=True)
 class Meanings:
-    """Lines by (class, key), by dotted path (`group.key` or `command.key`), and by bare key.
+    """What each key means: lines by (class, key), dotted path, and bare key.
 
-    `by_owner` and `by_path` come from comments at the keys of conf/, `general` from keys.yaml.
+    A dotted path is `group.key` or `command.key`. `by_owner` and `by_path` come from comments at the keys of conf/,
+    `general` from keys.yaml.
     """
 
     by_owner: Mapping[tuple[str, str], str]
@@ -37,9 +38,9 @@ class Meanings:
         return self.at(owner, f"{command}.{key}", f"train.{key}", key)  # most commands compose what train composes
 
     def at(self, owner: str, *places: str) -> str:
-        """The line of a key at the first of its `places` (`group.key`, `command.key`) that has one; "" for none.
+        """The line of a key at the first of its `places` that has one, else "".
 
-        owner: the class that the key is an argument of, "" for none.
+        A place is `group.key` or `command.key`. owner: the class that the key is an argument of, "" for none.
         """
         last = places[-1].rpartition(".")[2]
         found = self.general.get(f"{owner}.{last}") or self.by_owner.get((owner, last))
@@ -49,7 +50,7 @@ class Meanings:
 
 
 def is_users_name(path: str) -> bool:
-    """Whether the last part is a name chosen by the user, such as a member's, and no key."""
+    """Whether the last part of a key is a name the user chose, as a member's."""
     return any(part in NAMED_BY_USER for part in path.split(".")[-2:-1])
 
 
@@ -79,7 +80,10 @@ def place_of(conf: Path, file: Path) -> str:
 
 
 def keys_of(conf: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """(file, class or "", dotted key, comment or "") of every key in conf/, without experiments and studies."""
+    """(file, class or "", dotted key, comment or "") of every key in conf/.
+
+    Experiments and studies are left out.
+    """
     for file in sorted(conf.rglob("*.yaml")):
         if file.relative_to(conf).parts[0] in BORROWED:
             continue

@@ -13,10 +13,10 @@ from tradsys.core.received import override_key
 
 
 def split_data_keys(argv: Sequence[str], own_keys: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-    """The command's own overrides (with `data=` as data_choice=), and those of the data config.
+    """Splits overrides into the command's own and those of the data config.
 
-    own_keys: keys of the command that the data config has as well; with data= both read them. `data` is a config group
-    of train, so Hydra would look for it in the command's config.
+    `data=` becomes data_choice= of the command. own_keys: keys of the command that the data config has as well; with
+    data= both read them. `data` is a config group of train, so Hydra would look for it in the command's config.
     """
     named = any(one.startswith("data=") for one in argv)
     rest, data = [], []
@@ -32,7 +32,7 @@ def split_data_keys(argv: Sequence[str], own_keys: Sequence[str] = ()) -> tuple[
 
 
 def with_costs_of(data_config: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """The overrides, with costs=stocks where the data are an exchange's and no costs are chosen.
+    """The overrides, with costs=stocks for exchange data without chosen costs.
 
     data_config: of a bundle. Every calendar except 24/7 and 24/5 is an exchange's.
     """

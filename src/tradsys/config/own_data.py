@@ -30,9 +30,9 @@ class OwnFolders(SearchPathPlugin):
 
 
 def search(overrides: Sequence[str], package: Path) -> list[str]:
-    """The overrides without `--config-dir`; Hydra searches those folders and the project's conf/ first.
+    """The overrides without `--config-dir`.
 
-    Raises ValueError where such a folder does not exist.
+    Hydra searches those folders and the project's conf/ first. Raises ValueError where such a folder does not exist.
     """
     rest, folders = [], []
     given = iter(overrides)
@@ -57,7 +57,7 @@ def search(overrides: Sequence[str], package: Path) -> list[str]:
 
 
 def of_the_store(overrides: Sequence[str], choices: Sequence[str], conf: Path) -> list[str]:
-    """The overrides with `data=NAME` of a stored dataset written as `data=stored` and its keys.
+    """The overrides with `data=NAME` of a stored dataset as `data=stored`.
 
     This holds where no configuration has that name. `data=stored data.source.name=NAME` and an own file that begins
     with `stored` are treated alike. Unless given, the longest gap inside a segment, the calendar and, for an exchange's
@@ -95,14 +95,17 @@ def of_the_store(overrides: Sequence[str], choices: Sequence[str], conf: Path) -
 
 
 def is_exchange(calendar: object) -> bool:
-    """Whether this is the name of an exchange's calendar, such as XNYS, and not None, 24/7 or 24/5."""
+    """Whether this names an exchange's calendar, such as XNYS.
+
+    False for None, 24/7 and 24/5.
+    """
     return isinstance(calendar, str) and "/" not in calendar and calendar != ""
 
 
 def spelled(overrides: Sequence[str], conf: Path, *, has_data: bool) -> list[str]:
-    """The overrides with quoted symbols; `symbols=` and `market_symbol=` become data keys.
+    """The overrides with quoted symbols.
 
-    has_data: whether the command has a data group.
+    `symbols=` and `market_symbol=` become data keys. has_data: whether the command has a data group.
     """
     data = next((o.partition("=")[2] for o in overrides if o.startswith("data=")), "")
     return [_spelled(one, conf, data, has_data=has_data) for one in overrides]

@@ -36,9 +36,9 @@ CALLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 
 def wrong_part(config: Any) -> str | None:
-    """The error line for the first outside part with a method that cannot be called; None where all can.
+    """The error line for the first outside part with a method that cannot be called.
 
-    config: plain values.
+    None where all can. config: plain values.
     """
     return _wrong_inside(config, "", "")
 

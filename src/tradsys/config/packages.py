@@ -30,7 +30,7 @@ def conf_packages() -> dict[str, Path]:
 
 
 def check_names(conf: Path, packages: dict[str, Path]) -> None:
-    """Raises TradsysError where two folders hold a file of one name: one would hide the other."""
+    """Raises TradsysError where a file of one config folder would hide another."""
     owner = {path: "tradsys" for path in _yaml_files(conf)}
     for name, folder in packages.items():
         for path in _yaml_files(folder):

@@ -16,7 +16,10 @@ CHANGEABLE = (
 
 
 def resumed_overrides(folder: Path, own: list[str]) -> list[str]:
-    """The run's overrides with `own` after them; ConfigError names a key of `own` that would change what is fitted."""
+    """The run's overrides with `own` after them.
+
+    ConfigError names a key of `own` that would change what is fitted.
+    """
     if not (folder / "overrides.txt").is_file():
         raise ConfigError(f"train: resume={folder} holds no overrides.txt; give a folder that train started")
     own = [o for o in own if override_key(o) != "resume"]

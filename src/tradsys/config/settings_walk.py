@@ -7,9 +7,10 @@ OWN = "tradsys."
 
 
 def every_setting(value: Any, path: str = "", *, own: bool = False) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted path, own key and value of every setting inside; a container comes before its members.
+    """Dotted path, own key and value of every setting inside.
 
-    The key of a list's member is its index. own: leaves out settings of parts from outside this package.
+    A container comes before its members. The key of a list's member is its index. own: leaves out settings of parts
+    from outside this package.
     """
     if isinstance(value, Mapping):
         if own and not str(value.get("_target_", OWN)).startswith(OWN):

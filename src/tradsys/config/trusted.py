@@ -113,7 +113,7 @@ _PARTIAL_PLACES = ("net", "module")
 
 
 def register(place: str, cls: type | str) -> None:
-    """Allows received configuration to build this class, and no other of its module, at one place.
+    """Allows received configuration to build this one class at one place.
 
     place: one of `places()`. cls: the class, or its full dotted name, which is imported only when it is built.
     """
@@ -149,10 +149,10 @@ def places() -> list[str]:
 
 
 def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, Any]:
-    """The received configuration of a command, checked; ConfigError names the first forbidden part.
+    """The received configuration of a command, checked.
 
-    config: plain values as read from a file. where: the artefact. kept: top keys that may hold interpolations,
-    because the caller replaces them unresolved.
+    ConfigError names the first forbidden part. config: plain values as read from a file. where: the artefact. kept: top
+    keys that may hold interpolations, because the caller replaces them unresolved.
     """
     if not isinstance(config, dict):
         raise ConfigError(f"{where}: its configuration is a {type(config).__name__}, not a mapping; restore it")
@@ -168,9 +168,10 @@ def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, A
 
 
 def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
-    """Overrides of a received run or study; ConfigError for one that does more than choose or set values of conf/.
+    """Overrides of a received run or study.
 
-    Interpolations, settings of Hydra, choices that are paths, and keys that steer how parts are built are refused.
+    Raises ConfigError for one that does more than choose or set values of conf/. Interpolations, settings of Hydra,
+    choices that are paths, and keys that steer how parts are built are refused.
     """
     for override in overrides:
         if line := _wrong_override(override):
@@ -182,7 +183,7 @@ def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
 
 
 def read_overrides(path: Path, skipped: Collection[str] = ()) -> list[str]:
-    """The checked overrides of a received overrides.txt, without those of `skipped` keys."""
+    """Checked overrides of a received overrides.txt, without `skipped` keys."""
     text = read_text(path, "restore it from a copy", ConfigError, MAX_YAML_BYTES)
     lines = [line for line in text.splitlines() if received.override_key(line) not in skipped]
     own = [line for line in lines if OWN_SECRET.fullmatch(line)]  # never composed: the user has to give it again
@@ -258,7 +259,10 @@ def _check_value(value: Any, place: str, path: str, where: str) -> None:
 
 
 def place_inside(place: str, key: str, *, is_part: bool) -> str:
-    """The place of the value under a key; members of a container that is no part share its place."""
+    """The place of the value under a key.
+
+    Members of a container that is no part share its place.
+    """
     return _INSIDE.get(place, {}).get(key, "nothing") if is_part or place in ("", "data") else place
 
 

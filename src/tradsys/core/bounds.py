@@ -47,10 +47,11 @@ def too_large(name: str, value: Any) -> str | None:
 
 
 def check_bounds(where: str, part: Any, rules: Mapping[str, str], key: str) -> None:
-    """Raises TrainingError for the first attribute of `part` that leaves its range; NaN and words leave every range.
+    """Raises TrainingError for the first attribute of `part` that leaves its range.
 
-    part: an object, or a mapping. rules: name -> range such as `[0, 1)`, `(0, inf]`, `whole [1, inf)` or
-    `null or whole [1, inf)`; a round bracket excludes its end. key: config path of the part, named in the error.
+    NaN and words leave every range. part: an object, or a mapping. rules: name -> range such as `[0, 1)`, `(0, inf]`,
+    `whole [1, inf)` or `null or whole [1, inf)`; a round bracket excludes its end. key: config path of the part, named
+    in the error.
     """
     for name, rule in rules.items():
         value = part[name] if isinstance(part, Mapping) else getattr(part, name)

@@ -24,9 +24,10 @@ CONSTANTS = (bool, int, float, str)
 
 
 class Compiled:
-    """A function that numba compiles at its first call; other compiled functions may call it.
+    """A function that numba compiles at its first call.
 
-    Importing a module of kernels imports no numba. Arguments and results are the function's own.
+    Other compiled functions may call it. Importing a module of kernels imports no numba. Arguments and results are the
+    function's own.
     """
 
     def __init__(self, function: FunctionType) -> None:
@@ -55,7 +56,10 @@ class Compiled:
         return self.dispatcher._numba_type_
 
     def digest(self) -> str:
-        """Digest of everything that determines the machine code: sources, called kernels, constants."""
+        """Digest of all that determines the machine code.
+
+        That is the sources, the kernels they call, and constants.
+        """
         return self._digest(frozenset())
 
     def _digest(self, above: frozenset[str]) -> str:
@@ -71,7 +75,7 @@ class Compiled:
 
 
 def compiled(function: F) -> F:
-    """Decorator: compiles the function with numba at its first call and caches it on disk."""
+    """Decorator: numba compiles the function at its first call, cached on disk."""
     return cast("F", Compiled(cast("FunctionType", function)))
 
 

@@ -36,7 +36,10 @@ def database_url(text: str, where: str, error: type[TradsysError] = DataError) -
 
 
 def server_engine(url: "sa.URL", where: str) -> "sa.Engine":
-    """The engine of a database server, without a pool; DataError where its driver is not installed."""
+    """The engine of a database server, without a pool.
+
+    Raises DataError where its driver is not installed.
+    """
     import sqlalchemy as sa  # noqa: PLC0415 - only where a database is named
     from sqlalchemy.pool import NullPool  # noqa: PLC0415
 

@@ -31,16 +31,19 @@ def draft_of(path: Path, kind: str = "part") -> Path:
 
 @contextlib.contextmanager
 def writing_in(folder: Path) -> Iterator[None]:
-    """Holds a lock that marks the folder as being written to; it ends with the process."""
+    """Holds a lock that marks the folder as being written to.
+
+    It ends with the process.
+    """
     with _locked(folder, exclusive=False):
         yield
 
 
 def remove_dead_drafts(folders: Iterable[Path]) -> list[Path]:
-    """Removes drafts directly in these folders whose writer was killed, and returns them; never a live one.
+    """Removes drafts in these folders whose writer was killed; returns them.
 
-    A draft is dead if it is of this machine and no process writes to its folder, or if it did not change for a day. An
-    `old` draft without a successor gets its original name back.
+    A draft of a running process stays. A draft is dead if it is of this machine and no process writes to its folder, or
+    if it did not change for a day. An `old` draft without a successor gets its original name back.
     """
     gone = []
     for folder in folders:

@@ -16,7 +16,10 @@ POSTGRES_DISK_FULL = "53100"  # SQLSTATE
 
 
 class TradsysError(ValueError):
-    """A cause the user can fix. The message reads `where: what, with values; the rule; the next step`."""
+    """A cause the user can fix.
+
+    The message reads `where: what, with values; the rule; the next step`.
+    """
 
 
 class DataError(TradsysError):
@@ -44,7 +47,10 @@ class CheckpointError(TrainingError):
 
 
 class CombinationError(TradsysError):
-    """Settings that are each possible, but not together; a sweep goes on without that trial."""
+    """Settings that are each possible, but not together.
+
+    A sweep goes on without that trial.
+    """
 
 
 class BundleError(TradsysError):
@@ -56,9 +62,9 @@ class GateError(TradsysError):
 
 
 def no_room(error: BaseException | None, place: object) -> OSError | None:
-    """The OSError for a full disk, quota or file-size limit among an error's causes; else None.
+    """The OSError for a full disk, quota or file-size limit among an error's causes.
 
-    Such an error must not be retried. place: path of a database whose error names no file.
+    None otherwise. Such an error must not be retried. place: path of a database whose error names no file.
     """
     while error is not None:
         refused = error if isinstance(error, OSError) else refused_by_disk(error, place)

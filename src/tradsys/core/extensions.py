@@ -23,7 +23,10 @@ VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,98}")
 
 @dataclass(frozen=True)
 class Part:
-    """A registered class. name: full dotted name. package, version: of the distribution that registers it."""
+    """A registered class.
+
+    name: full dotted name. package, version: of the distribution that registers it.
+    """
 
     place: str
     name: str
@@ -39,7 +42,10 @@ class Part:
 
 @functools.cache
 def installed_parts() -> tuple[Part, ...]:
-    """Every part that an installed distribution registers; malformed entries are ignored."""
+    """Every part that an installed distribution registers.
+
+    Malformed entries are ignored.
+    """
     found = []
     for entry in importlib.metadata.entry_points(group=GROUP):
         place, dot, _ = entry.name.partition(".")
@@ -55,14 +61,17 @@ def names_at(place: str) -> frozenset[str]:
 
 
 def has_part(place: str, class_name: str) -> bool:
-    """Whether an installed package registers a class of this name at a place; nothing is imported."""
+    """Whether an installed package registers a class of this name at a place.
+
+    Nothing is imported.
+    """
     return any((p.place, p.class_name) == (place, class_name) for p in installed_parts())
 
 
 def load_part(place: str, class_name: str) -> Any:
-    """The class of another package with this name at a place; None where no installed package registers one.
+    """The class of another package with this name at a place.
 
-    BundleError, with the package's name, where importing it fails.
+    None where no installed package registers one. BundleError, with the package's name, where importing it fails.
     """
     part = next((p for p in installed_parts() if (p.place, p.class_name) == (place, class_name)), None)
     if part is None:
@@ -77,9 +86,9 @@ def load_part(place: str, class_name: str) -> Any:
 
 
 def part_files() -> dict[str, Path]:
-    """Path of the code of each package that registers parts, by `<module>:`; imports nothing.
+    """Path of the code of each package that registers parts, by `<module>:`.
 
-    A package in development mode keeps its version while its files change.
+    Imports nothing. A package in development mode keeps its version while its files change.
     """
     found = {}
     for top in sorted({part.name.partition(".")[0] for part in installed_parts()}):
@@ -122,13 +131,16 @@ def answer(part: Any, method: str, *given: Any, kind: type | tuple[type, ...]) -
 
 
 def foreign_parts(classes: Iterable[type]) -> dict[str, dict[str, str]]:
-    """Package and version of each class from outside tradsys, by class name, for a bundle's card."""
+    """Package and version, by name, of each class from outside tradsys.
+
+    Goes into a bundle's card.
+    """
     tops = {cls.__name__: top for cls in classes if (top := cls.__module__.partition(".")[0]) != "tradsys"}
     return {name: _package_of(top) for name, top in tops.items()}
 
 
 def registered_targets(config: Any) -> dict[str, dict[str, str]]:
-    """Package and version by name of each registered class that a configuration names as `_target_`."""
+    """Package and version, by name, of each registered `_target_` in a config."""
     if isinstance(config, Mapping):
         named = [part for part in installed_parts() if part.name == config.get("_target_")]
         found = {part.class_name: {"package": part.package, "version": part.version} for part in named}
@@ -152,14 +164,18 @@ def _package_of(top: str) -> dict[str, str]:
 
 
 def is_registered(place: str, cls: type) -> bool:
-    """Whether an installed package registers this very class at a place, so that a received card may name it."""
+    """Whether an installed package registers this very class at a place.
+
+    Only then may a received card name it.
+    """
     return f"{cls.__module__}.{cls.__qualname__}" in names_at(place)
 
 
 def check_foreign(where: str, foreign: Any, is_known: Callable[[str], bool]) -> None:
-    """BundleError that names package and version of a part which is not installed here.
+    """Raises BundleError where a part from outside tradsys is not installed.
 
-    foreign: as `foreign_parts` wrote it, from a received card. is_known: whether a class can be imported.
+    The error names package and version. foreign: as `foreign_parts` wrote it, from a received card. is_known: whether a
+    class can be imported.
     """
     if not isinstance(foreign, Mapping):
         raise BundleError(f"{where}: its card lists foreign parts as a {type(foreign).__name__}; export it again")

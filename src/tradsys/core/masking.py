@@ -47,7 +47,10 @@ _WORDS: dict[str, str] = {}  # values from the environment that are plain words:
 
 
 class FromEnvironment(str):
-    """A setting's value that was resolved from `${oc.env:NAME}`; files and pages keep the reference."""
+    """A setting's value that was resolved from `${oc.env:NAME}`.
+
+    Files and pages keep the reference.
+    """
 
     reference: str
 
@@ -59,10 +62,10 @@ class FromEnvironment(str):
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """The text, or the JSON value, without secrets; settings from the environment as references.
+    """The text, or the JSON value, without secrets.
 
-    key: under which the value stands; a text under a key such as `password` is a secret, whatever its form, unless
-    it is the name of an environment variable.
+    Settings from the environment as references. key: under which the value stands; a text under a key such as
+    `password` is a secret, whatever its form, unless it is the name of an environment variable.
     """
     if isinstance(value, Mapping):
         return {name: masked(inner, str(name)) for name, inner in value.items()}
@@ -89,7 +92,10 @@ def masked_text(text: str) -> str:
 
 
 def without_remembered(text: str) -> str:
-    """The text with stars for every registered secret; safe for code, such as a page's scripts."""
+    """The text with stars for every registered secret.
+
+    Safe for code, such as a page's scripts.
+    """
     return _without(_REMEMBERED, text)
 
 
@@ -101,7 +107,10 @@ def _without(forms: Mapping[str, str], text: str) -> str:
 
 
 def remember_environment(name: str) -> None:
-    """Registers the value of an environment variable for masking; its reference is shown instead."""
+    """Registers the value of an environment variable for masking.
+
+    Its reference is shown instead.
+    """
     value, shown = os.environ.get(name, ""), f"${{oc.env:{name}}}"
     remember(value, shown)
     if len(value) >= MIN_WORD and value.isalpha():
@@ -109,7 +118,7 @@ def remember_environment(name: str) -> None:
 
 
 def remember(secret: str, shown: str = STARS) -> None:
-    """Registers a value for masking, in each form that a URL, JSON, HTML or Python writes it.
+    """Registers a value for masking, as URL, JSON, HTML and Python spell it.
 
     Ignored are values shorter than 6 characters, one plain word or number, and paths: these occur in harmless texts.
     """
@@ -124,7 +133,10 @@ def remember(secret: str, shown: str = STARS) -> None:
 
 
 def remember_urls(text: str) -> None:
-    """Registers the secrets of a setting or an override that is, or ends with, one URL."""
+    """Registers the secrets of a setting or override that holds a URL.
+
+    It is the URL, or ends with it.
+    """
     start = re.search(r"[a-z][a-z0-9+.-]*:/{2,3}", text, re.IGNORECASE)
     if start is None:
         return
@@ -189,7 +201,7 @@ def _is_path(value: str) -> bool:
 
 
 class MaskingFilter(logging.Filter):
-    """Takes secrets out of a record before a handler writes it, its traceback included."""
+    """Masks secrets in a log record and its traceback before it is written."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Masks the record in place; always True, since no record is dropped."""

@@ -4,7 +4,10 @@ IRREGULAR = {"series": "series", "basis": "bases", "child": "children", "is": "a
 
 
 def plural(value: float, noun: str) -> str:
-    """The noun in singular or plural: `run`, `runs`, `entries`; of several words the last changes."""
+    """The noun in singular or plural: `run`, `runs`, `entries`.
+
+    Of several words the last changes.
+    """
     first, space, last = noun.rpartition(" ")
     if value == 1:
         return noun

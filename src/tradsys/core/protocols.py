@@ -21,10 +21,13 @@ class Feature(Protocol):
 
     @property
     def warmup(self) -> int:
-        """Rows that must precede a row before its value no longer depends on what came earlier."""
+        """Rows before a row, from which on its value depends on nothing earlier."""
 
     def expr(self) -> pl.Expr:
-        """Values over one segment sorted by time; null or NaN in the warm-up, never filled."""
+        """Values over one segment sorted by time.
+
+        Null or NaN in the warm-up, never filled.
+        """
 
 
 @runtime_checkable
@@ -40,10 +43,16 @@ class Labeller(Protocol):
         """Span of Wilder's average true range, in which barriers are measured."""
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R]. side int8 [R]: +1 long, -1 short, 0 no candidate, which stays unlabelled; None is all long."""
+        """Labels [R].
+
+        Side int8 [R]: +1 long, -1 short, 0 no candidate, which stays unlabelled; None is all long.
+        """
 
     def card(self) -> dict[str, Any]:
-        """JSON values from which serving derives the same exits: `kind`, `horizon_bars`, `atr_bars`, `classes`..."""
+        """JSON values from which serving derives the same exits.
+
+        Keys: `kind`, `horizon_bars`, `atr_bars`, `classes`...
+        """
 
 
 @runtime_checkable
@@ -59,7 +68,10 @@ class Transform(Protocol):
     """A column-wise map fitted on training rows."""
 
     def fit(self, table: FeatureTable, rows: Array) -> Self:
-        """Learns from `rows` of the table and nothing else; returns a fitted copy or itself."""
+        """Learns from `rows` of the table and nothing else.
+
+        Returns a fitted copy or itself.
+        """
 
     def apply(self, table: FeatureTable) -> FeatureTable:
         """The table with transformed values, same rows."""
@@ -67,7 +79,10 @@ class Transform(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """Probabilities from windows that end at a row. `lookback` is the window's length in rows."""
+    """Probabilities from windows that end at a row.
+
+    `lookback` is the window's length in rows.
+    """
 
     @property
     def lookback(self) -> int:

@@ -40,10 +40,10 @@ _UNSHOWN = {code: None for code in (*CONTROL, *INVISIBLE) if code not in KEPT_CO
 
 @contextmanager
 def refused_in_one_line(where: str, fix: str, error: type[TradsysError] = BundleError) -> Iterator[None]:
-    """Turns any library exception in the block into one `error`; a TradsysError or disk error passes.
+    """Turns any library exception in the block into one `error`.
 
-    where: the file. fix: the next step. Interrupts and exits pass; a Rust panic, which is no subclass of Exception, is
-    turned into `error` too.
+    A TradsysError or disk error passes. where: the file. fix: the next step. Interrupts and exits pass; a Rust panic,
+    which is no subclass of Exception, is turned into `error` too.
     """
     try:
         yield
@@ -62,7 +62,10 @@ def refused_in_one_line(where: str, fix: str, error: type[TradsysError] = Bundle
 
 
 def one_line(cause: object, most: int = 160) -> str:
-    """An error's type and message without line breaks, control characters or more than `most` characters."""
+    """An error's type and message in one line of at most `most` characters.
+
+    Control characters are removed.
+    """
     text = " ".join(plain_text(str(cause)).split())
     named = f"{type(cause).__name__}: {text}" if isinstance(cause, BaseException) else text
     return named if len(named) <= most else f"{named[: most - 3]}..."
@@ -74,7 +77,10 @@ def plain_text(text: str) -> str:
 
 
 def is_one_line(text: str) -> bool:
-    """Whether a name has no line breaks, tabs or bytes outside the file system's encoding."""
+    """Whether a name has no line break, tab or byte outside the encoding.
+
+    The encoding is the file system's.
+    """
     return not re.search("[\t\n\r\ud800-\udfff]", text)
 
 
@@ -88,7 +94,10 @@ def plain_texts(value: Any) -> Any:
 
 
 def inside(folder: Path, name: Any, error: type[TradsysError] = BundleError) -> Path:
-    """The regular file `name` of a folder; refuses absolute names, `..`, sub-folders and links that lead out."""
+    """The regular file `name` of a folder.
+
+    Refuses absolute names, `..`, sub-folders and links that lead out.
+    """
     relative = PurePosixPath(name) if isinstance(name, str) else None
     plain = relative is not None and relative.name == name and name not in ("", ".", "..") and "\\" not in name
     if not plain or "\0" in str(name) or len(str(name).encode(errors="replace")) > MOST_NAME_BYTES:
@@ -104,7 +113,7 @@ def inside(folder: Path, name: Any, error: type[TradsysError] = BundleError) -> 
 
 
 def check_folder_name(where: str, name: object, error: type[TradsysError]) -> None:
-    """Raises `error` unless the name is safe for a folder: visible and inside its parent."""
+    """Raises `error` unless the name is safe for a folder inside its parent."""
     if not FOLDER_NAME.fullmatch(str(name)):
         raise error(
             f"{where}={one_line(name)!r}; a folder's name has at most 100 letters, digits, . - and _, "
@@ -122,7 +131,10 @@ def read_text(path: Path, fix: str, error: type[TradsysError] = BundleError, mos
 
 
 def read_csv(path: Path, fix: str, error: type[TradsysError] = BundleError, most: int = 2**24) -> list[list[str]]:
-    """The rows of a small CSV list, header first, cells stripped, empty lines left out."""
+    """The rows of a small CSV list, header first, without empty lines.
+
+    Cells are stripped.
+    """
     text = read_text(path, fix, error, most)
     with refused_in_one_line(str(path), fix, error):
         lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
@@ -133,7 +145,10 @@ def read_csv(path: Path, fix: str, error: type[TradsysError] = BundleError, most
 
 
 def read_json(path: Path, fix: str, error: type[TradsysError] = BundleError, kind: type = dict) -> Any:
-    """A JSON file as the expected kind of value; refuses NaN, deep nesting, double keys and other kinds."""
+    """A JSON file as the expected kind of value.
+
+    Refuses NaN, deep nesting, double keys and other kinds.
+    """
     return parse_json(read_text(path, fix, error), str(path), fix, error, kind)
 
 
@@ -194,5 +209,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def override_key(override: str) -> str:
-    """The key that an override `key=value`, `+key=value` or `~key` sets, adds or drops."""
+    """The key of an override `key=value`, `+key=value` or `~key`."""
     return override.lstrip("+~").partition("=")[0]

@@ -23,10 +23,10 @@ def record_code(folder: Path) -> None:
 
 
 def code_of(folder: Path) -> str | None:
-    """The command that restores the code of a received run; None where the run has no record of it.
+    """The command that restores the code of a received run.
 
-    Reads code.json, or the provenance of an older run's report.json. Only valid commits and versions are used, because
-    users copy the line into a shell.
+    None where the run has no record of it. Reads code.json, or the provenance of an older run's report.json. Only valid
+    commits and versions are used, because users copy the line into a shell.
     """
     with contextlib.suppress(TradsysError, OSError):
         if (folder / FILE).is_file():

@@ -38,7 +38,10 @@ def digest_json(value: Any) -> str:
 
 @contextlib.contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; renamed to `path` on success, removed on failure."""
+    """A temporary path beside `path` to write to.
+
+    Renamed to `path` on success, removed on failure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_of(path)
     with writing_in(path.parent):
@@ -81,7 +84,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically, indented, without secrets; NaN is refused (a missing number is null, never NaN)."""
+    """Writes JSON atomically, indented, without secrets.
+
+    NaN is refused (a missing number is null, never NaN).
+    """
     write_text(path, json.dumps(masked(value), indent=2, allow_nan=False, default=str) + "\n")
 
 
@@ -100,7 +106,10 @@ def link_latest(run: Path) -> None:
 
 
 def code_sha() -> str:
-    """Commit of the working tree, with `+dirty` unless git shows that it is the same; `unknown` outside a checkout."""
+    """Commit of the working tree, with `+dirty` unless git shows that it is the same.
+
+    `unknown` outside a checkout.
+    """
     here = Path(__file__).parent
 
     def git(*args: str) -> str | None:

@@ -19,7 +19,7 @@ OF_CLASSES = "_of_"  # stands before the number of classes that ends such a name
 
 
 def trait_classes(names: Sequence[str]) -> dict[int, int]:
-    """Place of each trait's column among the names -> its number of classes n, in order.
+    """Position of each trait's column -> its number of classes n, in order.
 
     Such a column, `trait_<what>_of_<n>`, holds whole numbers: the class 1..n, 0 where it is unknown. Scalers
     leave it unchanged.
@@ -57,7 +57,10 @@ class FeatureTable:
         return len(self.time)
 
     def run_length(self) -> Array:
-        """Rows [R] of unbroken finite history that end at each row, inside its segment; 0 where not finite."""
+        """Rows [R] of unbroken finite history that end at each row, inside its segment.
+
+        0 where not finite.
+        """
         rows = np.arange(len(self))
         starts = np.ones(len(self), dtype=bool)
         starts[1:] = self.segment[1:] != self.segment[:-1]
@@ -67,17 +70,26 @@ class FeatureTable:
         return np.where(finite, rows - before, 0)
 
     def ready(self, lookback: int) -> Array:
-        """True [R] where the window of `lookback` rows that ends here is finite and inside one segment."""
+        """True [R] where the window of `lookback` rows that ends here is complete.
+
+        Complete: finite and inside one segment.
+        """
         return self.run_length() >= lookback
 
     def column(self, name: str) -> Array:
-        """The float32 [R] column of that name; DataError, with the existing names, without one."""
+        """The float32 [R] column of that name.
+
+        Raises DataError, with the existing names, without one.
+        """
         if name not in self.names:
             raise DataError(f"features: no column {name!r} among {list(self.names)}; add it to the feature set")
         return self.values[:, self.names.index(name)]
 
     def side(self) -> Array | None:
-        """int8 [R] from the column `side`: +1 long, -1 short, 0 no candidate or still in warm-up; None without one."""
+        """int8 [R] from the column `side`: +1 long, -1 short, 0 no candidate.
+
+        0 also in its warm-up; None without such a column.
+        """
         if SIDE not in self.names:
             return None
         return np.sign(np.nan_to_num(self.column(SIDE))).astype(np.int8)
@@ -94,7 +106,10 @@ class FeatureTable:
         return replace(self, values=np.hstack([self.values, added]), names=(*self.names, *new))
 
     def take(self, rows_N: Array) -> "FeatureTable":
-        """A table of these rows alone; consecutive rows in it need not be consecutive in time."""
+        """A table of these rows alone.
+
+        Consecutive rows in it need not be consecutive in time.
+        """
         return replace(
             self,
             symbol=self.symbol[rows_N],
@@ -110,8 +125,9 @@ class FeatureTable:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Outcomes of a position entered after each row; the only type with values from the future.
+    """Outcomes of a position entered after each row.
 
+    The only type with values from the future.
     y: int64 class codes [R], -1 where unlabelled. end: int64 [R], row at which the label resolves, -1 never.
     ret: float64 [R], realised log return from entry to exit, NaN where unlabelled. weight: float64 [R] >= 0.
     step: float64 [R], log return of each bar itself, close to close; None where no weighting needs it. turnover:
@@ -137,12 +153,12 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Row numbers into one table, with their labels. A sample is a row number, never a tensor.
+    """Row numbers into one table, with their labels.
 
-    rows [N]: decision rows. y int64 [N]. weight float64 [N]. ret float64 [N]: realised log return of the label.
-    start [N]: first row the window reads. end [N]: row at which the label resolves. realised_range [N]: log of
-    the highest high over the lowest low from entry to `end`; mean_met [N]: 1 where that path trades at the trailing
-    mean, else 0: for auxiliary targets in training; None without one.
+    A sample is a row number, never a tensor. rows [N]: decision rows. y int64 [N]. weight float64 [N]. ret float64 [N]:
+    realised log return of the label. start [N]: first row the window reads. end [N]: row at which the label resolves.
+    realised_range [N]: log of the highest high over the lowest low from entry to `end`; mean_met [N]: 1 where that path
+    trades at the trailing mean, else 0: for auxiliary targets in training; None without one.
     """
 
     table: FeatureTable
@@ -182,7 +198,10 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Positions into one Samples: train, then valid (early stopping, calibration, thresholds), then test."""
+    """Positions into one Samples: train, then valid, then test.
+
+    valid is for early stopping, calibration and thresholds.
+    """
 
     train: Array
     valid: Array

@@ -30,7 +30,10 @@ UNMOVED = "it is constant over time, so that its error is unknown"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval. What is undefined is None, and `reason` states why; never NaN."""
+    """A number with its interval.
+
+    What is undefined is None, and `reason` states why; never NaN.
+    """
 
     value: float | None
     low: float | None = None
@@ -66,7 +69,10 @@ def automatic_block_length(series_T: Array, min_block: float = 1.0) -> float:
 
 
 def too_few_blocks(n_times: int, block_length: float) -> str | None:
-    """Why `n_times` periods give no interval at this block length, and how many would; None where they do."""
+    """Why `n_times` periods give no interval at this block length, and how many would.
+
+    None where they do.
+    """
     if n_times >= MIN_BLOCKS * block_length:
         return None
     needed = int(np.ceil(MIN_BLOCKS * block_length))
@@ -89,7 +95,10 @@ def dependence_length(series: Array, min_block: float = 1.0) -> float:
 
 
 def dependence_lengths(series_TK: Array, min_block: float = 1.0) -> Array:
-    """`dependence_length` of each of K series [K], in one pass; `min_block` for a constant one."""
+    """`dependence_length` of each of K series [K], in one pass.
+
+    `min_block` for a constant one.
+    """
     least = max(1.0, float(min_block))
     values = np.asarray(series_TK, dtype=np.float64)
     if not np.isfinite(values).all():
@@ -136,7 +145,10 @@ def bootstrap_draws(
 
 
 def bootstrap_indices(n_times: int, block_length: float, n_draws: int, *, seed: int) -> Iterator[Array]:
-    """The times of one draw after another, int64 [T]; the draws of `bootstrap_draws` with that seed."""
+    """The times of one draw after another, int64 [T].
+
+    The draws of `bootstrap_draws` with that seed.
+    """
     step = max(1, CHUNK_CELLS // max(1, n_times))
     for _, start, length, n_rows in _drawn_blocks(n_times, block_length, n_draws, step, seed=seed):
         first = np.cumsum(length) - length
@@ -145,7 +157,10 @@ def bootstrap_indices(n_times: int, block_length: float, n_draws: int, *, seed: 
 
 
 def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Bounds of the middle `confidence` share of the draws; None where too many are not finite."""
+    """Bounds of the middle `confidence` share of the draws.
+
+    None where too many are not finite.
+    """
     if not 0 < confidence < 1:
         raise DataError(f"bootstrap: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     finite = np.isfinite(draws_D)
@@ -157,7 +172,10 @@ def percentile_interval(draws_D: Array, confidence: float = 0.95) -> tuple[float
 
 
 def estimate(value: float, draws_D: Array | None, confidence: float = 0.95, reason: str | None = None) -> Estimate:
-    """A value with the percentile interval of its draws, or without one and with the `reason`."""
+    """A value with the percentile interval of its draws, or with a `reason`.
+
+    The reason states why there is no interval.
+    """
     if not np.isfinite(value):
         return Estimate(None, reason=reason or "not defined on these samples")
     if draws_D is None:
@@ -171,7 +189,7 @@ def estimate(value: float, draws_D: Array | None, confidence: float = 0.95, reas
 
 
 def time_groups(time_N: Array) -> tuple[Array, Array]:
-    """Rows in time order [N], and where each distinct time starts in that order [T + 1]."""
+    """Rows in time order [N], and where each distinct time starts [T + 1]."""
     order = np.argsort(time_N, kind="stable")
     ordered = np.asarray(time_N)[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)])
@@ -189,10 +207,10 @@ def mean_per_time(values_N: Array, order: Array, first: Array) -> Array:
 
 
 def automatic_block_lengths(series_TK: Array) -> Array:
-    """The automatic block length of each of K series [K], at once; that of `automatic_block_length`, 1 if constant.
+    """The automatic block length of each of K series [K], at once.
 
-    Source: Politis & White 2004 with Patton et al. 2009, autocorrelations over the overlap alone as in arch, whose
-    loop over lags and series this replaces.
+    That of `automatic_block_length`, 1 if constant. Source: Politis & White 2004 with Patton et al. 2009,
+    autocorrelations over the overlap alone as in arch, whose loop over lags and series this replaces.
     """
     values = np.asarray(series_TK, dtype=np.float64)
     parts, n, lengths = _flat_top(values), len(values), np.ones(values.shape[1])

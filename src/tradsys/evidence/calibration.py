@@ -57,14 +57,15 @@ def reliability(
 def rate_bounds(
     code_N: Array, hit_N: Array, time_N: Array, *, min_block: float = 1.0, confidence: float = 0.95
 ) -> tuple[Array, Array]:
-    """Bounds [B], [B] of the rate of hits in each bin; overlapping labels of one bin count once.
+    """Bounds [B], [B] of the rate of hits in each bin.
 
-    code_N: bins 0..B-1, none empty. hit_N: 0 or 1. time_N: decision times. min_block: distinct times that one label
-    spans. A bin of n samples counts n / (1 + s * near) of them, in Wilson's interval with Student's quantile: near is
-    the mean number of other samples of the bin whose label overlaps a sample's, one k of H times away counting 1 - k /
-    H; s in [0, 1] is the correlation of such outcomes, one number for all bins, estimated by slow cosines (`cosines`).
-    Below 20 effective blocks s is 1, so that the bounds are too wide there and never too narrow. Raises DataError for
-    lengths that differ or min_block < 1. Source: the design effect 1 + (m - 1) rho, Kish 1965, section 5.4.
+    Overlapping labels of one bin count once. code_N: bins 0..B-1, none empty. hit_N: 0 or 1. time_N: decision times.
+    min_block: distinct times that one label spans. A bin of n samples counts n / (1 + s * near) of them, in Wilson's
+    interval with Student's quantile: near is the mean number of other samples of the bin whose label overlaps a
+    sample's, one k of H times away counting 1 - k / H; s in [0, 1] is the correlation of such outcomes, one number for
+    all bins, estimated by slow cosines (`cosines`). Below 20 effective blocks s is 1, so that the bounds are too wide
+    there and never too narrow. Raises DataError for lengths that differ or min_block < 1. Source: the design effect 1 +
+    (m - 1) rho, Kish 1965, section 5.4.
     """
     if not np.shape(code_N) == np.shape(hit_N) == np.shape(time_N) or not len(code_N) or not min_block >= 1:
         raise DataError(
@@ -104,10 +105,10 @@ def _neighbours(counts_TB: Array, block: float) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationLine:
-    """Logistic regression of outcomes on forecasts: slope, intercept, and each sample's influence.
+    """Logistic regression of outcomes on forecasts: slope and intercept.
 
-    value_M: slope and intercept, NaN where undefined. influence_NM: of each sample on both; columns sum to zero.
-    reason: why they are undefined, None where they are not.
+    Also holds the influence of each sample on both. value_M: slope and intercept, NaN where undefined. influence_NM: of
+    each sample on both; columns sum to zero. reason: why they are undefined, None where they are not.
     """
 
     value_M: Array
@@ -116,12 +117,12 @@ class CalibrationLine:
 
 
 def calibration_line(score_N: Array, hit_N: Array, weight_N: Array) -> CalibrationLine:
-    """Slope and intercept of logit P(hit) = intercept + slope * logit(score); 1 and 0 are calibrated.
+    """Slope and intercept of logit P(hit) = intercept + slope * logit(score).
 
-    A slope below 1 means that forecasts are too confident, above 1 too timid. score_N: probabilities, clipped to
-    [1e-6, 1 - 1e-6]; hit_N: 0 or 1. The intercept is that of a slope fixed at 1 (calibration in the large): above zero
-    the event is more frequent than forecast. Undefined for one class, equal forecasts, and outcomes that the scores
-    separate without an error. Source: Cox 1958; Van Calster et al. 2019, p. 3.
+    1 and 0 are calibrated. A slope below 1 means that forecasts are too confident, above 1 too timid. score_N:
+    probabilities, clipped to [1e-6, 1 - 1e-6]; hit_N: 0 or 1. The intercept is that of a slope fixed at 1 (calibration
+    in the large): above zero the event is more frequent than forecast. Undefined for one class, equal forecasts, and
+    outcomes that the scores separate without an error. Source: Cox 1958; Van Calster et al. 2019, p. 3.
     """
     if not (np.isfinite(score_N).all() and np.isfinite(hit_N).all() and len(score_N)):
         raise DataError(
@@ -164,7 +165,10 @@ def _newton(
 
 
 def bin_codes(score_N: Array, n_bins: int, mass: Mass) -> Array:
-    """The bin 0..n_bins-1 of every score in [0, 1]; bins are (lo, hi], zero in the first."""
+    """The bin 0..n_bins-1 of every score in [0, 1].
+
+    Bins are (lo, hi], zero in the first.
+    """
     if not len(score_N):
         raise DataError("calibration: no score; bins need at least one sample; give data of the span")
     if n_bins < 1 or mass not in ("width", "equal"):
@@ -191,7 +195,10 @@ def binary_view(proba_NC: Array, y_N: Array) -> tuple[Array, Array]:
 
 
 def checked_forecast(proba: Array, y: Array, where: str) -> tuple[Array, Array]:
-    """Forecast as float64 [N, C] with C >= 2 and labels as int64 [N]; raises DataError on anything else."""
+    """Forecast as float64 [N, C] with C >= 2 and labels as int64 [N].
+
+    Raises DataError on anything else.
+    """
     values, y_N = np.asarray(proba, dtype=np.float64), np.asarray(y)
     if values.ndim == 1:
         values = np.column_stack([1 - values, values])

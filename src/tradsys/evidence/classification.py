@@ -124,14 +124,14 @@ def _calibration(
 
 
 def total_gap(gaps: cosines.Spread, *, n_draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> Estimate:
-    """Sum of the absolute true gaps of all bins (the calibration error), corrected for the noise of the bins.
+    """Calibration error: sum of the absolute true gaps of all bins.
 
-    Absolute values of noisy gaps add up even where every true gap is zero, so the plain sum is too large and its
-    resampled interval never holds 0. The true gaps are modelled as s times the observed ones, s >= 0; Student draws of
-    the gaps give the distribution of the sum for each s. value: where half of the draws exceed the
-    observed sum (median-unbiased), 0 where no s >= 0 does. Interval: all s that the observed sum does not reject.
-    Without an interval the value is the plain sum, because the noise is unknown. Source: the bias and why to
-    correct it, Kumar, Liang & Ma 2019, section 4; inversion of a test, Casella & Berger 2002, section 9.2.
+    It is corrected for the noise of the bins. Absolute values of noisy gaps add up even where every true gap is zero,
+    so the plain sum is too large and its resampled interval never holds 0. The true gaps are modelled as s times the
+    observed ones, s >= 0; Student draws of the gaps give the distribution of the sum for each s. value: where half of
+    the draws exceed the observed sum (median-unbiased), 0 where no s >= 0 does. Interval: all s that the observed sum
+    does not reject. Without an interval the value is the plain sum, because the noise is unknown. Source: the bias and
+    why to correct it, Kumar, Liang & Ma 2019, section 4; inversion of a test, Casella & Berger 2002, section 9.2.
     """
     observed = float(np.abs(gaps.value_M).sum())
     if gaps.reason is not None:
@@ -290,7 +290,10 @@ class _Metrics:
 
     @property
     def gaps_M(self) -> Array:
-        """Predicted less observed, as a share of all samples, of each bin of equal width, then of equal mass."""
+        """Predicted less observed of each bin, as a share of all samples.
+
+        First the bins of equal width, then those of equal mass.
+        """
         return self.sums_TM[:, 7:].sum(axis=0) / self.sums_TM[:, 0].sum()
 
     def gap_slopes(self, found: cosines.Spread) -> Array:
@@ -301,7 +304,10 @@ class _Metrics:
         return cosines.cosines(len(self.sums_TM), found.degrees) @ lean_TM / self.sums_TM[:, 0].sum()
 
     def of(self, weight_dT: Array) -> Array:
-        """Metrics [d, M] in the order of `names`; NaN where a weighting does not define one."""
+        """Metrics [d, M] in the order of `names`.
+
+        NaN where a weighting does not define one.
+        """
         sums = weight_dT @ self.sums_TM
         total = sums[:, 0]
         log_loss, base, brier, base_brier, beyond, level = np.divide(

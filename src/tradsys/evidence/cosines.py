@@ -59,7 +59,10 @@ class Spread:
         return np.sqrt((self.slope_BM**2).mean(axis=0))
 
     def estimates(self, confidence: float = 0.95, reasons: Sequence[str | None] | None = None) -> list[Estimate]:
-        """Values with Student's intervals; None with a reason where undefined or the record is too short."""
+        """Values with Student's intervals.
+
+        None with a reason where undefined or the record is too short.
+        """
         half_M = student_quantile(confidence, self.degrees) * self.error_M if self.degrees else self.error_M
         why = reasons or [None] * len(self.value_M)
         return [
@@ -79,7 +82,10 @@ class Spread:
         return 2 * np.minimum(above_M, 1 - above_M)
 
     def draws(self, n_draws: int, *, seed: int) -> Array:
-        """Draws [D, M] around the values: Student's t with the slopes' covariance, the same t for all M."""
+        """Draws [D, M] of Student's t around the values, same t for all M.
+
+        They have the covariance of the slopes.
+        """
         rng = np.random.default_rng(seed)
         normal_DB = rng.standard_normal((n_draws, self.degrees))
         shrink_D = np.sqrt(rng.chisquare(self.degrees, (n_draws, 1)))
@@ -121,7 +127,10 @@ def spread(
 
 
 def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | None = None) -> Spread:
-    """`spread` of the means of series [T] or [T, M]; of influence functions where `values` [M] are given."""
+    """`spread` of the means of series [T] or [T, M].
+
+    Of influence functions where `values` [M] are given.
+    """
     series_TM = np.asarray(series, dtype=np.float64)
     series_TM = series_TM[:, None] if series_TM.ndim == 1 else series_TM
     if not len(series_TM):
@@ -135,10 +144,11 @@ def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | No
 
 
 def mean_interval(series_T: Array, *, min_block: float = 1.0, confidence: float = 0.95) -> Estimate:
-    """Mean of a serially dependent series, as of daily rank correlations, with its interval.
+    """Mean, with its interval, of a serially dependent series.
 
-    series_T: finite, in time order. min_block: bars that one label lasts. None, with the reason, for an empty series,
-    one that never moves, and fewer than 20 effective blocks. Raises DataError on NaN.
+    For example of daily rank correlations. series_T: finite, in time order. min_block: bars that one label lasts. None,
+    with the reason, for an empty series, one that never moves, and fewer than 20 effective blocks. Raises DataError on
+    NaN.
     """
     series = np.asarray(series_T, dtype=np.float64)
     if series.ndim != 1 or not np.isfinite(series).all() or not 0 < confidence < 1 or not min_block >= 1:
@@ -155,7 +165,10 @@ def mean_interval(series_T: Array, *, min_block: float = 1.0, confidence: float 
 
 
 def sharpe_spread(returns: Array, *, min_block: float = 1.0) -> Spread:
-    """`spread` of per-period Sharpe ratios (ddof 1) of returns [T] or [T, K] that are not flat."""
+    """`spread` of per-period Sharpe ratios (ddof 1) of returns [T] or [T, K].
+
+    The returns are not flat.
+    """
     values = checked_returns(returns, "sharpe_spread")
     values = values[:, None] if values.ndim == 1 else values
     if np.any(is_flat(values)):
@@ -168,11 +181,11 @@ def sharpe_spread(returns: Array, *, min_block: float = 1.0) -> Spread:
 
 
 def sharpe_intervals(returns_TK: Array, *, confidence: float = 0.95, min_block: float = 1.0) -> list[Estimate]:
-    """Per-period Sharpe ratios (ddof 1) of K strategies with their intervals, in one pass.
+    """Per-period Sharpe ratios of K strategies with intervals, in one pass.
 
-    returns_TK: [T, K], same periods for all; blocks have the length that the most dependent strategy needs, so that
-    intervals can be compared. A strategy that never traded has no value but a reason; too few blocks give values
-    without intervals. Raises DataError on NaN or fewer than 2 periods.
+    Deviations have ddof 1. returns_TK: [T, K], same periods for all; blocks have the length that the most dependent
+    strategy needs, so that intervals can be compared. A strategy that never traded has no value but a reason; too few
+    blocks give values without intervals. Raises DataError on NaN or fewer than 2 periods.
     """
     values = checked_returns(returns_TK, "sharpe_intervals")
     values = values[:, None] if values.ndim == 1 else values
@@ -185,29 +198,38 @@ def sharpe_intervals(returns_TK: Array, *, confidence: float = 0.95, min_block: 
 
 
 def n_cosines(n_times: int, block_length: float, min_block: float = 1.0) -> int:
-    """Number of cosines for a record of `n_times` periods: 0.4 T^(2/3), fewer where blocks are long."""
+    """Number of cosines for `n_times` periods, 0.4 T^(2/3).
+
+    Fewer where blocks are long.
+    """
     share = PER_KNOWN_BLOCK if block_length <= max(1.0, min_block) else PER_ESTIMATED_BLOCK
     return max(2, int(min(0.4 * n_times ** (2 / 3), share * n_times / block_length)))
 
 
 def cosines(n_times: int, n_waves: int) -> Array:
-    """sqrt(2) cos(pi j (t - 1/2) / T) for j = 1..B, float64 [B, T]; each sums to zero, mean square one."""
+    """sqrt(2) cos(pi j (t - 1/2) / T) for j = 1..B, float64 [B, T].
+
+    Each sums to zero, mean square one.
+    """
     phase = np.pi * (np.arange(n_times) + 0.5) / n_times
     return np.sqrt(2) * np.cos(np.arange(1, n_waves + 1)[:, None] * phase)
 
 
 def student_quantile(confidence: float, degrees: int) -> float:
-    """Two-sided Student quantile. Raises DataError where confidence is not within (0, 1)."""
+    """Two-sided Student quantile.
+
+    Raises DataError where confidence is not within (0, 1).
+    """
     if not 0 < confidence < 1:
         raise DataError(f"interval: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
     return float(special.stdtrit(degrees, 0.5 + confidence / 2))
 
 
 def within_unit(plain: Estimate) -> Estimate:
-    """The interval of an area, computed on the logit scale: it stays within (0, 1) and is skewed as areas are.
+    """Interval of an area under a curve, computed on the logit scale.
 
-    No interval at exactly 0 or 1, where the error is unknown. Source: Boyd, Eng & Page 2013, section 4 (logit
-    intervals, delta method).
+    So it stays within (0, 1) and is skewed as areas are. No interval at exactly 0 or 1, where the error is unknown.
+    Source: Boyd, Eng & Page 2013, section 4 (logit intervals, delta method).
     """
     value = plain.value
     if value is None or plain.low is None:

@@ -44,7 +44,7 @@ class Deflation:
             )
 
     def luck(self, n_periods: int) -> float:
-        """Highest per-period Sharpe that these trials would show by luck over a record of `n_periods`.
+        """Highest per-period Sharpe these trials show by luck in `n_periods`.
 
         The larger of both pairs. The Sharpe ratio of one trial without an edge has the variance 1 / (T - 1), whatever
         its skewness and kurtosis, because their terms vanish at a ratio of zero.
@@ -60,7 +60,10 @@ class Deflation:
 
 
 def deflation(sharpes_M: Array, n_effective: float) -> Deflation:
-    """The deflation of trials with these per-period Sharpe ratios [M]; zero without a trial."""
+    """The deflation of trials with these per-period Sharpe ratios [M].
+
+    Zero without a trial.
+    """
     n_trials = len(sharpes_M)
     if not n_trials:
         return Deflation(n_effective=1.0)
@@ -68,9 +71,10 @@ def deflation(sharpes_M: Array, n_effective: float) -> Deflation:
 
 
 def deflation_of_returns(times: Sequence[Array], returns: Sequence[Array]) -> Deflation:
-    """The deflation of trials given as series: strictly rising times [T_k] and returns [T_k] each, all of one rate.
+    """The deflation of trials given as series, all of one rate.
 
-    Series that never traded are no trials. Raises DataError as `trials.shared_correlation`.
+    Times [T_k] rise strictly; returns [T_k] each. Series that never traded are no trials. Raises DataError as
+    `trials.shared_correlation`.
     """
     kept = [k for k, one in enumerate(returns) if not is_flat(one)]
     moving = [returns[k] for k in kept]
@@ -79,6 +83,9 @@ def deflation_of_returns(times: Sequence[Array], returns: Sequence[Array]) -> De
 
 
 def deflated_sharpe(returns: Array | SharpeMoments, trials: Deflation) -> Array | float:
-    """Probability that the true Sharpe exceeds zero after deflation by these trials; a float or [K]."""
+    """Probability that the true Sharpe exceeds zero after deflation by these trials.
+
+    A float or [K].
+    """
     n_periods = returns.n_periods if isinstance(returns, SharpeMoments) else len(returns)
     return probabilistic_sharpe_ratio(returns, trials.luck(n_periods))

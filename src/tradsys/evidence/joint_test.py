@@ -33,7 +33,10 @@ IDLE = "its returns never differ, as of a strategy that never traded"
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Strategies tried together. number: 1, 2, ... in order of first evaluation; returns_TK: float64 [T, K]."""
+    """Strategies tried together.
+
+    number: 1, 2, ... in order of first evaluation; returns_TK: float64 [T, K].
+    """
 
     number: int
     returns_TK: Array
@@ -65,7 +68,9 @@ class JointTest:
 
 
 def error_budget(batch: int) -> float:
-    """Share of false edges that batch 1, 2, ... may add: most for the first, 1/n of the rest for batch n.
+    """Share of false edges that each batch may add, most for the first.
+
+    batch: counted from 1; batch n may add 1/n of the rest.
 
     The sum over n >= 2 of 1 / (n (n - 1)) is 1, so all batches together spend ALPHA.
     """
@@ -77,12 +82,12 @@ def error_budget(batch: int) -> float:
 def joint_test(
     batches: Sequence[Batch], *, min_block: float = 1.0, n_draws: int = 4000, seed: int
 ) -> list[list[JointTest]]:
-    """Tests every strategy of every batch; the result of a batch does not depend on later ones.
+    """Tests every strategy of every batch.
 
-    batches: by rising number, all over the same periods; numbers may be left out where an earlier batch covers other
-    periods, which costs power but no validity. min_block: shortest mean block in periods. A record of too few blocks,
-    or a strategy that never traded, has no p-value but a reason. Raises DataError on NaN, unequal lengths or numbers
-    that do not rise.
+    The result of a batch does not depend on later ones. batches: by rising number, all over the same periods; numbers
+    may be left out where an earlier batch covers other periods, which costs power but no validity. min_block: shortest
+    mean block in periods. A record of too few blocks, or a strategy that never traded, has no p-value but a reason.
+    Raises DataError on NaN, unequal lengths or numbers that do not rise.
     """
     returns = _checked_batches(batches)
     values = np.column_stack(returns)

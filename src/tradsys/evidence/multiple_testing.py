@@ -10,12 +10,12 @@ from tradsys.core.tables import Array
 def wilson_interval(
     successes: float, n: float, confidence: float = 0.95, *, degrees: int | None = None
 ) -> tuple[float, float]:
-    """Bounds of a success rate; unlike p +- z*se they stay inside [0, 1] and are wide for small n.
+    """Bounds of a success rate.
 
-    successes: how many of the n trials succeeded; fractions are allowed for effective counts. degrees: of freedom of an
-    estimated effective count; Student's quantile then replaces the normal one. Returns (low, high);
-    n = 0 gives (0, 1). Raises DataError where not 0 <= successes <= n. Source: Wilson 1927; Brown,
-    Cai & DasGupta 2001, eq. 4.
+    Unlike p +- z*se they stay inside [0, 1] and are wide for small n. successes: how many of the n trials succeeded;
+    fractions are allowed for effective counts. degrees: of freedom of an estimated effective count; Student's quantile
+    then replaces the normal one. Returns (low, high); n = 0 gives (0, 1). Raises DataError where not 0 <= successes <=
+    n. Source: Wilson 1927; Brown, Cai & DasGupta 2001, eq. 4.
     """
     if not 0 <= successes <= n:
         raise DataError(

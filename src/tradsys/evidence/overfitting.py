@@ -23,13 +23,13 @@ _TIE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class PboResult:
-    """Outcome of combinatorially symmetric cross-validation over `len(logits)` ways to split time in half.
+    """Outcome of combinatorially symmetric cross-validation.
 
-    pbo: share of splits whose in-sample winner ends in the lower half out of sample (logit <= 0, within 1e-9); 0.5 is
-    pure luck. logits: [n_splits], ln(w / (1 - w)) of the winner's relative rank w = rank / (N + 1), ties at
-    their average rank. winners: trial number of each split's in-sample best [n_splits]. in_sample,
-    out_of_sample: its Sharpe ratios (ddof 1, per period). prob_loss: share of splits whose winner loses out
-    of sample. n_dropped: first rows left out.
+    `len(logits)` ways to split time in half. pbo: share of splits whose in-sample winner ends in the lower half out of
+    sample (logit <= 0, within 1e-9); 0.5 is pure luck. logits: [n_splits], ln(w / (1 - w)) of the winner's relative
+    rank w = rank / (N + 1), ties at their average rank. winners: trial number of each split's in-sample best
+    [n_splits]. in_sample, out_of_sample: its Sharpe ratios (ddof 1, per period). prob_loss: share of splits whose
+    winner loses out of sample. n_dropped: first rows left out.
     """
 
     pbo: float
@@ -68,11 +68,11 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
 
 
 def pbo_of_scores(scores_SN: Array) -> PboResult:
-    """`pbo` where a trial has a score in each of S blocks of time, and the mean of its scores counts.
+    """`pbo` of trials with a score in each of S blocks of time.
 
-    scores_SN: float64 [S, N], such as gains in log-loss over blocks of the test folds. S is even, 4..20; two trials
-    whose means differ by at most 1e-9 are equal. in_sample and out_of_sample are mean scores. Raises DataError on NaN,
-    fewer than 2 trials or another S.
+    The mean of a trial's scores counts. scores_SN: float64 [S, N], such as gains in log-loss over blocks of the test
+    folds. S is even, 4..20; two trials whose means differ by at most 1e-9 are equal. in_sample and out_of_sample are
+    mean scores. Raises DataError on NaN, fewer than 2 trials or another S.
     """
     scores = _checked_trials(scores_SN)
     n_blocks, n_trials = scores.shape
@@ -140,9 +140,10 @@ def _half_sharpe(total: Array, square: Array, n: int) -> Array:
 
 @dataclass(frozen=True)
 class SpaResult:
-    """p-values that no trial beats the benchmark; `consistent` is the one to report, the others bound it.
+    """p-values that no trial beats the benchmark.
 
-    best: column of the trial with the highest statistic. block_length: periods of one effective block.
+    `consistent` is the one to report, the others bound it. best: column of the trial with the highest statistic.
+    block_length: periods of one effective block.
     """
 
     lower: float
@@ -160,16 +161,16 @@ def spa_test(
     n_draws: int = 2000,
     seed: int = 0,
 ) -> SpaResult:
-    """Superior predictive ability: does any of N trials truly have a lower mean loss than the benchmark?
+    """Tests whether any of N trials has a truly lower mean loss (SPA).
 
-    losses_TN, benchmark_T: LOSSES per period, such as log-losses or minus returns (benchmark zeros for cash). A small
-    p-value means yes, corrected for luck over the N trials. The statistic is the largest gain over its standard error;
-    its distribution without any better trial comes from Student draws with the trials' covariance over time
-    (`cosines`); a bootstrap takes that variance as known and rejects too often where few blocks remain. Trials far
-    below the benchmark do not count in `consistent` (Hansen 2005, section 3.2), count as if equal to it in `upper`, and
-    all keep their losses in `lower`. min_block: periods that one label or position spans. Raises DataError on NaN,
-    unequal lengths, fewer than 20 effective blocks or a trial equal to the benchmark throughout. Source: Hansen 2005;
-    White 2000.
+    Superior predictive ability over the benchmark. losses_TN, benchmark_T: LOSSES per period, such as log-losses or
+    minus returns (benchmark zeros for cash). A small p-value means yes, corrected for luck over the N trials. The
+    statistic is the largest gain over its standard error; its distribution without any better trial comes from Student
+    draws with the trials' covariance over time (`cosines`); a bootstrap takes that variance as known and rejects too
+    often where few blocks remain. Trials far below the benchmark do not count in `consistent` (Hansen 2005, section
+    3.2), count as if equal to it in `upper`, and all keep their losses in `lower`. min_block: periods that one label or
+    position spans. Raises DataError on NaN, unequal lengths, fewer than 20 effective blocks or a trial equal to the
+    benchmark throughout. Source: Hansen 2005; White 2000.
     """
     losses, benchmark = (
         checked_returns(losses_TN, "spa_test", least=20),

@@ -28,11 +28,11 @@ DUST = 1e-10  # of a skill: matrix products round equal columns differently, and
 
 @dataclass(frozen=True, eq=False)
 class VariantLosses:
-    """Log-losses of one variant on its out-of-sample forecasts, at the level of the samples (`skill.levelled_losses`).
+    """Log-losses of one variant on its out-of-sample forecasts, by sample.
 
-    time [N]: decision times, any order, several samples may share one. losses_SN [S, N]: one row per seed.
-    base_N [N]: of the best constant at that level. seeds: S names of the rows. Raises DataError on shapes that
-    do not fit or values that are not finite.
+    At the level of the samples, see `skill.levelled_losses`. time [N]: decision times, any order, several samples may
+    share one. losses_SN [S, N]: one row per seed. base_N [N]: of the best constant at that level. seeds: S names of the
+    rows. Raises DataError on shapes that do not fit or values that are not finite.
     """
 
     time: Array
@@ -52,7 +52,10 @@ class VariantLosses:
 
     @property
     def skill_S(self) -> Array:
-        """Skill beyond the level of each seed [S]: 1 - mean loss / mean loss of the best constant."""
+        """Skill beyond the level of each seed [S].
+
+        1 - mean loss / mean loss of the best constant.
+        """
         return 1 - self.losses_SN.mean(axis=1) / self.base_N.mean()
 
 
@@ -70,11 +73,12 @@ class Needed:
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """Skill of a variant minus that of the reference (or of its `against`), positive where the variant is better.
+    """Skill of a variant minus that of its reference; positive is better.
 
-    p: two-sided, of no difference. p_holm: the same after Holm over all differences of the study. var_time: variance
-    of the mean difference over stretches of time. var_seed: variance of one seed's difference, None where neither
-    variant has two seeds. needed: None where the interval already leaves zero out, or there is no interval.
+    The reference is the study's, or the variant's `against`. p: two-sided, of no difference. p_holm: the same after
+    Holm over all differences of the study. var_time: variance of the mean difference over stretches of time. var_seed:
+    variance of one seed's difference, None where neither variant has two seeds. needed: None where the interval already
+    leaves zero out, or there is no interval.
     """
 
     estimate: Estimate
@@ -87,7 +91,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Skill of each variant, difference of every other variant to the reference, rank of each variant.
+    """Skill, rank and difference to the reference of every variant.
 
     rank: 1 the best, equal where intervals do not separate. block_length: of one effective block, in distinct times.
     reason: why there are no intervals, None where there are.
@@ -111,7 +115,7 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Skills, paired differences to the reference, and ranks, all from one set of draws.
+    """Skills, paired differences to the reference and ranks, on one set of draws.
 
     variants: need not cover the same samples; time is the union of theirs. against: rival of a variant
     where that is not the reference. min_block: in distinct times, at least as many as one label overlaps. Variants with
@@ -159,11 +163,11 @@ def compare(
 
 
 def seed_weights(n_seeds: int, n_draws: int, *, seed: int) -> Array:
-    """Weights [D, S] that sum to one: under them a mean over seeds is distributed as Student's t.
+    """Weights [D, S] that sum to one and spread a mean over seeds.
 
-    With values x_S of mean m and deviation s (ddof 1), the draws `weights @ x_S` follow m + s / sqrt(S) * t with
-    S - 1 degrees of freedom: normal multipliers of the deviations from m, over the square root of a chi-square share.
-    One seed has weight one: its variance is unknown.
+    Under them it is distributed as Student's t. With values x_S of mean m and deviation s (ddof 1), the draws `weights
+    @ x_S` follow m + s / sqrt(S) * t with S - 1 degrees of freedom: normal multipliers of the deviations from m, over
+    the square root of a chi-square share. One seed has weight one: its variance is unknown.
     """
     if n_seeds < 1:
         raise DataError(f"paired: {n_seeds} seeds; there is at least 1; pass the variant's number of seeds")
@@ -177,12 +181,12 @@ def seed_weights(n_seeds: int, n_draws: int, *, seed: int) -> Array:
 
 
 def needed(difference: float, var_time: float, var_seed: float, confidence: float = 0.95, n_now: int = 1) -> Needed:
-    """Record length or number of seeds for which the interval of `difference` would exclude zero.
+    """Record length or number of seeds at which `difference` excludes zero.
 
-    The half-width squared is z^2 var_time + t^2_{n-1} var_seed / n with n seeds; the result is the smallest n that
-    brings it below the difference. Where time alone is too wide, z^2 var_time / difference^2 times the record would be
-    needed, as var_time falls with its length. n_now: seeds that were not enough; without seed noise only the record
-    can grow.
+    That is, its interval would. The half-width squared is z^2 var_time + t^2_{n-1} var_seed / n with n seeds; the
+    result is the smallest n that brings it below the difference. Where time alone is too wide, z^2 var_time /
+    difference^2 times the record would be needed, as var_time falls with its length. n_now: seeds that were not enough;
+    without seed noise only the record can grow.
     """
     if not np.isfinite([difference, var_time, var_seed]).all() or min(var_time, var_seed) < 0:
         raise DataError(
@@ -202,7 +206,10 @@ def needed(difference: float, var_time: float, var_seed: float, confidence: floa
 
 
 def decisions_within(time: Array, horizon: np.timedelta64) -> int:
-    """Most distinct decision times within one horizon: how far labels overlap, at least 1."""
+    """Most distinct decision times within one horizon, at least 1.
+
+    It measures how far labels overlap.
+    """
     moments = np.unique(time)
     if not len(moments):
         raise DataError("paired: no decision time; at least one is needed; give data of the span")
@@ -210,7 +217,10 @@ def decisions_within(time: Array, horizon: np.timedelta64) -> int:
 
 
 def p_value(draws_D: Array) -> float:
-    """Two-sided p of zero from draws around an estimate: twice the share beyond zero, never below 2 / (D + 1)."""
+    """Two-sided p-value of zero from draws around an estimate.
+
+    Twice the share beyond zero, never below 2 / (D + 1).
+    """
     finite = draws_D[np.isfinite(draws_D)]
     least = min((finite <= 0).sum(), (finite >= 0).sum())
     return float(min(1.0, 2 * (1 + least) / (len(finite) + 1)))

@@ -36,7 +36,7 @@ class Growth(TypedDict):
 
 
 class Risk(TypedDict):
-    """Risk, the probabilities of the Sharpe ratio and the luck they are compared with; see `performance`."""
+    """Risk, the Sharpe's probabilities, and the luck they are compared with."""
 
     expected_max_sharpe: float
     volatility: float | None
@@ -48,7 +48,7 @@ class Risk(TypedDict):
 
 
 class SharpeRatio(TypedDict):
-    """The annualised Sharpe ratio with its interval, and the confidence that it exceeds the luck."""
+    """Annualised Sharpe ratio, its interval, and P(it exceeds the luck)."""
 
     sharpe: EstimateRow
     dsr_bootstrap: float | None
@@ -172,7 +172,7 @@ def performance(
 
 
 def drawdown_span(returns_T: Array) -> tuple[float, int, int, bool]:
-    """Deepest fall of the equity below its earlier peak: depth, peak, end, and whether it was recovered.
+    """Deepest fall of the equity below an earlier peak, and its dates.
 
     returns_T: simple returns [T]; the equity starts at 1 before the first. Peak and end count periods: 0 is before the
     first return; the end is the first period back at the peak, or the last. No fall gives (0, 0, 0, True).
@@ -189,7 +189,7 @@ def drawdown_span(returns_T: Array) -> tuple[float, int, int, bool]:
 
 
 def days_between(time_T: Array, start: int, end: int) -> float:
-    """Calendar days between the ends of two periods of a series with these stamps, datetime64 [T]; 0: its start.
+    """Calendar days between the ends of two periods; 0 is the series' start.
 
     The start lies one median step before the first stamp.
     """
@@ -202,7 +202,7 @@ def days_between(time_T: Array, start: int, end: int) -> float:
 
 
 def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None = None) -> float:
-    """Years that a record spans: by its periods, or from first to last day where that is longer.
+    """Years of a record: by its periods or by its days, the larger.
 
     So a year's sessions count as a year though the last ends before the calendar's, and a hole of 11 months counts.
     """
@@ -213,7 +213,7 @@ def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None =
 
 
 def equity_curve(returns_T: Array) -> Array:
-    """Compounded equity [T + 1] that starts at 1; after a loss of all or more it stays 0."""
+    """Compounded equity [T + 1] from 1; 0 from a loss of all or more on."""
     returns = sharpe.checked_returns(returns_T, "equity_curve", least=0)
     return np.concatenate([[1.0], np.cumprod(np.maximum(1 + returns, 0))])
 

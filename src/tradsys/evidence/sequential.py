@@ -26,7 +26,10 @@ FARTHEST = 100_000  # longest live record in periods that is considered
 
 
 def half_width(n: float, alpha: float = 0.05, scale: float = 250.0) -> float:
-    """Half-width of the sequence after n periods, in standard deviations of one period's return."""
+    """Half-width of the sequence after n periods, in standard deviations.
+
+    The deviation is that of one period's return.
+    """
     return float(_half_widths(np.array([n], dtype=np.float64), alpha, scale)[0])
 
 
@@ -45,10 +48,10 @@ def _half_widths(n: Array, alpha: float, scale: float) -> Array:
 
 
 def bars_to_confirm(sharpe: float, alpha: float = 0.05, scale: float | None = None) -> int | None:
-    """Periods until the lower bound is expected above zero at this true Sharpe per period; None where never.
+    """Periods until the lower bound is expected above zero; None for never.
 
-    The same number refutes it: a record whose mean is zero then has its upper bound below that Sharpe.
-    scale: None optimises the bounds for the returned number of periods.
+    At this true Sharpe per period. The same number refutes it: a record whose mean is zero then has its upper bound
+    below that Sharpe. scale: None optimises the bounds for the returned number of periods.
     """
     if not np.isfinite(sharpe) or sharpe <= 0:
         return None
@@ -90,11 +93,11 @@ def live_record(sharpe: float | None, periods_per_year: float, n_points: int = 6
 def followed(
     returns_T: Array, *, expected_deviation: float = 0.0, scale: float = 250.0, alpha: float = 0.05
 ) -> tuple[Array, Array, Array]:
-    """Running mean, lower and upper bound [T] of a live record's returns per period; infinite for the first 60.
+    """Running mean, lower and upper bound [T] of a live record's returns per period.
 
-    expected_deviation: standard deviation of a period's return in the backtest, a floor for that of the live record;
-    0 where unknown. scale: periods at which the bounds are tightest. alpha: probability that they miss
-    the mean at any time at all. Raises DataError on returns that are not finite.
+    Infinite for the first 60. expected_deviation: standard deviation of a period's return in the backtest, a floor for
+    that of the live record; 0 where unknown. scale: periods at which the bounds are tightest. alpha: probability that
+    they miss the mean at any time at all. Raises DataError on returns that are not finite.
     """
     returns = np.asarray(returns_T, dtype=np.float64)
     if returns.ndim != 1 or not np.isfinite(returns).all():
@@ -143,8 +146,9 @@ def _long_run_factor(returns_T: Array, mean_T: Array, variance_T: Array) -> Arra
 def live_state(
     returns_T: Array, expected: float | None, *, expected_deviation: float = 0.0, scale: float = 250.0
 ) -> str:
-    """State of a live record in one sentence; true at every time it is read, with probability 95 %.
+    """State of a live record in one sentence.
 
+    True at every time it is read, with probability 95 %.
     expected: mean return per period of the backtest, None where unknown; expected_deviation: see
     `followed`.
     """

@@ -26,7 +26,10 @@ MIN_ACTIVE_PERIODS = 30
 
 @dataclass(frozen=True, eq=False)
 class SharpeMoments:
-    """Moments of a series that the formulas need; built directly where only published moments are available."""
+    """Moments of a series that the formulas need.
+
+    Built directly where only published moments are available.
+    """
 
     sharpe: Array | float
     n_periods: int
@@ -34,10 +37,10 @@ class SharpeMoments:
     kurtosis: Array | float = 3.0
 
     def variance(self) -> Array:
-        """Squared error of the estimated Sharpe times (T - 1); 1 + SR^2/2 for normal returns.
+        """Squared error of the estimated Sharpe times (T - 1).
 
-        Source: Mertens 2002; Bailey & Lopez de Prado 2012, eq. 4. Raises DataError where no series has such
-        moments.
+        1 + SR^2/2 for normal returns. Source: Mertens 2002; Bailey & Lopez de Prado 2012, eq. 4. Raises DataError where
+        no series has such moments.
         """
         sharpe = np.asarray(self.sharpe, dtype=np.float64)
         spread = 1 - self.skew * sharpe + (np.asarray(self.kurtosis) - 1) / 4 * sharpe**2
@@ -50,7 +53,10 @@ class SharpeMoments:
 
 
 def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
-    """The returns as float64 [T] or [T, K]; DataError when too short, misshapen or not finite."""
+    """The returns as float64 [T] or [T, K].
+
+    Raises DataError when too short, misshapen or not finite.
+    """
     try:
         values = np.asarray(returns, dtype=np.float64)
     except ValueError as error:  # numpy on a list of series of several lengths
@@ -69,11 +75,11 @@ def checked_returns(returns: Array, where: str, least: int = 2) -> Array:
 
 
 def is_flat(returns: Array) -> Array | bool:
-    """Whether returns [T] or [T, K] never differ but for rounding, as of a strategy that never traded.
+    """Whether returns [T] or [T, K] never differ but for rounding.
 
-    Their deviation (ddof 1) is at most 1e-10 of the largest return, or at most 1e-12: the floor is absolute, because
-    rounding in sums of cash is small relative to the equity, not to itself. A single period is flat.
-    Returns a bool or bool [K].
+    So they are for a strategy that never traded. Their deviation (ddof 1) is at most 1e-10 of the largest return, or at
+    most 1e-12: the floor is absolute, because rounding in sums of cash is small relative to the equity, not to itself.
+    A single period is flat. Returns a bool or bool [K].
     """
     values = np.asarray(returns, dtype=np.float64)
     if len(values) < 2:
@@ -84,7 +90,10 @@ def is_flat(returns: Array) -> Array | bool:
 
 
 def active_periods(returns_T: Array) -> int:
-    """Number of periods of a strategy with a return beyond rounding: its effective observations."""
+    """Number of periods with a return beyond rounding.
+
+    They are the strategy's effective observations.
+    """
     return int((np.abs(np.asarray(returns_T)) > FLAT_RETURN).sum())
 
 
@@ -98,7 +107,10 @@ def sharpe_ratio(returns: Array) -> Array | float:
 
 
 def sharpe_moments(returns: Array) -> SharpeMoments:
-    """Sharpe, length, skewness and plain kurtosis of returns [T] or [T, K]; raises as `sharpe_ratio`."""
+    """Sharpe, length, skewness and plain kurtosis of returns [T] or [T, K].
+
+    Raises as `sharpe_ratio`.
+    """
     values = checked_returns(returns, "sharpe_moments", least=4)
     sharpe = _sharpe(values, "sharpe_moments")
     # one pass over the squares instead of a power of every return for each moment
@@ -110,7 +122,7 @@ def sharpe_moments(returns: Array) -> SharpeMoments:
 
 
 def probabilistic_sharpe_ratio(returns: Array | SharpeMoments, benchmark_sharpe: Array | float = 0.0) -> Array | float:
-    """Probability that the true Sharpe exceeds the benchmark, given length, skewness and fat tails.
+    """P(true Sharpe > benchmark), given length, skewness and fat tails.
 
     returns: [T], [T, K] or their SharpeMoments. benchmark_sharpe: per period. Returns a float or [K] in [0,
     1]. Assumes returns independent over time. Source: Bailey & Lopez de Prado 2012, eq. 11.
@@ -121,11 +133,12 @@ def probabilistic_sharpe_ratio(returns: Array | SharpeMoments, benchmark_sharpe:
 
 
 def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
-    """Highest Sharpe that luck alone is expected to show over independent trials whose true Sharpe is zero.
+    """Highest Sharpe that luck alone is expected to show over trials.
 
-    n_trials: >= 1, may be a fraction (`trials.independent_trials`); one trial gives 0. sharpe_variance: variance
-    (ddof 1) of the trials' per-period Sharpe ratios; see `trial_variance`. Same unit as its square root.
-    Source: Bailey & Lopez de Prado 2014, eq. 1; Bailey et al. 2014, eq. 4.
+    The trials are independent and their true Sharpe is zero. n_trials: >= 1, may be a fraction
+    (`trials.independent_trials`); one trial gives 0. sharpe_variance: variance (ddof 1) of the trials' per-period
+    Sharpe ratios; see `trial_variance`. Same unit as its square root. Source: Bailey & Lopez de Prado 2014, eq. 1;
+    Bailey et al. 2014, eq. 4.
     """
     if not n_trials >= 1 or not np.isfinite(n_trials):
         raise DataError(f"expected_max_sharpe: {n_trials} trials; there is at least 1; count the strategy itself")
@@ -140,7 +153,7 @@ def expected_max_sharpe(n_trials: float, sharpe_variance: float = 1.0) -> float:
 
 
 def deflated_sharpe_ratio(returns: Array | SharpeMoments, n_trials: float, sharpe_variance: float) -> Array | float:
-    """Probability that the true Sharpe exceeds zero, corrected for the luck of picking among trials.
+    """P(true Sharpe > 0), corrected for the luck of picking among trials.
 
     The probabilistic Sharpe ratio against `expected_max_sharpe(n_trials, sharpe_variance)`. returns: [T],
     [T, K] or SharpeMoments. sharpe_variance: `trial_variance` of every trial's per-period Sharpe, the evaluated
@@ -152,10 +165,10 @@ def deflated_sharpe_ratio(returns: Array | SharpeMoments, n_trials: float, sharp
 def min_track_record_length(
     returns: Array | SharpeMoments, benchmark_sharpe: Array | float = 0.0, confidence: float = 0.95
 ) -> Array | float:
-    """Periods needed before the observed Sharpe exceeds the benchmark at this confidence.
+    """Periods until the observed Sharpe exceeds the benchmark.
 
-    Returns a float or [K], in periods; inf where the observed Sharpe does not exceed the benchmark, since no
-    length is enough. Source: Bailey & Lopez de Prado 2012, eq. 13.
+    At this confidence. Returns a float or [K], in periods; inf where the observed Sharpe does not exceed the benchmark,
+    since no length is enough. Source: Bailey & Lopez de Prado 2012, eq. 13.
     """
     if not 0 < confidence < 1:
         raise DataError(f"min_track_record_length: confidence {confidence}; it lies between 0 and 1; 0.95 is usual")
@@ -167,7 +180,10 @@ def min_track_record_length(
 
 
 def trial_variance(trial_sharpes: Array) -> float:
-    """Variance (ddof 1) of the per-period Sharpe ratios [M] of all trials; 0 for one trial."""
+    """Variance (ddof 1) of the per-period Sharpe ratios [M] of all trials.
+
+    0 for one trial.
+    """
     sharpes = np.asarray(trial_sharpes, dtype=np.float64)
     if sharpes.ndim != 1 or not len(sharpes) or not np.isfinite(sharpes).all():
         raise DataError(

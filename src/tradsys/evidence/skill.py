@@ -40,7 +40,10 @@ def log_losses(proba: Array, y: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class LevelledLosses:
-    """Log-losses [N] of a forecast and of the best constant, both at the observed level."""
+    """Log-losses [N] of a forecast and of the best constant.
+
+    Both at the observed level.
+    """
 
     forecast: Array
     constant: Array
@@ -55,11 +58,11 @@ class LevelledLosses:
 def levelled_losses(
     proba: Array, y: Array, weight_N: Array | None = None, fold_N: Array | None = None
 ) -> LevelledLosses:
-    """Losses of a forecast whose logits are shifted to the observed level, and of always forecasting that level.
+    """Losses of a forecast shifted to the observed level, and of that level.
 
-    proba: [N] of class 1 or [N, C]. weight_N: of each sample in the level, by default 1. fold_N: code of the fit that
-    forecast each row; each fit has its own level, since fits were trained on different rates. Where the rows of a fit
-    hold a single class, both losses are 0, their limit at that level.
+    The shift is one constant on its logits. proba: [N] of class 1 or [N, C]. weight_N: of each sample in the level, by
+    default 1. fold_N: code of the fit that forecast each row; each fit has its own level, since fits were trained on
+    different rates. Where the rows of a fit hold a single class, both losses are 0, their limit at that level.
     """
     proba_NC, y_N = checked_forecast(proba, y, "levelled_losses")
     weight = np.ones(len(y_N)) if weight_N is None else np.asarray(weight_N, dtype=np.float64)

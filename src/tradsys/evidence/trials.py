@@ -63,10 +63,11 @@ def aligned_trials(times: Sequence[Array], returns: Sequence[Array], *, least: i
 
 
 def shared_correlation(times: Sequence[Array | None], returns: Sequence[Array], *, least: int = MIN_SHARED) -> Array:
-    """Correlation [K, K] of each pair of trials over the periods they share; 0 where it is unknown.
+    """Correlation [K, K] of each pair of trials over the periods they share.
 
-    times: strictly rising datetime64 [T_k], or None for a trial whose periods are unknown. A pair with fewer than
-    `least` shared periods, or with no variance there, gets 0: it counts fully. Raises as `aligned_trials`.
+    0 where it is unknown. times: strictly rising datetime64 [T_k], or None for a trial whose periods are unknown. A
+    pair with fewer than `least` shared periods, or with no variance there, gets 0: it counts fully. Raises as
+    `aligned_trials`.
     """
     n_trials = len(returns)
     known = [k for k in range(n_trials) if times[k] is not None]
@@ -102,9 +103,10 @@ def _pairwise(values_DK: Array, seen_DK: Array, least: int) -> Array:
 
 
 def mean_correlation_trials(correlation_KK: Array) -> float:
-    """rho + (1 - rho) K with rho the mean correlation of distinct trials, a negative one taken as 0.
+    """Effective number of trials from their mean correlation rho.
 
-    Source: Bailey & Lopez de Prado 2014, appendix 3, eq. 9.
+    rho + (1 - rho) K over K distinct trials; a negative rho counts as 0. Source: Bailey & Lopez de Prado 2014, appendix
+    3, eq. 9.
     """
     correlation = _checked_correlation(correlation_KK)
     n_trials = len(correlation)
@@ -146,12 +148,12 @@ def cluster_correlation(correlation_KK: Array) -> TrialClusters:
 
 
 def independent_trials(correlation_KK: Array) -> float:
-    """How many independent trials deflate a Sharpe: in [1, K], the larger of two published counts.
+    """How many independent trials deflate a Sharpe, in [1, K].
 
-    The clusters count ideas and are the smaller number where an idea has many loosely related variants; the mean
-    correlation is the smaller one where all trials share a market. Each can be too low where its model of dependence is
-    wrong, and too low a count prints a Sharpe better than the truth; so the larger deflates. Fewer than 3 trials
-    are counted as they are.
+    The larger of two published counts. The clusters count ideas and are the smaller number where an idea has many
+    loosely related variants; the mean correlation is the smaller one where all trials share a market. Each can be too
+    low where its model of dependence is wrong, and too low a count prints a Sharpe better than the truth; so the larger
+    deflates. Fewer than 3 trials are counted as they are.
     """
     n_trials = len(correlation_KK)
     if n_trials < MIN_TRIALS:

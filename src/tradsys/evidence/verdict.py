@@ -164,7 +164,7 @@ def _four(value: float) -> str:
 
 
 def live_of(performance: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The expected live record for this performance, None where its Sharpe is undefined or not positive."""
+    """The expected live record; None for a Sharpe undefined or not positive."""
     sharpe = performance.get("sharpe_per_period")
     return None if sharpe is None else live_record(sharpe, performance["periods_per_year"])
 

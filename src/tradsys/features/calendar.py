@@ -34,7 +34,10 @@ class HourOfDay(Column, name="hour_{wave}"):
 @register
 @dataclass(frozen=True)
 class DayOfWeek(Column, name="weekday_{wave}"):
-    """Sine or cosine of the weekday of the close, with a period of seven days, Monday first."""
+    """Sine or cosine of the weekday of the close, Monday first.
+
+    The period is seven days.
+    """
 
     wave: Wave
 
@@ -46,7 +49,10 @@ class DayOfWeek(Column, name="weekday_{wave}"):
 @register
 @dataclass(frozen=True)
 class DayOfMonth(Column, name="month_day_{wave}"):
-    """Sine or cosine of the day of the month, with a period of that month's days, the first at zero."""
+    """Sine or cosine of the day of the month, the first at zero.
+
+    The period is that month's number of days.
+    """
 
     wave: Wave
 
@@ -59,7 +65,10 @@ class DayOfMonth(Column, name="month_day_{wave}"):
 @register
 @dataclass(frozen=True)
 class MonthOfYear(Column, name="month_{wave}"):
-    """Sine or cosine of the month of the close, with a period of twelve months, January first."""
+    """Sine or cosine of the month of the close, January first.
+
+    The period is twelve months.
+    """
 
     wave: Wave
 

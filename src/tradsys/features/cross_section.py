@@ -13,11 +13,11 @@ RANK = "_rank"  # suffix of a rank's column name
 def with_ranks(
     values: pl.DataFrame, keys: pl.DataFrame, ranks: Sequence[str], market_symbol: str | None
 ) -> pl.DataFrame:
-    """The values with `<name>_rank` on the right: (average rank - 1/2) / n within one time, float32 in (0, 1).
+    """The values with `<name>_rank` on the right, float32 in (0, 1).
 
-    values: float32 columns [R], NaN or null where missing. keys: `symbol` and `time` [R] of the same rows. The n
-    symbols ranked at a time are those with a finite value there, without the market symbol; ties share their
-    average rank, so the mean over any time is 1/2. All other rows are NaN.
+    (average rank - 1/2) / n within one time. values: float32 columns [R], NaN or null where missing. keys: `symbol` and
+    `time` [R] of the same rows. The n symbols ranked at a time are those with a finite value there, without the market
+    symbol; ties share their average rank, so the mean over any time is 1/2. All other rows are NaN.
     """
     if not ranks:
         return values
@@ -34,7 +34,10 @@ def with_ranks(
 
 
 def ranks_at_one_time(values_NK: Array, member_N: Array) -> Array:
-    """`with_ranks` of K columns at one time: float32 [N, K]. member_N: rows to rank, all but the market symbol."""
+    """`with_ranks` of K columns at one time: float32 [N, K].
+
+    member_N: rows to rank, all but the market symbol.
+    """
     share_NK = np.full(values_NK.shape, np.nan, dtype=np.float32)
     for k in range(values_NK.shape[1]):
         rows = np.flatnonzero(np.isfinite(values_NK[:, k]) & member_N)

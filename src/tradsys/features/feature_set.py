@@ -91,7 +91,7 @@ class FeatureSet:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns right of `volume` that features read, each once, in the order of the features."""
+        """Columns right of `volume` that features read, in the features' order."""
         read = chain(*(getattr(feature, "columns", ()) for feature in self.features))
         return tuple(dict.fromkeys(name for name in read if name not in NUMBERS))
 
@@ -122,7 +122,10 @@ class FeatureSet:
         return self.like(fitted)
 
     def like(self, features: Sequence[Feature]) -> Self:
-        """Other features under the same rules; ranks of features that are not among them are dropped."""
+        """Other features under the same rules.
+
+        Ranks of features that are not among them are dropped.
+        """
         kept = {feature.name for feature in features}
         ranks = [name for name in self.ranks if name in kept]
         return type(self)(features, max_gap_minutes=self.max_gap_minutes, market_symbol=self.market_symbol, ranks=ranks)
@@ -167,14 +170,17 @@ class FeatureSet:
         return np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32)
 
     def side(self, bars: pl.DataFrame) -> Array | None:
-        """int8 [R]: the side of a position after each bar; None where no feature is named `side`."""
+        """int8 [R]: the side of a position after each bar.
+
+        None where no feature is named `side`.
+        """
         chosen = [feature for feature in self.features if feature.name == SIDE]
         if not chosen:
             return None
         return self.like(chosen).table(bars).side()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything that `from_json` needs to rebuild this set, fitted parameters included."""
+        """All that `from_json` needs to rebuild this set, fitted values included."""
         stored = {
             "features": [feature_to_json(feature) for feature in self.features],
             "max_gap_minutes": self.max_gap_minutes,
@@ -185,7 +191,10 @@ class FeatureSet:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The set that `to_json` described; BundleError on an unknown class, parameter or key."""
+        """The set that `to_json` described.
+
+        Raises BundleError on an unknown class, parameter or key.
+        """
         keys = {"features", "max_gap_minutes", "market_symbol"}
         if set(value) - {"ranks"} != keys:
             raise BundleError(f"features: stored with {sorted(value)}, not {sorted(keys)}; export the bundle again")

@@ -21,9 +21,10 @@ SHORTEST_TEST = 100  # outputs below which the ADF test has too little power
 
 
 def ffd_weights(d: float, tol: float) -> Array:
-    """float64 [K] weights w_0 = 1, w_k = -w_{k-1} (d - k + 1) / k, those before the first |w_k| < tol.
+    """Weights of fractional differencing, float64 [K].
 
-    w_0 belongs to the newest value. Raises DataError unless d >= 0 and 0 < tol < 1. Source: section 5.4.2.
+    w_0 = 1, w_k = -w_{k-1} (d - k + 1) / k, those before the first |w_k| < tol. w_0 belongs to the newest value. Raises
+    DataError unless d >= 0 and 0 < tol < 1. Source: section 5.4.2.
     """
     if not (d >= 0 and 0 < tol < 1):
         raise DataError(f"fracdiff: d = {d}, tol = {tol}; the rule is d >= 0 and 0 < tol < 1; change the features")
@@ -34,7 +35,10 @@ def ffd_weights(d: float, tol: float) -> Array:
 
 
 def ffd(x: Array, d: float, tol: float) -> Array:
-    """float64 [n], sum over k of w_k x[t - k]; NaN on the first K - 1 rows and where a window holds a NaN."""
+    """float64 [n], sum over k of w_k x[t - k].
+
+    NaN on the first K - 1 rows and where a window holds a NaN.
+    """
     x = np.asarray(x, dtype=np.float64)
     weights = ffd_weights(d, tol)
     out = np.full(len(x), np.nan)
@@ -51,10 +55,11 @@ def relative_weights(d: float, tol: float) -> Array:
 
 
 def relative_ffd(x: Array, d: float, tol: float) -> Array:
-    """`ffd` of each window relative to its own oldest value, float64 [n]; adding a constant to x changes nothing.
+    """`ffd` of each window relative to its own oldest value, float64 [n].
 
-    The truncated weights sum to s > 0, so that `ffd` keeps s times the level of x. Relative to the oldest value, all
-    values before the window count as equal to it: the weights that were cut off, which sum to -s, apply to it in full.
+    Adding a constant to x changes nothing. The truncated weights sum to s > 0, so that `ffd` keeps s times the level of
+    x. Relative to the oldest value, all values before the window count as equal to it: the weights that were cut off,
+    which sum to -s, apply to it in full.
     """
     x = np.asarray(x, dtype=np.float64)
     weights = relative_weights(d, tol)
@@ -65,10 +70,10 @@ def relative_ffd(x: Array, d: float, tol: float) -> Array:
 
 
 def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Sequence[float] = ORDERS) -> float:
-    """First d of the ascending grid whose `ffd` rejects a unit root at `p_value`; the level of x does not matter.
+    """First d of the ascending grid whose `ffd` rejects a unit root at `p_value`.
 
-    Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises DataError where no d of the
-    grid passes or fewer than 100 values are left to test.
+    The level of x does not matter. Augmented Dickey-Fuller with a constant and one lag, as in section 5.5. Raises
+    DataError where no d of the grid passes or fewer than 100 values are left to test.
     """
     from statsmodels.tsa.stattools import adfuller  # noqa: PLC0415 - takes two seconds; only training needs it
 
@@ -92,10 +97,10 @@ def smallest_d(log_price: Array, *, tol: float, p_value: float = 0.05, grid: Seq
 @register
 @dataclass(frozen=True)
 class FracDiff(Column, name="ffd"):
-    """Fractionally differenced log close, relative to the oldest in the window: the unit of price does not matter.
+    """Fractionally differenced log close, relative to the window's oldest.
 
-    d: order; None until `fit` finds it on training bars. tol: the weights are truncated at it; 1.5e-4 keeps at most 371
-    of them for any d.
+    So the unit of the price does not matter. d: order; None until `fit` finds it on training bars. tol: the weights are
+    truncated at it; 1.5e-4 keeps at most 371 of them for any d.
     """
 
     d: float | None = None
@@ -110,10 +115,10 @@ class FracDiff(Column, name="ffd"):
         return kernel(pl.col("close").log(), "fracdiff", relative_ffd, d=self._order(), tol=self.tol)
 
     def fit(self, bars: pl.DataFrame) -> Self:
-        """A copy with the smallest stationary d of the longest segment in `bars`; itself where d is given.
+        """A copy with the smallest stationary d of the longest segment in `bars`.
 
-        One d for all symbols keeps the column comparable across them; the longest unbroken series (the
-        first of equals) gives the test the most power.
+        Itself where d is given. One d for all symbols keeps the column comparable across them; the longest unbroken
+        series (the first of equals) gives the test the most power.
         """
         if self.d is not None:
             return self

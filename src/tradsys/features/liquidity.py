@@ -27,9 +27,9 @@ def where_traded(value: pl.Expr, bars: int) -> pl.Expr:
 @register
 @dataclass(frozen=True)
 class LogDollarVolume(Column, name="log_dollar_volume_{bars}", warmup=lambda f: f.bars - 1):
-    """ln of the mean turnover of `bars` bars, in the price's currency; NaN where nothing was traded.
+    """ln of the mean turnover of `bars` bars, in the price's currency.
 
-    The only price feature with a unit: scaling all prices by c adds ln c.
+    NaN where nothing was traded. The only price feature with a unit: scaling all prices by c adds ln c.
     """
 
     bars: int
@@ -41,7 +41,10 @@ class LogDollarVolume(Column, name="log_dollar_volume_{bars}", warmup=lambda f: 
 @register
 @dataclass(frozen=True)
 class VolumeTrend(Column, name="volume_trend_{bars}", warmup=lambda f: f.bars - 1):
-    """Least-squares slope per bar of volume over `bars` bars, divided by its mean; NaN where nothing was traded."""
+    """Least-squares slope per bar of volume over `bars` bars, divided by its mean.
+
+    NaN where nothing was traded.
+    """
 
     bars: int
 
@@ -60,10 +63,10 @@ class VolumeTrend(Column, name="volume_trend_{bars}", warmup=lambda f: f.bars - 
 @register
 @dataclass(frozen=True)
 class Amihud(Column, name="amihud_{bars}"):
-    """ln of the mean over `bars` bars of |log return| / turnover in millions: the price impact of a million.
+    """ln of the mean of abs(log return) / turnover over `bars` bars.
 
-    Bars without trades are left out of the mean; NaN where none is left, or no price moved. Scaling all prices by c
-    subtracts ln c. Source: Amihud 2002, eq. 1, in logs.
+    Turnover is in millions: the price impact of a million. Bars without trades are left out of the mean; NaN where none
+    is left, or no price moved. Scaling all prices by c subtracts ln c. Source: Amihud 2002, eq. 1, in logs.
     """
 
     bars: int
@@ -78,9 +81,10 @@ class Amihud(Column, name="amihud_{bars}"):
 @register
 @dataclass(frozen=True)
 class TurnoverVariation(Column, name="turnover_variation_{bars}", warmup=lambda f: f.bars - 1):
-    """Standard deviation (ddof 1) of turnover divided by its mean over `bars` bars; NaN where nothing was traded.
+    """Standard deviation (ddof 1) of turnover divided by its mean over `bars` bars.
 
-    Source: Chordia, Subrahmanyam and Anshuman 2001, whose turnover is in shares outstanding.
+    NaN where nothing was traded. Source: Chordia, Subrahmanyam and Anshuman 2001, whose turnover is in shares
+    outstanding.
     """
 
     bars: int
@@ -93,7 +97,10 @@ class TurnoverVariation(Column, name="turnover_variation_{bars}", warmup=lambda 
 @register
 @dataclass(frozen=True)
 class ZeroVolumeShare(Column, name="zero_volume_share_{bars}", warmup=lambda f: f.bars - 1):
-    """Share of the last `bars` bars in which nothing was traded. Source: after Lesmond, Ogden and Trzcinka 1999."""
+    """Share of the last `bars` bars in which nothing was traded.
+
+    Source: after Lesmond, Ogden and Trzcinka 1999.
+    """
 
     bars: int
 
@@ -134,7 +141,10 @@ class DollarVolumeZ(Column, name="dollar_volume_z_{bars}", warmup=lambda f: 2 * 
 @register
 @dataclass(frozen=True)
 class VolumeVolatility(Column, name="volume_vol_{bars}", warmup=lambda f: f.bars - 1):
-    """Standard deviation (ddof 1) of volume divided by its mean over `bars` bars; NaN where nothing was traded."""
+    """Standard deviation (ddof 1) of volume divided by its mean over `bars` bars.
+
+    NaN where nothing was traded.
+    """
 
     bars: int
 

@@ -15,7 +15,10 @@ from tradsys.features.smoothing import window_mean
 
 
 def market_beta(bars: int) -> pl.Expr:
-    """Slope of one-bar log returns on the market's over `bars` bars; NaN where the market is flat."""
+    """Slope of one-bar log returns on the market's over `bars` bars.
+
+    NaN where the market is flat.
+    """
     own, market = log_return(), log_return(column="market_close")
     mean_market = window_mean(market, bars)
     covariance = window_mean(own * market, bars) - window_mean(own, bars) * mean_market
@@ -50,7 +53,10 @@ class MarketBeta(Column, name="market_beta_{bars}"):
 @register
 @dataclass(frozen=True)
 class MarketResidual(Column, name="market_residual_{bars}"):
-    """Log return less beta times the market's; beta over the `bars` bars that end here."""
+    """Log return less beta times the market's.
+
+    Beta over the `bars` bars that end here.
+    """
 
     reads_market: ClassVar[bool] = True
     bars: int
@@ -62,7 +68,10 @@ class MarketResidual(Column, name="market_residual_{bars}"):
 @register
 @dataclass(frozen=True)
 class MarketResidualSum(Column, name="market_residual_{bars}_{beta_bars}", warmup=lambda f: max(f.bars, f.beta_bars)):
-    """Log return over `bars` bars less beta times the market's over the same bars; one beta, over `beta_bars` bars."""
+    """Log return over `bars` bars less beta times the market's over the same bars.
+
+    One beta, over `beta_bars` bars.
+    """
 
     reads_market: ClassVar[bool] = True
     bars: int
@@ -87,9 +96,10 @@ class RelativeStrength(Column, name="relative_strength_{bars}"):
 @register
 @dataclass(frozen=True)
 class ResidualMomentum(Column, name="residual_momentum_{bars}_{skip}"):
-    """`Momentum` over `bars` without the last `skip`, less beta times the market's; beta over `bars` that end here.
+    """`Momentum` over `bars` without the last `skip`, less beta times the market's.
 
-    Source: Blitz, Huij and Martens 2011, with one factor and without dividing by the residuals' deviation.
+    Beta over `bars` that end here. Source: Blitz, Huij and Martens 2011, with one factor and without dividing by the
+    residuals' deviation.
     """
 
     reads_market: ClassVar[bool] = True
@@ -105,7 +115,10 @@ class ResidualMomentum(Column, name="residual_momentum_{bars}_{skip}"):
 @register
 @dataclass(frozen=True)
 class MarketCorrelation(Column, name="market_correlation_{bars}"):
-    """Correlation of one-bar log returns with the market's over `bars` bars; NaN if either is flat."""
+    """Correlation of one-bar log returns with the market's over `bars` bars.
+
+    NaN if either is flat.
+    """
 
     reads_market: ClassVar[bool] = True
     bars: int
@@ -119,9 +132,9 @@ class MarketCorrelation(Column, name="market_correlation_{bars}"):
 @register
 @dataclass(frozen=True)
 class ResidualVolatility(Column, name="residual_vol_{bars}"):
-    """Deviation (ddof 1) over `bars` bars of the residual of the return on the market's; intercept fitted.
+    """Deviation of the residual of the return on the market's.
 
-    Source: Ang, Hodrick, Xing and Zhang 2006, with one factor.
+    Over `bars` bars, ddof 1, with a fitted intercept. Source: Ang, Hodrick, Xing and Zhang 2006, with one factor.
     """
 
     reads_market: ClassVar[bool] = True

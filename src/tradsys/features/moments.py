@@ -13,7 +13,10 @@ from tradsys.features.smoothing import window_mean
 @register
 @dataclass(frozen=True)
 class Sharpe(Column, name="sharpe_{bars}"):
-    """Mean by deviation (ddof 1) of one-bar log returns over `bars` bars; per bar, no riskless rate."""
+    """Mean by deviation (ddof 1) of one-bar log returns over `bars` bars.
+
+    Per bar, no riskless rate.
+    """
 
     bars: int
 
@@ -25,9 +28,9 @@ class Sharpe(Column, name="sharpe_{bars}"):
 @register
 @dataclass(frozen=True)
 class DownsideVolatility(Column, name="downside_vol_{bars}"):
-    """Root mean square of the negative one-bar log returns over `bars` bars, gains counting as zero.
+    """Root mean square of the negative log returns over `bars` bars.
 
-    Source: Sortino and Price 1994, with zero as the target.
+    Gains count as zero. Source: Sortino and Price 1994, with zero as the target.
     """
 
     bars: int
@@ -40,7 +43,10 @@ class DownsideVolatility(Column, name="downside_vol_{bars}"):
 @register
 @dataclass(frozen=True)
 class Skewness(Column, name="skew_{bars}"):
-    """Third standardised moment of one-bar log returns over `bars` bars, without correction for bias."""
+    """Third standardised moment of log returns over `bars` bars.
+
+    One-bar returns, without correction for bias.
+    """
 
     bars: int
 
@@ -51,7 +57,10 @@ class Skewness(Column, name="skew_{bars}"):
 @register
 @dataclass(frozen=True)
 class Kurtosis(Column, name="kurtosis_{bars}"):
-    """Fourth standardised moment less 3 of one-bar log returns over `bars` bars, without correction for bias."""
+    """Fourth standardised moment less 3 of log returns over `bars` bars.
+
+    One-bar returns, without correction for bias.
+    """
 
     bars: int
 
@@ -62,7 +71,10 @@ class Kurtosis(Column, name="kurtosis_{bars}"):
 @register
 @dataclass(frozen=True)
 class MaxReturn(Column, name="max_ret_{bars}"):
-    """Highest one-bar log return of the last `bars`. Source: Bali, Cakici and Whitelaw 2011, MAX."""
+    """Highest one-bar log return of the last `bars`.
+
+    Source: Bali, Cakici and Whitelaw 2011, MAX.
+    """
 
     bars: int
 

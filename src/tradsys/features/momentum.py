@@ -26,7 +26,10 @@ from tradsys.features.smoothing import (
 @register
 @dataclass(frozen=True)
 class Rsi(Column, name="rsi_{bars}", warmup=lambda f: f.bars + settled_rows(1 / f.bars)):
-    """Relative strength index, 0..100; NaN where no close has moved yet. Source: Wilder 1978."""
+    """Relative strength index, 0..100.
+
+    NaN where no close has moved yet. Source: Wilder 1978.
+    """
 
     bars: int = 14
 
@@ -40,10 +43,10 @@ class Rsi(Column, name="rsi_{bars}", warmup=lambda f: f.bars + settled_rows(1 / 
 @register
 @dataclass(frozen=True)
 class CutlerRsi(Column, name="cutler_rsi_{bars}"):
-    """Relative strength index with plain means instead of Wilder's, 0..100; NaN where the close has not moved.
+    """Relative strength index with plain means instead of Wilder's, 0..100.
 
-    It forgets after `bars` bars, where Wilder's needs some 250: for short histories. Source: Cutler's
-    variant, as in Kaufman, Trading Systems and Methods.
+    NaN where the close has not moved. It forgets after `bars` bars, where Wilder's needs some 250: for short histories.
+    Source: Cutler's variant, as in Kaufman, Trading Systems and Methods.
     """
 
     bars: int = 14
@@ -90,9 +93,10 @@ class Macd(Column, name="macd_{part}_{fast}_{slow}_{signal}"):
 
 
 def directional_movement() -> pl.Expr:
-    """+DM - -DM in price units: the wider of two moves of the range, up positive, else 0.
+    """Directional movement +DM - -DM in price units.
 
-    At most one is nonzero, so +DM and -DM are its positive and negative parts. Source: Wilder 1978.
+    The wider of the range's two moves, up positive, else 0. At most one is nonzero, so +DM and -DM are its positive and
+    negative parts. Source: Wilder 1978.
     """
     up, down = pl.col("high").diff(), -pl.col("low").diff()
     rise, fall = (up > down) & (up > 0), (down > up) & (down > 0)
@@ -100,9 +104,9 @@ def directional_movement() -> pl.Expr:
 
 
 def directional_index(side: str, bars: int) -> pl.Expr:
-    """+DI (`plus`), -DI (`minus`) or their `difference`, in percent, from row `bars`, as TA-Lib.
+    """Directional index, in percent, as TA-Lib from row `bars` on.
 
-    NaN where nothing has moved. Source: Wilder 1978.
+    +DI (`plus`), -DI (`minus`) or their `difference`. NaN where nothing has moved. Source: Wilder 1978.
     """
     move = directional_movement()
     sides = {"plus": move.clip(lower_bound=0.0), "minus": (-move).clip(lower_bound=0.0), "difference": move}

@@ -34,7 +34,7 @@ class Known(Column, name="known_{column}"):
 @register
 @dataclass(frozen=True)
 class KnownClass(Known, name="trait_{column}_of_{classes}"):
-    """A column of class codes of a slow trait, 1..classes and 0 for unknown, as a trait's column."""
+    """Class code of a slow trait, 1..classes and 0 for unknown."""
 
     classes: int
 
@@ -42,7 +42,10 @@ class KnownClass(Known, name="trait_{column}_of_{classes}"):
 @register
 @dataclass(frozen=True)
 class KnownLog(Column, name="known_{column}_log"):
-    """ln of the column, for sizes such as market capitalisation; NaN where it is not above zero."""
+    """ln of the column, for sizes such as market capitalisation.
+
+    NaN where it is not above zero.
+    """
 
     column: str
 
@@ -76,7 +79,10 @@ class KnownChange(Column, name="known_{column}_change_{bars}"):
 @register
 @dataclass(frozen=True)
 class KnownGrowth(Column, name="known_{column}_growth_{bars}"):
-    """ln of the column divided by its value `bars` bars before, for an index such as CPI; NaN where not above zero."""
+    """ln growth of the column over `bars` bars, for an index such as CPI.
+
+    NaN where a value is not above zero.
+    """
 
     column: str
     bars: int
@@ -88,7 +94,10 @@ class KnownGrowth(Column, name="known_{column}_growth_{bars}"):
 @register
 @dataclass(frozen=True)
 class KnownRatio(Column, name="known_{column}_ratio_{bars}", warmup=lambda f: f.bars - 1):
-    """The column divided by its mean over `bars` bars, such as attention; NaN where the mean is not above zero."""
+    """The column divided by its mean over `bars` bars, such as attention.
+
+    NaN where the mean is not above zero.
+    """
 
     column: str
     bars: int

@@ -46,7 +46,7 @@ class LogReturn(Column, name="ret_{bars}"):
 @register
 @dataclass(frozen=True)
 class SmaDistance(Column, name="sma_distance_{bars}", warmup=lambda f: f.bars - 1):
-    """ln(close / simple mean of the last `bars` closes): above zero in a rising market."""
+    """ln(close / mean of the last `bars` closes); > 0 in a rising market."""
 
     bars: int
 
@@ -84,7 +84,10 @@ class RangePosition(Column, name="range_position_{bars}", warmup=lambda f: f.bar
 @register
 @dataclass(frozen=True)
 class CandleShare(Column, name="candle_{part}"):
-    """Part of a bar's range: signed body, upper or lower wick; 0 in a bar without range."""
+    """Part of a bar's range: signed body, upper or lower wick.
+
+    0 in a bar without range.
+    """
 
     part: Literal["body", "upper_wick", "lower_wick"]
 

@@ -51,7 +51,10 @@ class Column:
 
 
 def register(cls: C) -> C:
-    """Class decorator: registers a frozen dataclass by its name; DataError for a second one of that name."""
+    """Class decorator: registers a frozen dataclass by its name.
+
+    Raises DataError for a second one of that name.
+    """
     if CLASSES.get(cls.__name__, cls).__module__ != cls.__module__:
         raise DataError(
             f"features: class {cls.__name__!r} is defined in {CLASSES[cls.__name__].__module__} and in "
@@ -62,7 +65,10 @@ def register(cls: C) -> C:
 
 
 def feature_to_json(feature: Feature) -> dict[str, Any]:
-    """`{"class": name, **parameters}`; raises DataError for a class that is not registered."""
+    """`{"class": name, **parameters}`.
+
+    Raises DataError for a class that is not registered.
+    """
     name = type(feature).__name__
     if CLASSES.get(name) is not type(feature) or not dataclasses.is_dataclass(feature):
         raise DataError(
@@ -86,7 +92,10 @@ def _of_extension(name: str) -> type | None:
 
 
 def feature_from_json(entry: Mapping[str, Any]) -> Feature:
-    """The feature that `feature_to_json` described; raises BundleError on an unknown class or parameter."""
+    """The feature that `feature_to_json` described.
+
+    Raises BundleError on an unknown class or parameter.
+    """
     params = dict(entry)
     name = params.pop("class", None)
     cls = CLASSES.get(str(name)) or _of_extension(str(name))

@@ -18,10 +18,11 @@ from tradsys.features.registry import Column, register
 @register
 @dataclass(frozen=True)
 class MomentumSide(Column, name=SIDE):
-    """Follows the last `bars` bars: sign of their log return, 0 below `dead_zone` of its own standard deviations.
+    """Side of the trend: sign of the log return over `bars` bars.
 
-    The deviation is that of the one-bar log returns inside the same window (ddof 1), times sqrt(bars).
-    Source: time-series momentum, Moskowitz, Ooi and Pedersen 2012, with a zone of no position around zero.
+    0 where it is below `dead_zone` of its own standard deviations. The deviation is that of the one-bar log returns
+    inside the same window (ddof 1), times sqrt(bars). Source: time-series momentum, Moskowitz, Ooi and Pedersen 2012,
+    with a zone of no position around zero.
     """
 
     bars: int
@@ -43,9 +44,9 @@ class MomentumSide(Column, name=SIDE):
 @register
 @dataclass(frozen=True)
 class ReversionSide(Column, name=SIDE, warmup=lambda f: f.bars - 1):
-    """Against an extreme: minus the sign of the close's z-score over `bars` where it is `stretch` or more, else 0.
+    """Side against an extreme: minus the sign of the close's z-score.
 
-    The z-score is that of `features.price.ZScore`.
+    Over `bars` bars; 0 where it is below `stretch`. The z-score is that of `features.price.ZScore`.
     """
 
     bars: int
@@ -66,9 +67,10 @@ class ReversionSide(Column, name=SIDE, warmup=lambda f: f.bars - 1):
 @register
 @dataclass(frozen=True)
 class BreakoutSide(Column, name=SIDE):
-    """Follows a breakout: +1 where the close is above the high of the `bars` previous bars, -1 below their low.
+    """Side of a breakout: +1 above the high of the last `bars` bars, -1 below.
 
-    The bar itself is no part of the range. Source: Donchian's channel rule.
+    The high and low are of the `bars` previous bars. The bar itself is no part of the range. Source: Donchian's channel
+    rule.
     """
 
     bars: int

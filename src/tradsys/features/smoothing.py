@@ -39,15 +39,16 @@ def window_mean(x: pl.Expr, bars: int) -> pl.Expr:
 
 
 def wilder_mean(x: pl.Expr, bars: int) -> pl.Expr:
-    """Wilder's smoothing: step 1/bars, seeded with the plain mean of the first `bars` values.
+    """Wilder's smoothing: a step of 1/bars.
 
-    First output with the seed's last value. A NaN or null gives NaN and restarts. Source: Wilder 1978.
+    Seeded with the plain mean of the first `bars` values. First output with the seed's last value. A NaN or null gives
+    NaN and restarts. Source: Wilder 1978.
     """
     return _seeded_mean(x, alpha=1 / bars, n_seed=bars)
 
 
 def wilder_running(x: pl.Expr, bars: int) -> pl.Expr:
-    """Wilder's running sum divided by `bars`, as TA-Lib's directional system starts it.
+    """Wilder's running sum / `bars`, as TA-Lib's directional system starts it.
 
     The sum of the first bars - 1 values is the seed, and the first output comes one value later. For ratios
     only: at first the level is too low by one value in `bars`. Source: TA-Lib, ta_ADX.c.
@@ -56,10 +57,10 @@ def wilder_running(x: pl.Expr, bars: int) -> pl.Expr:
 
 
 def ema(x: pl.Expr, bars: int, *, n_skip: int = 0) -> pl.Expr:
-    """Exponential mean: step 2/(bars + 1), seeded with the plain mean of `bars` values.
+    """Exponential mean: a step of 2/(bars + 1).
 
-    n_skip: values left out before the seed. First output with the seed's last value. A NaN or null gives NaN
-    and restarts. Source: TA-Lib, ta_EMA.c, default compatibility.
+    Seeded with the plain mean of `bars` values. n_skip: values left out before the seed. First output with the seed's
+    last value. A NaN or null gives NaN and restarts. Source: TA-Lib, ta_EMA.c, default compatibility.
     """
     return _seeded_mean(x, alpha=2 / (bars + 1), n_seed=bars, n_skip=n_skip)
 

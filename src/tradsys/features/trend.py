@@ -29,14 +29,20 @@ def sma_ratio(short: int, long: int) -> pl.Expr:
 
 
 def is_positive(x: pl.Expr) -> pl.Expr:
-    """1 where x > 0, else 0; NaN where x is NaN, which polars' `>` would count as above."""
+    """1 where x > 0, else 0.
+
+    NaN where x is NaN, which polars' `>` would count as above.
+    """
     return x.sign().clip(lower_bound=0.0)
 
 
 @register
 @dataclass(frozen=True)
 class SmaRatio(Column, name="sma_ratio_{short}_{long}", warmup=lambda f: max(f.short, f.long) - 1):
-    """ln(simple mean over `short` bars / over `long`): above zero where the recent past is the higher one."""
+    """ln(mean over `short` bars / mean over `long`).
+
+    Above zero where the recent past is the higher one.
+    """
 
     short: int
     long: int
@@ -48,7 +54,10 @@ class SmaRatio(Column, name="sma_ratio_{short}_{long}", warmup=lambda f: max(f.s
 @register
 @dataclass(frozen=True)
 class SmaAbove(Column, warmup=lambda f: max(f.short, f.long) - 1):
-    """1 where the mean of `short` closes is above that of `long`, else 0; `short` 1 is the close itself."""
+    """1 where the mean of `short` closes is above that of `long`, else 0.
+
+    `short` 1 is the close itself.
+    """
 
     short: int
     long: int
@@ -64,7 +73,7 @@ class SmaAbove(Column, warmup=lambda f: max(f.short, f.long) - 1):
 @register
 @dataclass(frozen=True)
 class SmaSlope(Column, name="sma_slope_{bars}_{over}", warmup=lambda f: f.bars - 1 + f.over):
-    """Log growth per bar of the simple mean over `bars` closes, over its last `over` steps."""
+    """Log growth per bar of the mean over `bars` closes, over `over` steps."""
 
     bars: int
     over: int
@@ -83,7 +92,10 @@ def _rising(spans: tuple[int, ...]) -> tuple[int, ...]:
 @register
 @dataclass(frozen=True)
 class SmaSpread(Column, warmup=lambda f: f.spans[-1] - 1):
-    """ln(highest / lowest) of the simple means over `spans` bars: near zero where they converge."""
+    """ln(highest / lowest) of the means over `spans` bars.
+
+    Near zero where they converge.
+    """
 
     spans: tuple[int, ...]
 
@@ -103,10 +115,10 @@ class SmaSpread(Column, warmup=lambda f: f.spans[-1] - 1):
 @register
 @dataclass(frozen=True)
 class SmaAlignment(Column, warmup=lambda f: f.spans[-1] - 1):
-    """Order of the simple means over `spans`: 1 where every shorter one is above every longer one, -1 the reverse.
+    """Order of the means over `spans`: 1 rising order, -1 the reverse.
 
-    Mean over all pairs of the sign of their difference; equal means count 0. This is Kendall's tau of the means
-    against minus their spans, where none are equal.
+    1 where every shorter mean is above every longer one. Mean over all pairs of the sign of their difference; equal
+    means count 0. This is Kendall's tau of the means against minus their spans, where none are equal.
     """
 
     spans: tuple[int, ...]
@@ -129,9 +141,10 @@ class SmaAlignment(Column, warmup=lambda f: f.spans[-1] - 1):
 @register
 @dataclass(frozen=True)
 class Momentum(Column, name="momentum_{bars}_{skip}"):
-    """Log return from `bars` bars ago to `skip` bars ago: 252 and 21 are twelve months without the last.
+    """Log return from `bars` bars ago to `skip` bars ago.
 
-    Source: Jegadeesh and Titman 1993; the last month is left out because it tends to reverse.
+    252 and 21 are twelve months without the last. Source: Jegadeesh and Titman 1993; the last month is left out because
+    it tends to reverse.
     """
 
     bars: int

@@ -31,10 +31,11 @@ class Volatility(Column, name="vol_{bars}"):
 @register
 @dataclass(frozen=True)
 class VolatilityClass(Column, name="trait_vol_{bars}_of_{classes}"):
-    """Class 1..classes of `Volatility` over `bars` bars, as a trait's column (`core.tables.trait_classes`).
+    """Class 1..classes of `Volatility` over `bars` bars, as a trait's column.
 
-    edges: upper bound of each class but the last, ascending; None until `fit` takes the quantiles k / classes of all
-    symbols' training bars, so that the classes are those of the training span, whatever follows.
+    See `core.tables.trait_classes`. edges: upper bound of each class but the last, ascending; None until `fit` takes
+    the quantiles k / classes of all symbols' training bars, so that the classes are those of the training span,
+    whatever follows.
     """
 
     bars: int
@@ -85,7 +86,10 @@ class VolatilityClass(Column, name="trait_vol_{bars}_of_{classes}"):
 @register
 @dataclass(frozen=True)
 class VolatilityRatio(Column, name="vol_ratio_{short}_{long}", warmup=lambda f: max(f.short, f.long)):
-    """Volatility over `short` bars by volatility over `long`; NaN where the long window is flat."""
+    """Volatility over `short` bars by volatility over `long`.
+
+    NaN where the long window is flat.
+    """
 
     short: int
     long: int
@@ -98,7 +102,10 @@ class VolatilityRatio(Column, name="vol_ratio_{short}_{long}", warmup=lambda f: 
 @register
 @dataclass(frozen=True)
 class ParkinsonVolatility(Column, name="parkinson_{bars}", warmup=lambda f: f.bars - 1):
-    """Per-bar volatility from high-low ranges over `bars` bars. Source: Parkinson 1980."""
+    """Per-bar volatility from high-low ranges over `bars` bars.
+
+    Source: Parkinson 1980.
+    """
 
     bars: int
 
@@ -125,7 +132,10 @@ class GarmanKlassVolatility(Column, name="garman_klass_{bars}", warmup=lambda f:
 
 
 def bollinger_width(bars: int, deviations: float) -> pl.Expr:
-    """(upper - lower) / middle band; ddof 0, as TA-Lib's BBANDS. Source: Bollinger 2001."""
+    """(upper - lower) / middle band.
+
+    Ddof 0, as TA-Lib's BBANDS. Source: Bollinger 2001.
+    """
     close = pl.col("close")
     return 2 * deviations * close.rolling_std(bars, ddof=0) / window_mean(close, bars)
 
@@ -175,9 +185,9 @@ class BollingerPosition(Column, name="bollinger_position_{bars}", warmup=lambda 
 @register
 @dataclass(frozen=True)
 class RangeContraction(Column, name="range_contraction_{short}_{long}", warmup=lambda f: max(f.short, f.long) - 1):
-    """Mean range (high - low) / close of `short` bars divided by that of `long`; below one it contracts.
+    """Mean range (high - low) / close of `short` bars divided by that of `long`.
 
-    NaN without range. After the narrow ranges of Crabel 1990, as a ratio instead of a count.
+    Below one it contracts. NaN without range. After the narrow ranges of Crabel 1990, as a ratio instead of a count.
     """
 
     short: int

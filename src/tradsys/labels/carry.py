@@ -14,13 +14,14 @@ SAME = 1e-12  # relative: an exit this close to an open or a close filled there
 
 
 def with_carry(labels: Labels, bars: pl.DataFrame, side: int | Array, borrow_per_year: float) -> Labels:
-    """The labels with carry added to `ret`, as the simulator books it, before fees and slippage.
+    """The labels with carry added to `ret`, before fees and slippage.
 
-    ret: log((exit + carry) / entry) of a long, -log((exit - carry) / entry) of a short, where carry is money per unit
-    by the rules of `portfolio.fills`: dividends after the entry's bar; funding at the close of every bar held, in the
-    bar of an exit inside it only where it is to be paid, none after an exit at the open; the borrow fee of a short from
-    the close before its entry. y, end and weight stay. side: of the positions, +1, -1 or 0 none, one or [R].
-    borrow_per_year: a fraction. Without `dividend_due` and `funding_due`, long labels are returned unchanged.
+    Carry is booked as by the simulator. ret: log((exit + carry) / entry) of a long, -log((exit - carry) / entry) of a
+    short, where carry is money per unit by the rules of `portfolio.fills`: dividends after the entry's bar; funding at
+    the close of every bar held, in the bar of an exit inside it only where it is to be paid, none after an exit at the
+    open; the borrow fee of a short from the close before its entry. y, end and weight stay. side: of the positions, +1,
+    -1 or 0 none, one or [R]. borrow_per_year: a fraction. Without `dividend_due` and `funding_due`, long labels are
+    returned unchanged.
     """
     dividend, funding = event(bars, "dividend_due"), event(bars, "funding_due")
     side_R = np.broadcast_to(np.asarray(side, dtype=np.float64), (bars.height,))

@@ -22,7 +22,7 @@ RULE = "see the label of `tradsys new`"
 
 
 def check_label(label: Any) -> None:
-    """Raises TrainingError where a label lacks what later stages need, or where its card is invalid.
+    """Raises TrainingError where a label or its card is incomplete or invalid.
 
     The card goes into bundles as JSON, rebuilds the same label, and states the exits of a position. A built-in kind
     may be used only by that very class.
@@ -84,7 +84,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def checked_labels(labels: Labels, label: Any, bars: pl.DataFrame) -> Labels:
-    """The labels of these bars after checks: DataError names the first rule that a row breaks.
+    """The labels of these bars; DataError names the first rule a row breaks.
 
     A label ends at a later row of the same symbol, because spans are purged by it. It lasts at most `horizon_bars` plus
     what its card adds for delistings, because intervals take that for the memory of outcomes. The length is checked for

@@ -53,7 +53,7 @@ class CusumEvents:
 
 @dataclass(frozen=True)
 class ClockEvents:
-    """Decisions at fixed hours only: bars that close on a multiple of `every_hours` of the UTC day.
+    """Decisions at closes on a multiple of `every_hours` of the UTC day.
 
     Labels that last a day or more overlap almost completely from one hour to the next, so thinned decisions lose little
     and cost a fraction. every_hours: divides 24. offset_hours: the first such hour of a day, 0 to every_hours - 1. Only

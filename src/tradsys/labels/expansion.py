@@ -39,8 +39,9 @@ def range_expansion(
     dead_after_bars: int | None = None,
     delisting_return: float = 0.0,
 ) -> Labels:
-    """Outcome [R]: 1 where log(highest high / lowest low) of bars t+1..t+H exceeds the band at t, else 0.
+    """1 where the range of bars t+1..t+H exceeds the band at t, else 0 [R].
 
+    The range is log(highest high / lowest low).
     The band ends at mean + width * deviation (ddof 1) of the log ranges of H bars that ended at t-band_bars+1..t, all
     of them complete at t. end: t+H, always, as a range may still grow in the last bar. weight: 1.
     ret: log return, in its direction and without costs, of the breakout position that serving would take on `side`
@@ -91,11 +92,14 @@ class RangeExpansion(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars, ret on the given side [R], or of long positions without one."""
+        """Labels [R] of these bars, on the given side [R] or of longs without one."""
         return range_expansion(bars, **self.sizes(), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
-        """Exits for serving, and the meaning of the classes. memory_bars: bars of past that a decision uses."""
+        """Exits for serving, and the meaning of the classes.
+
+        memory_bars: bars of past that a decision uses.
+        """
         sizes = self.sizes(*DEATH) | self.delisting_rule()
         memory = self.horizon_bars + self.band_bars
         return {"kind": "expansion", **sizes, "memory_bars": memory, "classes": ["inside the band", "expansion"]}

@@ -35,11 +35,12 @@ def explosion(
     delisting_return: float = 0.0,
     side: int | Array = 1,
 ) -> Labels:
-    """Outcome [R]: 1 where the high of one of bars t+1..t+H reaches open[t+1] * (1 + rise), an exact touch counts.
+    """1 where a high of bars t+1..t+H reaches open[t+1] * (1 + rise) [R].
 
-    What a bar can fill is the simulator's rule (`market.tradable`): a bar without trades is no entry, no rise and no
-    exit, and a high that neither the previous close nor the open confirms is no rise. The entry waits for a
-    bar that can fill it, H counts from there, and an exit that cannot fill happens at the next open that can.
+    An exact touch counts. What a bar can fill is the simulator's rule (`market.tradable`): a bar without trades is no
+    entry, no rise and no exit, and a high that neither the previous close nor the open confirms is no rise. The entry
+    waits for a bar that can fill it, H counts from there, and an exit that cannot fill happens at the next open that
+    can.
 
     rise: a share, 0.2 for 20 %. ret: log return of the holder to the end, log(close[t+H] / open[t+1]), without costs
     and without a barrier. end: t+H, also where the rise came earlier, since ret resolves only there. weight: 1.
@@ -74,8 +75,9 @@ def explosion(
 
 
 def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | None = None) -> Array:
-    """Largest log rise reached, log(highest traded high of t+1..t+H / the entry's open), float64 [R].
+    """Largest log rise within t+1..t+H, from the entry's open, float64 [R].
 
+    To the highest traded high.
     Negative where the price stayed below the entry.
     NaN as `explosion` leaves a row unlabelled for its highs. dead_after_bars: a delisted instrument counts up to its
     last bar; None leaves its last rows NaN.
@@ -97,7 +99,10 @@ class Explosion(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars on the given side [R], or of long positions without one; see `explosion`."""
+        """Labels [R] of these bars, on the given side [R] or of longs without one.
+
+        See `explosion`.
+        """
         return explosion(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:

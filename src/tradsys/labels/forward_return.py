@@ -21,8 +21,9 @@ def forward_return(
     dead_after_bars: int | None = None,
     delisting_return: float = 0.0,
 ) -> Labels:
-    """Outcome [R] of entering at open[t+1] and leaving at close[t+H], on the given side.
+    """Outcome [R] of entering at open[t+1] and leaving at close[t+H].
 
+    On the given side.
     Where the bar of entry or exit cannot fill (`market.tradable`), it waits for one that can, as in the simulator.
     y: 1 where the log return in the side's direction is above zero, else 0. end: row t+H. ret: that log return,
     without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R] with 0 for no candidate.
@@ -79,7 +80,10 @@ class ForwardReturn(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars on the given side [R], or of long positions without one; see `forward_return`."""
+        """Labels [R] of these bars, on the given side [R] or of longs without one.
+
+        See `forward_return`.
+        """
         return forward_return(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:

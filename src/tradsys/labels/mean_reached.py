@@ -30,8 +30,9 @@ def mean_reached(
     dead_after_bars: int | None = None,
     delisting_return: float = 0.0,
 ) -> Labels:
-    """Outcome [R] of a position towards the mean, decided at each bar and entered at the next open.
+    """Outcome [R] of a position towards the mean, entered at the next open.
 
+    It is decided at each bar.
     The distance is d = |close[t] - mean[t]|, with the plain mean of the last `mean_bars` closes. The profit barrier
     lies at entry + side * d, the stop at entry - side * lower * ATR[t] (Wilder's, over `atr_bars`). Which is met first,
     and where it fills, is `triple_barrier`'s rule: both in one bar counts as the stop, neither exits at close[t+H].
@@ -68,11 +69,17 @@ class MeanReached(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars on the given side [R], or of long positions without one; see `mean_reached`."""
+        """Labels [R] of these bars, on the given side [R] or of longs without one.
+
+        See `mean_reached`.
+        """
         return mean_reached(bars, **self.sizes(), side=1 if side is None else side)
 
     def card(self) -> dict[str, Any]:
-        """Exits for serving, and the meaning of the classes. memory_bars: bars of past that a decision uses."""
+        """Exits for serving, and the meaning of the classes.
+
+        memory_bars: bars of past that a decision uses.
+        """
         sizes = self.sizes(*DEATH) | self.delisting_rule()
         classes = ["stop or timeout", "mean reached"]
         return {"kind": "mean_reached", **sizes, "memory_bars": self.mean_bars, "classes": classes}

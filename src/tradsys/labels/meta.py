@@ -7,8 +7,9 @@ from tradsys.core.tables import Array
 
 
 def pays(ret_N: Array, cost: float) -> Array:
-    """1 where a realised log return exceeds the round-trip cost, 0 where not, -1 where unresolved; int64 [N].
+    """1 where a realised log return exceeds the costs, 0 where not, int64 [N].
 
+    The costs are of a round trip; -1 where unresolved.
     ret_N: log returns in the trade's direction, before costs. cost: fees and slippage of entry and exit
     together, as a log return (30 bps: 0.003); a return equal to it does not pay. NaN: not resolved, -1.
     Raises TradsysError where cost is negative or not finite.

@@ -17,11 +17,12 @@ def path_targets(bars: pl.DataFrame, end: Array) -> tuple[Array | None, Array | 
 
 
 def realised_range(bars: pl.DataFrame, end: Array, extremes: Extremes | None = None) -> Array | None:
-    """Log of the highest high over the lowest low of the bars from entry (row + 1) to `end`, float64 [R].
+    """ln(highest high / lowest low) from entry to `end`, float64 [R].
 
-    bars: the rows of the labels. end: int64 [R], row where the label resolves, -1 never. NaN where `end` is not after
-    the row, or a price in between is missing. None where the bars have no highs and lows. It reads the future exactly
-    as far as the label does, so that purging by `end` covers it. Source: Parkinson 1980, the range of one period.
+    Entry is at row + 1. bars: the rows of the labels. end: int64 [R], row where the label resolves, -1 never. NaN where
+    `end` is not after the row, or a price in between is missing. None where the bars have no highs and lows. It reads
+    the future exactly as far as the label does, so that purging by `end` covers it. Source: Parkinson 1980, the range
+    of one period.
     """
     extremes = path_extremes(bars, end) if extremes is None else extremes
     if extremes is None:
@@ -31,10 +32,10 @@ def realised_range(bars: pl.DataFrame, end: Array, extremes: Extremes | None = N
 
 
 def mean_met(bars: pl.DataFrame, end: Array, extremes: Extremes | None = None) -> Array | None:
-    """1 where the bars from entry to `end` trade at the mean that the decision bar knows, else 0, float32 [R].
+    """1 where bars from entry to `end` trade at the decision's mean, else 0.
 
-    The mean is that of the last MEAN_BARS closes at the decision. bars, end, None: as in `realised_range`. NaN: as
-    there, and where the mean is not known yet.
+    The mean is the one known at the decision bar; float32 [R]. The mean is that of the last MEAN_BARS closes at the
+    decision. bars, end, None: as in `realised_range`. NaN: as there, and where the mean is not known yet.
     """
     extremes = path_extremes(bars, end) if extremes is None else extremes
     if extremes is None or "close" not in bars.columns:
@@ -45,7 +46,10 @@ def mean_met(bars: pl.DataFrame, end: Array, extremes: Extremes | None = None) -
 
 
 def path_extremes(bars: pl.DataFrame, end: Array) -> Extremes | None:
-    """Highest high and lowest low of the bars from entry to `end`, float64 [R] each; NaN and None as above."""
+    """Highest high and lowest low of the bars from entry to `end`, float64 [R] each.
+
+    NaN and None as above.
+    """
     if not {"high", "low"} <= set(bars.columns):
         return None
     top, bottom = (bars[name].to_numpy().astype(np.float64) for name in ("high", "low"))

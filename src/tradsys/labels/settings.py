@@ -27,7 +27,10 @@ def check_sizes(where: str, bounds: Mapping[str, str] = BOUNDS, **sizes: Any) ->
 
 
 class LabelConfig:
-    """Base of the label configurations: frozen dataclasses whose fields are arguments of the label's function."""
+    """Base of label configurations, whose fields are the function's arguments.
+
+    They are frozen dataclasses.
+    """
 
     bounds: ClassVar[Mapping[str, str]] = BOUNDS
 

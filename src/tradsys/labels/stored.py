@@ -25,11 +25,11 @@ DERIVED = ("ternary", "side", "dead_after_bars", "delisting_return")
 
 
 def label_of_card(card: Mapping[str, Any]) -> Label:
-    """The label described by the `label` entry of a card; a card without a kind is a triple barrier's.
+    """The label described by the `label` entry of a card.
 
-    A kind that tradsys does not have is looked up among the `labels` that installed packages register.
-    Raises DataError for an unknown kind and for a card that lacks a parameter; a parameter out of range raises
-    whatever the label's constructor raises.
+    A card without a kind is a triple barrier's. A kind that tradsys does not have is looked up among the `labels` that
+    installed packages register. Raises DataError for an unknown kind and for a card that lacks a parameter; a parameter
+    out of range raises whatever the label's constructor raises.
     """
     kind = str(card.get("kind", "triple_barrier"))
     cls = KINDS.get(kind) or _of_extension(kind)

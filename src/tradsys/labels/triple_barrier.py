@@ -74,15 +74,19 @@ def triple_barrier(
 
 
 def multiple(n_atrs: float, atr: Array) -> Array:
-    """That many ATRs in price units [R]; infinite where there is no barrier; NaN without a usable ATR."""
+    """That many ATRs in price units [R].
+
+    Infinite where there is no barrier; NaN without a usable ATR.
+    """
     return n_atrs * atr if np.isfinite(n_atrs) else np.where(np.isnan(atr), np.nan, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """Trading data that decide fills: volume and previous close [R], as in `market.tradable`, and delistings.
+    """Trading data that decide fills: volume, previous close, delistings.
 
-    dead: bool [R], bars after which the symbol is delisted. delisting_return: return from the last close after that.
+    [R] each, as in `market.tradable`. dead: bool [R], bars after which the symbol is delisted. delisting_return: return
+    from the last close after that.
     """
 
     volume: Array
@@ -111,14 +115,14 @@ def first_touch(
     horizon_bars: int,
     tape: Tape | None = None,
 ) -> tuple[Array, Array, Array]:
-    """First barrier met by a position on each bar's own side (STOP, TIMEOUT or TARGET), its row, its log return.
+    """First barrier met by a position, its row, and its log return.
 
-    ohlc: float64 [R, 4]. starts: bool [R], first bar of each segment. side_R: +1, -1, 0 none. distances: of the
-    of the profit and of the stop barrier from the entry, float64 [R] in price units, point in time; infinite
-    means no such barrier, NaN wants no position, and neither does a distance that leaves a barrier on the entry or on
-    its wrong side: zero, negative, or too small for the price's digits. Returns outcome and end, int64 [R], -1 where
-    unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is `triple_barrier`'s. tape: what
-    could be traded; None: everything.
+    STOP, TIMEOUT or TARGET, on each bar's own side. ohlc: float64 [R, 4]. starts: bool [R], first bar of each segment.
+    side_R: +1, -1, 0 none. distances: of the of the profit and of the stop barrier from the entry, float64 [R] in price
+    units, point in time; infinite means no such barrier, NaN wants no position, and neither does a distance that leaves
+    a barrier on the entry or on its wrong side: zero, negative, or too small for the price's digits. Returns outcome
+    and end, int64 [R], -1 where unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is
+    `triple_barrier`'s. tape: what could be traded; None: everything.
     """
     prices = tuple(np.ascontiguousarray(ohlc[:, k]) for k in range(4))
     tape = Tape.unknown(len(ohlc)) if tape is None else tape
@@ -146,7 +150,10 @@ def _touched(
 
 
 def sides(side: int | Array, n_rows: int) -> Array:
-    """int8 [R] of one side for all bars or one each; TradsysError for anything but -1, 0 and 1."""
+    """int8 [R] of one side for all bars or one each.
+
+    Raises TradsysError for anything but -1, 0 and 1.
+    """
     one = np.ndim(side) == 0
     side_R = np.asarray(side)
     if not (one or side_R.shape == (n_rows,)) or not np.isin(side_R, (-1, 0, 1)).all() or (one and side == 0):
@@ -170,7 +177,10 @@ class TripleBarrier(LabelConfig):
     delisting_return: float = 0.0
 
     def label(self, bars: pl.DataFrame, side: Array | None = None) -> Labels:
-        """Labels [R] of these bars, on the given side [R] or else the configured one; see `triple_barrier`."""
+        """Labels [R] of these bars, on the given side [R] or else the configured one.
+
+        See `triple_barrier`.
+        """
         return triple_barrier(bars, **self.sizes("side"), side=self.side if side is None else side)
 
     def card(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def utc_bars(frame: pl.DataFrame, column: str = "time", name: str = "bars") -> p
 
 
 def utc64_times(frame: pl.DataFrame, column: str = "time") -> Array:
-    """A frame's times as datetime64[us] [R] in UTC, the form in which tables keep them."""
+    """A frame's times as datetime64[us] [R] in UTC, as tables keep them."""
     return utc_bars(frame, column)[column].to_physical().to_numpy().astype("datetime64[us]")
 
 
@@ -107,7 +107,7 @@ def starts_of_symbols(rows: pl.DataFrame) -> Array:
 
 
 def in_order(rows: pl.DataFrame, column: str = "time") -> bool:
-    """Whether rows are sorted by (symbol, `column`) without a repetition and without a null."""
+    """Whether rows are sorted by (symbol, `column`), without repeats or nulls."""
     if rows["symbol"].null_count() or rows[column].null_count():
         return False
     starts = starts_of_symbols(rows)
@@ -120,7 +120,10 @@ def in_order(rows: pl.DataFrame, column: str = "time") -> bool:
 
 
 def joined_columns(bars: pl.DataFrame) -> tuple[str, ...]:
-    """Names of the float columns beyond COLUMNS, sorted: the series joined point in time."""
+    """Names of the float columns beyond COLUMNS, sorted.
+
+    They are the series joined point in time.
+    """
     return tuple(sorted(name for name, kind in bars.schema.items() if name not in COLUMNS and kind.is_float()))
 
 
@@ -166,7 +169,10 @@ def _finding(bars: pl.DataFrame, kind: str, mask: pl.Expr) -> Finding | None:
 def examples(
     rows: pl.DataFrame, columns: Iterable[str] = (*PRICES, "volume"), limit: int = N_EXAMPLES
 ) -> tuple[str, ...]:
-    """The first rows as text: `BTCUSDT 2020-01-01 00:00 open=1.0 ...`, by `time` or `stamp`."""
+    """The first rows as text: `BTCUSDT 2020-01-01 00:00 open=1.0 ...`.
+
+    With `time` or `stamp`.
+    """
     moment = "time" if "time" in rows.columns else "stamp"
     texts = []
     for row in rows.head(limit).iter_rows(named=True):
@@ -204,9 +210,10 @@ def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
 
 
 def bar_length(bars: pl.DataFrame) -> timedelta:
-    """The most common step between bars of one symbol; of equally common ones the shortest.
+    """The most common step between bars of one symbol.
 
-    Raises DataError where no symbol has two bars, or where symbols with ten or more bars disagree.
+    Of equally common ones the shortest. Raises DataError where no symbol has two bars, or where symbols with ten or
+    more bars disagree.
     """
     steps = (
         bars.select("symbol", step=pl.col("time").diff().over("symbol"))
@@ -236,9 +243,9 @@ def bar_minutes(bars: pl.DataFrame) -> float:
 
 
 def check_bar_minutes(bars: pl.DataFrame, minutes: float, name: str, rule: str) -> None:
-    """Raises DataError where the bars' measured length is not `minutes`; bars too few to measure pass.
+    """Raises DataError where the bars' measured length is not `minutes`.
 
-    name: start of the error line. rule: where `minutes` is from, and the next step.
+    Bars too few to measure pass. name: start of the error line. rule: where `minutes` is from, and the next step.
     """
     counts = bars.group_by("symbol").len()["len"]
     if not len(counts) or int(counts.max()) < MEASURABLE:  # type: ignore[arg-type]
@@ -257,10 +264,11 @@ def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:
 
 
 def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
-    """Hex SHA-256 per symbol of its rows' bytes: time as int64 microseconds, then OHLCV as float64.
+    """Hex SHA-256 of each symbol's rows.
 
-    Joined columns follow, each as its name and float64 with null as NaN: other fundamentals change the digest.
-    Independent of row order, column order, chunks and how a file was encoded; minus zero counts as zero.
+    Of their bytes: time as int64 microseconds, then OHLCV as float64. Joined columns follow, each as its name and
+    float64 with null as NaN: other fundamentals change the digest. Independent of row order, column order, chunks and
+    how a file was encoded; minus zero counts as zero.
     """
     digests = {}
     joined = joined_columns(bars)
@@ -284,5 +292,5 @@ def combine_digests(digests: Mapping[str, str]) -> str:
 
 
 def content_digest(bars: pl.DataFrame) -> str:
-    """Hex SHA-256 of the content of bars, joined columns included, however they are stored."""
+    """Hex SHA-256 of bars with joined columns, however they are stored."""
     return combine_digests(symbol_digests(bars))

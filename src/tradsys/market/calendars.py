@@ -28,7 +28,7 @@ MIN_WHOLE_WEEKS = 2
 
 
 def periods_per_year(bars: pl.DataFrame, calendar: str | None = None) -> float:
-    """Bars per year for annualisation, from the exchange's calendar and from what the bars show.
+    """Bars per year for annualisation, by the exchange's calendar and the bars.
 
     Markets with bars on at least six and a half days a week: bars per full week (median over symbols' whole weeks)
     times 365/7; hourly 24/7 is 168 * 365/7 = 8760. All others: bars per full week over five, times
@@ -59,11 +59,11 @@ def periods_per_year(bars: pl.DataFrame, calendar: str | None = None) -> float:
 
 @functools.lru_cache(maxsize=32)
 def sessions_per_year(calendar: str) -> float:
-    """Sessions that an exchange holds in a year: the mean of the years 2005 to 2024; 24/7 is 365.
+    """Sessions that an exchange holds in a year: the mean of the years 2005 to 2024.
 
-    A constant of the exchange, so that figures of two spans compare: XNYS 251.65, XTKS 244.85, XASX 253.0. A calendar
-    that begins later in exchange_calendars (XSAU: 2021) uses its own full years. Raises DataError on an unknown
-    name.
+    24/7 is 365. A constant of the exchange, so that figures of two spans compare: XNYS 251.65, XTKS 244.85, XASX 253.0.
+    A calendar that begins later in exchange_calendars (XSAU: 2021) uses its own full years. Raises DataError on an
+    unknown name.
     """
     if calendar == ROUND_THE_CLOCK:
         return DAYS_PER_YEAR
@@ -81,7 +81,10 @@ def sessions_per_year(calendar: str) -> float:
 
 @functools.lru_cache(maxsize=32)
 def exchange_calendar(calendar: str, from_year: int) -> "ExchangeCalendar":
-    """The calendar of that name from the year's first day to about a year from now. Raises DataError."""
+    """The calendar of that name from the year's first day to about a year from now.
+
+    Raises DataError.
+    """
     import exchange_calendars  # noqa: PLC0415 - imports pandas, which most code that reads bars does not need
     from exchange_calendars.errors import InvalidCalendarName  # noqa: PLC0415 - as above
 
@@ -102,7 +105,10 @@ def exchange_calendar(calendar: str, from_year: int) -> "ExchangeCalendar":
 
 
 def session_of(time: datetime) -> date:
-    """The date of the session that closed at `time` (UTC): its own date, the day before at midnight."""
+    """The date of the session that closed at `time` (UTC).
+
+    Its own date, at midnight the day before.
+    """
     return (time - TICK).date()
 
 
@@ -117,10 +123,11 @@ def session_dates(time_N: Array) -> Array:
 
 
 def days_in_a_year(time: pl.Series, calendar: str | None = None) -> float:
-    """Days with bars in a year, by the rule of `periods_per_year`; a hole in the series changes nothing.
+    """Days with bars in a year, by the rule of `periods_per_year`.
 
-    365 round the clock, XNYS 251.65, XTKS 244.85. time: closes in UTC; one at midnight belongs to the day that it ends.
-    calendar: the exchange's, as in `data.calendar`; None: estimated from the days themselves.
+    A hole in the series changes nothing. 365 round the clock, XNYS 251.65, XTKS 244.85. time: closes in UTC; one at
+    midnight belongs to the day that it ends. calendar: the exchange's, as in `data.calendar`; None: estimated from the
+    days themselves.
     """
     day = session_date().cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     days = pl.DataFrame({"symbol": "days", "time": time}).with_columns(time=day).unique().sort("time")

@@ -35,8 +35,9 @@ class Coverage:
 
 
 def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
-    """Coverage of a feature table, or of a frame (symbol, time and float columns), with warm-up rows.
+    """Coverage of a feature table or a frame, with the rows of warm-up.
 
+    A frame has symbol, time and float columns.
     Null, NaN and infinity count as missing. Raises DataError on a table without rows or
     columns.
     """
@@ -59,7 +60,10 @@ def coverage(table: FeatureTable | pl.DataFrame) -> Coverage:
 
 
 def check_join(before: pl.DataFrame, after: pl.DataFrame, what: str) -> pl.DataFrame:
-    """Returns `after`; DataError unless it has each (symbol, time) row of `before` once."""
+    """Returns `after`, once it has each (symbol, time) of `before` once.
+
+    Raises DataError otherwise.
+    """
     keys = ["symbol", "time"]
     n_before, n_after = before.height, after.height
     survivors = before.select(keys).join(after.select(keys).unique(), on=keys, how="semi").height

@@ -16,9 +16,10 @@ RESAMPLED: Mapping[str, timedelta] = MappingProxyType({"1d": DAY})
 
 
 def resample(bars: pl.DataFrame, rule: str, calendar: str | None = None) -> tuple[pl.DataFrame, list[Finding]]:
-    """Bars of UTC days or of an exchange's sessions from shorter bars; findings on dropped and thin days.
+    """Bars of UTC days or of an exchange's sessions from shorter bars.
 
-    `time` is the midnight after the day; with a calendar (XNYS) the session's close: see `to_sessions`.
+    Findings on dropped and thin days. `time` is the midnight after the day; with a calendar (XNYS) the session's close:
+    see `to_sessions`.
 
     rule: "1d". open is the day's first, close its last, volume the sum; a bar belongs to the day before a close at
     midnight. Days within which the data begin or end are dropped for every symbol. A symbol's own first and last day
@@ -61,11 +62,12 @@ OUTSIDE_SHARE = 0.5  # largest share of bars outside every session: above it the
 
 
 def to_sessions(bars: pl.DataFrame, calendar: str, length: timedelta) -> tuple[pl.DataFrame, list[Finding]]:
-    """Bars of an exchange's sessions from shorter bars; findings on dropped and thin sessions.
+    """Bars of an exchange's sessions from shorter bars.
 
-    A bar belongs to the session within which it opens; a session's bar has the time of its close. Bars outside
-    trading hours are left out and counted. A session within which the data begin or end is dropped for every symbol.
-    Raises DataError where most bars open outside every session: their times are in another zone.
+    Findings on dropped and thin sessions. A bar belongs to the session within which it opens; a session's bar has the
+    time of its close. Bars outside trading hours are left out and counted. A session within which the data begin or end
+    is dropped for every symbol. Raises DataError where most bars open outside every session: their times are in another
+    zone.
     """
     first, last = (moment.date() for moment in span(bars))
     days = hours(calendar, first - DAY, last + DAY).select("session", opens="open", closes="close")
@@ -113,7 +115,7 @@ def _merged() -> list[pl.Expr]:
 
 
 def ended(bars: pl.DataFrame, within: timedelta) -> dict[str, datetime]:
-    """Symbol -> close of its last bar, of those that ended more than `within` before the data's last bar.
+    """Last close of each symbol that ended `within` or more before the data.
 
     The earlier instrument of a re-used ticker counts separately: LUNAUSDT ended, LUNAUSDT.2 did not.
     """

@@ -54,12 +54,12 @@ def join_known(
     by_symbol: bool,
     max_age: timedelta | None = None,
 ) -> pl.DataFrame:
-    """The bars with those columns on the right, Float64: the latest value with `available_at <= time`.
+    """The bars with those columns on the right, joined point in time.
 
-    known: available_at (UTC), the columns, and symbol where `by_symbol`. A null in a column keeps its
-    previous value. The result is null before the first value, and where the latest became available more than `max_age`
-    before the bar. Raises DataError where a column is missing, exists in the bars already, or two rows have one
-    `available_at`.
+    Float64: the latest value with `available_at <= time`. known: available_at (UTC), the columns, and symbol where
+    `by_symbol`. A null in a column keeps its previous value. The result is null before the first value, and where the
+    latest became available more than `max_age` before the bar. Raises DataError where a column is missing, exists in
+    the bars already, or two rows have one `available_at`.
     """
     bars = utc_bars(bars)
     keys = ["symbol"] if by_symbol else []
@@ -195,7 +195,10 @@ class KnownSource:
         return self.layout != "snapshot"
 
     def frame(self) -> pl.DataFrame:
-        """available_at (UTC), symbol where values belong to one, and our columns in Float64; sorted."""
+        """The file's values as available_at (UTC), symbol and our columns, sorted.
+
+        symbol only where values belong to one; Float64.
+        """
         keys = FormKeys(self.separator, self.decimal, self.date_format, self.zone)
         read = read_known(Path(self.path), list(self.columns), keys)
         table = read.frame
@@ -235,7 +238,10 @@ class KnownSource:
         return join_known(bars, frame, list(self.columns.values()), by_symbol=by_symbol, max_age=max_age)
 
     def describe(self) -> dict[str, Any]:
-        """For run records: file, its SHA-256, columns, whether it is point in time, and the rule in a sentence."""
+        """For run records: file, SHA-256, columns, and the rule in a sentence.
+
+        Also whether it is point in time.
+        """
         return {
             "file": self.file,
             "sha256": digest_file(Path(self.path)),
@@ -296,9 +302,9 @@ class KnownSource:
 
 @dataclass(frozen=True)
 class JoinedBars:
-    """A source of bars with values of other sources joined point in time, in the order of `known`.
+    """A source of bars with values of other sources joined point in time.
 
-    known: sources of values by name; the names only let configuration add and remove them.
+    In the order of `known`. known: sources of values by name; the names only let configuration add and remove them.
     """
 
     source: BarsSource
@@ -326,9 +332,10 @@ class JoinedBars:
         return bars
 
     def describe(self) -> dict[str, Any]:
-        """The source's description with `known` (a sentence per file), `point_in_time` and the joined digest.
+        """The source's description with `known`, `point_in_time` and a digest.
 
-        known_sha256: digest of each file. not_point_in_time: the sentences of files that are not point in time.
+        known: a sentence per file; the digest includes joined columns. known_sha256: digest of each file.
+        not_point_in_time: the sentences of files that are not point in time.
         """
         reported = [one.describe() for one in self.known.values()]
         return {

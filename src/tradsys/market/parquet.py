@@ -15,9 +15,10 @@ MOST_ROWS_UNASKED, MOST_COMPRESSION = 5_000_000, 300
 
 
 def read_parquet(path: Path, fix: str, *, lists: bool = False) -> pl.DataFrame:
-    """The table of plain columns; DataError for damage, binary or nested columns, and an impossible number of rows.
+    """The table of plain columns.
 
-    lists: columns may hold lists, as tables that tradsys itself writes do.
+    Raises DataError for damage, binary or nested columns, and an impossible number of rows. lists: columns may hold
+    lists, as tables that tradsys itself writes do.
     """
     where = f"{path.parent.name}/{path.name}"
     with refused_in_one_line(where, fix, DataError):

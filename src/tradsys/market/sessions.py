@@ -14,10 +14,10 @@ __all__ = ["ROUND_THE_CLOCK", "close_of", "closes", "hours", "last_closed", "tim
 
 
 def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
-    """One row per session from `first` to `last`, both included: session (Date) and its close (UTC).
+    """One row per session from `first` to `last`: session (Date), close (UTC).
 
-    calendar: a name of exchange_calendars, by ISO 10383 code: XNYS, XASX, XLON, ...; `24/7` for markets that
-    never close. Raises DataError on an unknown name, or dates beyond the calendar's range.
+    Both dates are included. calendar: a name of exchange_calendars, by ISO 10383 code: XNYS, XASX, XLON, ...; `24/7`
+    for markets that never close. Raises DataError on an unknown name, or dates beyond the calendar's range.
     """
     if last < first:
         raise DataError(
@@ -27,7 +27,10 @@ def closes(calendar: str, first: date, last: date) -> pl.DataFrame:
 
 
 def hours(calendar: str, first: date, last: date) -> pl.DataFrame:
-    """One row per session as `closes` has them, with its open: session (Date), open and close (UTC)."""
+    """One row per session, as `closes`, with its open.
+
+    session (Date), open and close (UTC).
+    """
     schedule = _schedule(calendar, first.year)
     known_until = schedule["session"][-1]
     if last - known_until > timedelta(days=31):  # no exchange pauses for so long
@@ -39,7 +42,10 @@ def hours(calendar: str, first: date, last: date) -> pl.DataFrame:
 
 
 def last_closed(calendar: str, now: datetime | None = None) -> date:
-    """The latest session whose close has passed at `now` (aware; default: this moment)."""
+    """The latest session whose close has passed at `now`.
+
+    now: aware; this moment by default.
+    """
     moment = utc_now() if now is None else utc(now, "now")
     closed = _schedule(calendar, moment.year - 1).filter(pl.col("close") <= moment)
     if closed.is_empty():
@@ -49,7 +55,10 @@ def last_closed(calendar: str, now: datetime | None = None) -> date:
 
 
 def close_of(calendar: str, session: date) -> datetime:
-    """The close of that session, UTC. Raises DataError, with the neighbouring sessions, where it is none."""
+    """The close of that session, UTC.
+
+    Raises DataError, with the neighbouring sessions, where it is none.
+    """
     around = closes(calendar, session - timedelta(days=31), session + timedelta(days=31))
     found = around.filter(session=session)
     if found.is_empty():
@@ -68,7 +77,10 @@ def time_zone(calendar: str) -> str:
 
 
 def weekdays(calendar: str) -> list[int]:
-    """Current weekdays of an exchange's sessions; 0 is Monday. New York: 0 to 4, 24/7: 0 to 6."""
+    """Current weekdays of an exchange's sessions.
+
+    0 is Monday. New York: 0 to 4, 24/7: 0 to 6.
+    """
     mask = exchange_calendar(calendar, utc_now().year - 1).weekmask
     return [day for day, opens in enumerate(mask) if opens == "1"]
 

@@ -54,10 +54,11 @@ PRINTS = ("final", "first")  # which values of a revised bar are read
 
 @dataclass(frozen=True)
 class BarStore:
-    """Datasets of bars under one folder: `root/name/manifest.json` beside one parquet file per symbol.
+    """Datasets of bars under one folder.
 
-    A symbol's file has its digest in its name and is never overwritten. The manifest is renamed into place last and
-    lists the valid files, so an interrupted write leaves the dataset as it was.
+    `root/name/manifest.json` beside one parquet file per symbol. A symbol's file has its digest in its name and is
+    never overwritten. The manifest is renamed into place last and lists the valid files, so an interrupted write leaves
+    the dataset as it was.
     """
 
     root: Path
@@ -67,7 +68,7 @@ class BarStore:
         return sorted(path.parent.name for path in Path(self.root).glob(f"*/{MANIFEST}"))
 
     def write(self, name: str, bars: pl.DataFrame, meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Stores bars and replaces all stored bars of their symbols; returns the manifest. See `append`."""
+        """Replaces all stored bars of these symbols; returns the manifest."""
         return self.append(name, bars, meta, mode="replace").manifest
 
     def append(
@@ -79,8 +80,9 @@ class BarStore:
         mode: str = "append",
         conflicts: str = "refuse",
     ) -> WriteSummary:
-        """Stores bars (COLUMNS only: joined columns are added at each read); returns a summary of the changes.
+        """Stores bars (COLUMNS only); returns a summary of the changes.
 
+        Joined columns are added at each read.
         mode: `append` compares these bars with stored ones and adds the new ones; `replace` replaces all stored bars of
         their symbols, and the summary counts dropped bars. conflicts: where a stored bar differs, `refuse` the complete
         write, `keep` the stored bar, or `take` the new one.
@@ -117,7 +119,7 @@ class BarStore:
         return WriteSummary(name, mode, updates, clashes, manifest)
 
     def add_events(self, name: str, found: pl.DataFrame, source: Mapping[str, Any]) -> tuple[int, int]:
-        """Adds dividends, splits and funding (`actions.SCHEMA`); returns the counts of new and revised events.
+        """Adds dividends, splits and funding; returns the counts of new and revised.
 
         A revised event keeps its earlier value for reads as of an earlier moment. source: for the manifest's imports.
         """
@@ -142,7 +144,7 @@ class BarStore:
         return n_new, n_revised
 
     def events(self, name: str, moment: Moment | None = None) -> pl.DataFrame:
-        """A dataset's events as known at a moment (None: now): symbol, time, kind, value; see `actions.as_known`."""
+        """A dataset's events as known at a moment: symbol, time, kind, value."""
         found = actions.read_events(self._folder(name), self.manifest(name).get("events"))
         return actions.as_known(found, _moment("as_of", moment))
 
@@ -174,10 +176,10 @@ class BarStore:
             return sweep(folder, manifest)
 
     def manifest(self, name: str) -> dict[str, Any]:
-        """The dataset's manifest: format, name, digest, bar_minutes, n_rows, start, end, symbols, imports.
+        """The dataset's manifest.
 
-        Raises DataError where the dataset is damaged or missing; then the error lists the existing ones and the
-        command.
+        format, name, digest, bar_minutes, n_rows, start, end, symbols, imports. Raises DataError where the dataset is
+        damaged or missing; then the error lists the existing ones and the command.
         """
         folder = self._folder(name)
         if not (folder / MANIFEST).exists():
@@ -279,7 +281,7 @@ class StoredBars:
 
     @property
     def untraded(self) -> str | None:
-        """The reference symbol if it is not traded: features read it, samples and portfolios do not."""
+        """The reference symbol, if it is read by features but not traded."""
         traded = self.trade_reference
         if traded is None:
             traded = self.symbols is None or self.reference in self.symbols
@@ -340,7 +342,7 @@ class StoredBars:
         return (*self.symbols, self.reference)
 
     def describe(self) -> dict[str, Any]:
-        """For run records: kind, name, digest of exactly these bars, symbols, start, end, `synthetic`."""
+        """For run records: kind, name, digest of these bars, symbols, span."""
         manifest = BarStore(Path(self.root)).manifest(self.name)
         chosen = chosen_entries(self.name, manifest, self._wanted())
         return {

@@ -55,7 +55,10 @@ def dataset_minutes(bars: pl.DataFrame, old: Mapping[str, Any], meta: Mapping[st
 def merged(
     folder: Path, old: Mapping[str, Any], bars: pl.DataFrame, mode: str, conflicts: str
 ) -> tuple[pl.DataFrame, tuple[SymbolUpdate, ...], pl.DataFrame]:
-    """New content of the touched symbols, changes by symbol, and the stored bars that differ."""
+    """New content and changes by symbol, and stored bars that differ.
+
+    Of the touched symbols.
+    """
     frames: list[pl.DataFrame] = []
     updates: list[SymbolUpdate] = []
     clashes: list[pl.DataFrame] = []
@@ -93,7 +96,10 @@ def write_symbols(
 
 
 def chosen_entries(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """The manifest's entries of these symbols (None: all), sorted; DataError for an unknown one."""
+    """The manifest's entries of these symbols (None: all), sorted.
+
+    Raises DataError for an unknown one.
+    """
     entries: dict[str, dict[str, Any]] = manifest["symbols"]
     if symbols is None:
         return dict(sorted(entries.items()))
@@ -129,9 +135,10 @@ def kept_digests(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> tuple[dict[str, str], list[tuple[datetime, datetime]]]:
-    """Digests of the symbols' bars within the bounds, and the first and last of each; a symbol without any has none.
+    """Digests of the symbols' bars within the bounds, and the first and last of each.
 
-    after: exclusive; since, until: inclusive; None bounds nothing. Only symbols of which bars are left out are read.
+    A symbol without any has none. after: exclusive; since, until: inclusive; None bounds nothing. Only symbols of which
+    bars are left out are read.
     """
     bounds = {"gt": after, "ge": since, "le": until}
     digests: dict[str, str] = {}

@@ -44,10 +44,11 @@ DEAD_ZONE = 0.5  # in deviations: weaker patterns give no drift; the drift is la
 
 @dataclass(frozen=True)
 class SyntheticMarket:
-    """Bars of a market with regimes, clustered volatility, fat tails, jumps, squeezes and bursts.
+    """A market with regimes, clustered volatility, fat tails and jumps.
 
-    symbols: the first is the market itself, the others follow it (their noise correlates by 0.6 with it).
-    annual_vol: deviation of log returns over 365 days, without edge. seed: fixes every draw, whatever `edge` is.
+    Also with squeezes and bursts. symbols: the first is the market itself, the others follow it (their noise correlates
+    by 0.6 with it). annual_vol: deviation of log returns over 365 days, without edge. seed: fixes every draw, whatever
+    `edge` is.
 
     edge: the largest drift of the log price per bar, in sigmas of that bar. Bar t of a symbol drifts by
     edge * d(m) after a trend bar, -edge * d(s) after a calm bar, 0 after a panic bar, with
@@ -99,7 +100,10 @@ class SyntheticMarket:
                 raise TradsysError(f"synthetic market: {name}={getattr(self, field)!r}; {rule}; set data.{field}")
 
     def bars(self) -> pl.DataFrame:
-        """Bars in the schema of `market.bars`, sorted by (symbol, time); time is the bar's close, without a gap."""
+        """Bars in the schema of `market.bars`, sorted by (symbol, time).
+
+        Time is the bar's close, without a gap.
+        """
         return self._frame(("open", "high", "low", "close", "volume"))
 
     def regimes(self) -> pl.DataFrame:
@@ -238,7 +242,10 @@ def _draw_jumps(rng: np.random.Generator, regime: Array, factor: float) -> tuple
 
 @compiled
 def ar1(shocks: Array, coefficient: float) -> Array:
-    """Autoregression of order one with unit variance from these standard normal shocks [T]; it starts at the first."""
+    """Autoregression of order one, unit variance, from normal shocks [T].
+
+    It starts at the first shock.
+    """
     out = np.empty(len(shocks))
     out[0] = shocks[0]
     for t in range(1, len(shocks)):

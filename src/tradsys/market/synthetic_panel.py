@@ -38,7 +38,10 @@ PHASES = ("normal", "squeeze", "burst")
 
 @dataclass(frozen=True)
 class PlantedLift:
-    """Share of rows shortly before a planted explosion: among compressed rows, among all, and their ratio."""
+    """How often a planted explosion follows compressed rows, and all rows.
+
+    And the ratio of the two shares.
+    """
 
     compressed: float
     all_rows: float
@@ -46,7 +49,10 @@ class PlantedLift:
 
     @property
     def lift(self) -> float:
-        """Ratio of the explosion rate from compressed rows to that from all rows; NaN without any."""
+        """Ratio of the explosion rate from compressed rows to that from all rows.
+
+        NaN without any.
+        """
         return self.compressed / self.all_rows if self.all_rows else float("nan")
 
 
@@ -60,10 +66,11 @@ def _is_date(value: object) -> bool:
 
 @dataclass(frozen=True)
 class SyntheticPanel:
-    """Daily bars of `n_symbols` members P0000, P0001, ... and of the market symbol that they follow.
+    """Daily bars of `n_symbols` members and of the market they follow.
 
-    Log returns are normal given their variance v, with mean -v/2: with nothing planted every price is a martingale
-    and nothing is predictable. Variance has clusters, fat tails, the market's share through betas of 0.5 to 1.5.
+    Members are P0000, P0001, ... Log returns are normal given their variance v, with mean -v/2: with nothing planted
+    every price is a martingale and nothing is predictable. Variance has clusters, fat tails, the market's share through
+    betas of 0.5 to 1.5.
 
     edge: largest drift per session in deviations of the member's own return, planted by the cross-section: member i
     drifts on session t by edge * (2 rank - 1), rank in (0, 1) of its 20-session log return up to the close before,
@@ -117,15 +124,24 @@ class SyntheticPanel:
                 raise TradsysError(f"synthetic panel: {name}={getattr(self, field)!r}; {rule}; set data.source.{field}")
 
     def bars(self) -> pl.DataFrame:
-        """Bars in the schema of `market.bars` with `attention`, sorted; `time` is the session's close."""
+        """Bars in the schema of `market.bars` with `attention`, sorted.
+
+        `time` is the session's close.
+        """
         return self._drawn.frame(("open", "high", "low", "close", "volume", "attention"))
 
     def truth(self) -> pl.DataFrame:
-        """The hidden state, row for row with `bars`: phase, compressed (late squeeze), drift in deviations."""
+        """The hidden state, row for row with `bars`.
+
+        phase, compressed (late squeeze), drift in deviations.
+        """
         return self._drawn.frame(("phase", "compressed", "drift"))
 
     def planted_lift(self) -> PlantedLift:
-        """Rates of a planted explosion within ten sessions of a compressed row and of any row."""
+        """Rates of planted explosions after a compressed row and after any row.
+
+        Within ten sessions.
+        """
         drawn = self._drawn
         before = np.zeros((self.n_symbols, self.n_sessions), dtype=bool)
         for member, start in zip(*drawn.explosions, strict=True):

@@ -19,9 +19,10 @@ TURNOVER_DAYS = 7
 
 
 def traded_volume(bars: pl.DataFrame) -> Array:
-    """Volume float64 [R]; infinite where it was not recorded, so that only a recorded 0 forbids a fill.
+    """Volume float64 [R]; infinite where it was not recorded.
 
-    Not recorded: no column `volume`, a null or NaN, or a symbol without any volume at all, as indices come.
+    So only a recorded 0 forbids a fill. Not recorded: no column `volume`, a null or NaN, or a symbol without any volume
+    at all, as indices come.
     """
     if "volume" not in bars.columns:
         return np.full(bars.height, np.inf)
@@ -35,10 +36,10 @@ def traded_volume(bars: pl.DataFrame) -> Array:
 
 
 def trailing_turnover(bars: pl.DataFrame) -> Array:
-    """Mean of close times volume over a symbol's bars of the last week, its own bar included, float64 [R].
+    """Mean turnover of a symbol's last week, its own bar included, float64 [R].
 
-    In the price's currency; available at the bar's close. 0 without trades. Raises DataError where a symbol has no
-    recorded volume, because its liquidity is unknown.
+    Turnover is close times volume. In the price's currency; available at the bar's close. 0 without trades. Raises
+    DataError where a symbol has no recorded volume, because its liquidity is unknown.
     """
     unknown = np.isinf(traded_volume(bars))
     if unknown.any():
@@ -68,7 +69,10 @@ def _recorded(bars: pl.DataFrame, volume: pl.Series) -> Array | None:
 
 
 def symbol_runs(bars: pl.DataFrame) -> Array | None:
-    """First row of each symbol, or of a frame without symbols; None where a symbol's bars are not contiguous."""
+    """First row of each symbol, or of a frame without symbols.
+
+    None where a symbol's bars are not contiguous.
+    """
     if not bars.height or "symbol" not in bars.columns:
         return np.zeros(min(bars.height, 1), dtype=np.int64)
     firsts = np.append(0, np.flatnonzero(changes(bars["symbol"])) + 1)
@@ -88,14 +92,20 @@ def close_before(bars: pl.DataFrame) -> Array:
 
 
 def fillable_opens(bars: pl.DataFrame) -> Array:
-    """True [R] where an order could fill at the open: something traded, at a price that the close before confirms."""
+    """True [R] where an order could fill at the open.
+
+    Something traded, at a price that the close before confirms.
+    """
     opened, before = bars["open"].cast(pl.Float64).to_numpy(), close_before(bars)
     far = (opened > before * MAX_PRINT_FACTOR) | (opened * MAX_PRINT_FACTOR < before)
     return np.asarray((traded_volume(bars) > 0) & ~far)
 
 
 def fillable_closes(bars: pl.DataFrame) -> Array:
-    """True [R] where a position can be closed at the close: traded, and near the close before or the open."""
+    """True [R] where a position can be closed at the close.
+
+    Something traded, near the close before or the open.
+    """
     before = close_before(bars)
     opened, close = (bars[name].cast(pl.Float64).to_numpy() for name in ("open", "close"))
 
@@ -109,31 +119,40 @@ def fillable_closes(bars: pl.DataFrame) -> Array:
 
 
 def years_since(bars: pl.DataFrame) -> Array:
-    """Years of 365 days since the same symbol's bar before, float64 [R]; 0 at its first."""
+    """Years of 365 days since the same symbol's bar before, float64 [R].
+
+    0 at its first.
+    """
     step = pl.col("time").diff().over("symbol").dt.total_microseconds().fill_null(0)
     return bars.select(years=step / MICROSECONDS_A_YEAR)["years"].to_numpy()
 
 
 def event(bars: pl.DataFrame, name: str) -> Array:
-    """An event's column [R] (`funding_due`, `dividend_due`) with 0 for no event; all 0 without the column."""
+    """An event's column [R] (`funding_due`, `dividend_due`) with 0 for no event.
+
+    All 0 without the column.
+    """
     if name not in bars.columns:
         return np.zeros(bars.height)
     return bars[name].cast(pl.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
 
 
 def dies_after(bars: pl.DataFrame, dead_after_bars: int | None) -> Array:
-    """True [R] at a symbol's last bar before its delisting, by `death_known_at`; None: nowhere."""
+    """True [R] at a symbol's last bar before its delisting, by `death_known_at`.
+
+    None: nowhere.
+    """
     if dead_after_bars is None:
         return np.zeros(bars.height, dtype=np.bool_)
     return death_known_at(bars, dead_after_bars) >= 0
 
 
 def death_known_at(bars: pl.DataFrame, dead_after_bars: int) -> Array:
-    """Position in the clock at which each bar's symbol counts as delisted, int64 [R]; -1 where it has a bar by then.
+    """Position in the clock at which each bar's symbol counts as delisted, int64 [R].
 
-    The clock is the distinct times of all bars. A symbol counts as delisted at the `dead_after_bars`-th of them in a
-    row without a bar of its own, which uses nothing later than that time; a symbol that returns afterwards is traded
-    again. Simulators, portfolios, brokers and labels all use this rule.
+    -1 where it has a bar by then. The clock is the distinct times of all bars. A symbol counts as delisted at the
+    `dead_after_bars`-th of them in a row without a bar of its own, which uses nothing later than that time; a symbol
+    that returns afterwards is traded again. Simulators, portfolios, brokers and labels all use this rule.
     """
     if not bars.height:
         return np.zeros(0, dtype=np.int64)
@@ -152,13 +171,19 @@ def _last_rows(bars: pl.DataFrame) -> Array:
 
 @compiled
 def confirmed(price: float, anchor: float) -> bool:
-    """Whether a price lies within MAX_PRINT_FACTOR of an anchor; a NaN anchor confirms all."""
+    """Whether a price lies within MAX_PRINT_FACTOR of an anchor.
+
+    A NaN anchor confirms all.
+    """
     return np.isnan(anchor) or anchor / MAX_PRINT_FACTOR <= price <= anchor * MAX_PRINT_FACTOR
 
 
 @compiled
 def fills_at_open(bars: tuple[Array, ...], j: int) -> bool:
-    """Whether an order can fill at the open of bar j: something traded, at a price that the close before confirms."""
+    """Whether an order can fill at the open of bar j.
+
+    Something traded, at a price that the close before confirms.
+    """
     return bars[4][j] > 0 and confirmed(bars[0][j], bars[5][j])
 
 
@@ -166,9 +191,10 @@ def fills_at_open(bars: tuple[Array, ...], j: int) -> bool:
 def touch(
     bars: tuple[Array, ...], j: int, side: int, levels: tuple[float, float], state: tuple[bool, bool]
 ) -> tuple[int, float, bool, bool]:
-    """Reason (-1 for none), raw price (0 where it cannot fill), whether at the open, `passed`: see `portfolio.fills`.
+    """How a bar ends a position: see `portfolio.fills`.
 
-    bars: open, high, low, close, volume, close before, float64 [B] each.
+    Reason (-1 for none), raw price (0 if it cannot fill), whether at the open, `passed`. bars: open, high, low, close,
+    volume, close before, float64 [B] each.
     """
     open_, close, before = bars[0][j], bars[3][j], bars[5][j]
     target, stop = levels

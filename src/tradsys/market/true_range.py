@@ -34,7 +34,10 @@ def changes(column: pl.Series) -> Array:
 
 
 def price_columns(bars: pl.DataFrame, names: Sequence[str]) -> tuple[Array, ...]:
-    """Columns as contiguous float64 [R] each, NaN where null; without a copy where possible."""
+    """Columns as contiguous float64 [R] each, NaN where null.
+
+    Without a copy where possible.
+    """
     return tuple(np.ascontiguousarray(bars[name].cast(pl.Float64).to_numpy()) for name in names)
 
 
@@ -58,14 +61,16 @@ def wilder_atr(high: Array, low: Array, close: Array, starts: Array, atr_bars: i
 
 
 def atr(bars: pl.DataFrame, atr_bars: int) -> Array:
-    """Wilder's average true range of bars, float64 [R] in price units, segment by segment."""
+    """Wilder's average true range, float64 [R] in price units, by segment."""
     high, low, close = price_matrix(bars, ("high", "low", "close")).T
     return wilder_atr(high, low, close, segment_starts(bars), atr_bars)
 
 
 def log_steps(bars: pl.DataFrame) -> Array:
-    """Log return of each bar, close to close, float64 [R]; NaN at a segment's first bar and where a close is
-    missing."""
+    """Log return of each bar, close to close, float64 [R].
+
+    NaN at a segment's first bar and where a close is missing.
+    """
     close = price_matrix(bars, ("close",))[:, 0]
     out = np.full(len(close), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -75,11 +80,11 @@ def log_steps(bars: pl.DataFrame) -> Array:
 
 
 def usable_unit(unit: Array, price: Array) -> Array:
-    """A volatility unit [R] where distances can be measured in it, NaN elsewhere: shared by labels and exits.
+    """A volatility unit [R] where distances can be measured in it, else NaN.
 
-    unit: for example an ATR, in price units. price: of the same bar. A unit that is not finite, or at most MIN_UNIT of
-    the price, is unusable: its bars did not move, and both barriers would lie on the entry. Wilder's
-    mean only approaches zero on flat bars, so a test for exact zero would miss them.
+    Shared by labels and exits. unit: for example an ATR, in price units. price: of the same bar. A unit that is not
+    finite, or at most MIN_UNIT of the price, is unusable: its bars did not move, and both barriers would lie on the
+    entry. Wilder's mean only approaches zero on flat bars, so a test for exact zero would miss them.
     """
     usable = unit > MIN_UNIT * np.abs(price)  # no comparison holds for a NaN, and none for an infinite price
     usable &= unit < np.inf
@@ -97,14 +102,20 @@ def trailing_mean(bars: pl.DataFrame, mean_bars: int) -> Array:
 
 
 def trailing_log_range(bars: pl.DataFrame, range_bars: int) -> Array:
-    """log(highest high / lowest low) of the last `range_bars` bars, float64 [R]; NaN as in `trailing_mean`."""
+    """log(highest high / lowest low) of the last `range_bars` bars, float64 [R].
+
+    NaN as in `trailing_mean`.
+    """
     _check_count("range_bars", range_bars)
     high, low = price_matrix(bars, ("high", "low")).T
     return _trailing_log_range(high, low, segment_starts(bars), int(range_bars))
 
 
 class LiveAtr:
-    """`wilder_atr` one bar at a time, for symbols at positions 0..S-1; the same operations in the same order."""
+    """`wilder_atr` one bar at a time, for symbols at positions 0..S-1.
+
+    The same operations in the same order.
+    """
 
     def __init__(self, atr_bars: int) -> None:
         self.atr_bars = atr_bars
@@ -112,7 +123,10 @@ class LiveAtr:
         self._mean, self._before = np.zeros(0), np.zeros(0)
 
     def push(self, at: Array, hlc: Array, starts: Array) -> Array:
-        """float64 [n] after new bars; at: positions [n]. hlc: high, low, close float64 [n, 3]. starts: bool [n]."""
+        """float64 [n] after new bars.
+
+        at: positions [n]. hlc: high, low, close float64 [n, 3]. starts: bool [n].
+        """
         lacking = int(at.max()) + 1 - len(self._seen)
         if lacking > 0:
             self._seen = np.append(self._seen, np.full(lacking, -1))
@@ -129,7 +143,10 @@ class LiveAtr:
 
 
 class LiveMean:
-    """`trailing_mean` one bar at a time, bitwise equal: each window is summed oldest first."""
+    """`trailing_mean` one bar at a time, bitwise equal.
+
+    Each window is summed oldest first.
+    """
 
     def __init__(self, mean_bars: int) -> None:
         _check_count("mean_bars", mean_bars)
@@ -137,7 +154,10 @@ class LiveMean:
         self._closes: dict[int, deque[float]] = {}
 
     def push(self, at: Array, close: Array, starts: Array) -> Array:
-        """float64 [n] after new closes [n] of the symbols at these positions [n]; starts: bool [n]."""
+        """float64 [n] after new closes [n] of the symbols at these positions [n].
+
+        starts: bool [n].
+        """
         out = np.full(len(at), np.nan)
         for k, position in enumerate(at.tolist()):
             held = self._closes.setdefault(position, deque(maxlen=self.mean_bars))

@@ -16,13 +16,14 @@ from tradsys.market.bars import COLUMNS, bar_length, check_bars, content_digest
 
 @dataclass(frozen=True)
 class Members:
-    """Rows on which a symbol is a member of the panel, from rows <= t of that symbol alone.
+    """Rows on which a symbol belongs to the panel.
 
-    exclude: symbols that are never members, such as the benchmark; None among them is skipped. min_price: least close.
-    Closes that a vendor adjusted for later splits are not the prices of that day, so on such data this rule has slight
-    look-ahead; `min_dollar_volume` has none, because splits do not change price times volume. min_dollar_volume: least
-    mean of close times volume over the last `dollar_volume_bars` bars; a symbol with fewer bars is no member yet.
-    min_bars: bars a symbol must have, the current one included. Raises TradsysError out of range.
+    Decided from that symbol's rows <= t alone. exclude: symbols that are never members, such as the benchmark; None
+    among them is skipped. min_price: least close. Closes that a vendor adjusted for later splits are not the prices of
+    that day, so on such data this rule has slight look-ahead; `min_dollar_volume` has none, because splits do not
+    change price times volume. min_dollar_volume: least mean of close times volume over the last `dollar_volume_bars`
+    bars; a symbol with fewer bars is no member yet. min_bars: bars a symbol must have, the current one included. Raises
+    TradsysError out of range.
     """
 
     exclude: Sequence[str | None] = field(default=())
@@ -44,7 +45,10 @@ class Members:
                 raise TradsysError(f"universe: {name}={value}; it must be zero or more, or null for no limit; fix it")
 
     def mask(self, bars: pl.DataFrame) -> Array:
-        """True [R] where the row's symbol is a member at its close; DataError for no member or an unknown name."""
+        """True [R] where the row's symbol is a member at its close.
+
+        Raises DataError for no member or an unknown name.
+        """
         unknown = sorted({str(name) for name in self.exclude} - set(bars["symbol"].unique().to_list()))
         if unknown:
             raise DataError(
@@ -70,7 +74,10 @@ class Members:
 
 @dataclass(frozen=True)
 class TradedRows:
-    """Rows of all symbols except an untraded reference; if `events` is given, only its rows."""
+    """Rows of all symbols except an untraded reference.
+
+    If `events` is given, only its rows.
+    """
 
     reference: str
     events: Events | None = None
@@ -93,10 +100,11 @@ class Bars(Protocol):
 
 @dataclass(frozen=True)
 class PooledBars:
-    """Symbols of several sources as one set of bars, such as few names over many years and many over few.
+    """Symbols of several sources as one set of bars.
 
-    sources: by any names; only prices and volume are read. end: bars closed after it are left out; null for no end.
-    Raises DataError where two sources have a symbol or different bar lengths.
+    Such as few names over many years and many over few. sources: by any names; only prices and volume are read. end:
+    bars closed after it are left out; null for no end. Raises DataError where two sources have a symbol or different
+    bar lengths.
     """
 
     sources: Mapping[str, Bars]
@@ -132,7 +140,10 @@ class PooledBars:
         return check_bars(pooled if self.end is None else pooled.filter(pl.col("time") <= utc(self.end, "pool: end")))
 
     def describe(self) -> dict[str, Any]:
-        """For run records: kind, name, digest of exactly these bars, symbols, end, `synthetic`, each source."""
+        """For run records: kind, name, digest of these bars, symbols, sources.
+
+        Also end and `synthetic`.
+        """
         reported = {name: source.describe() for name, source in self.sources.items()}
         bars = self.bars()
         return {
@@ -148,7 +159,10 @@ class PooledBars:
 
 
 def untraded_of(source: Any) -> str | None:
-    """The untraded reference symbol of a source of bars; None where all symbols are traded."""
+    """The untraded reference symbol of a source of bars.
+
+    None where all symbols are traded.
+    """
     found: str | None = getattr(source, "untraded", None)
     return found
 
@@ -163,9 +177,9 @@ def without_reference(events: Events | None, reference: str | None) -> Events | 
 
 
 def market_span_note(bars: pl.DataFrame, market_symbol: str | None) -> str:
-    """A note on closes before the first or after the last bar of the market symbol; "" without any.
+    """A note on closes before the first or after the last bar of the market symbol.
 
-    Features that read the market are missing there, so no decision is taken on these closes.
+    "" without any. Features that read the market are missing there, so no decision is taken on these closes.
     """
     if market_symbol is None:
         return ""
@@ -187,10 +201,10 @@ def market_span_note(bars: pl.DataFrame, market_symbol: str | None) -> str:
 def decided_span(
     bars: pl.DataFrame, decisions: pl.DataFrame, span: tuple[datetime, datetime]
 ) -> tuple[pl.DataFrame, datetime, datetime, str]:
-    """Bars cut to the span of decisions, so that the benchmark covers the same days; and a note, or "".
+    """Bars cut to the span of decisions, so that the benchmark covers the same days.
 
-    bars, decisions: with `time`. Bars in a warm-up, or before a market series begins, have no decision: the strategy
-    would hold nothing there while the benchmark earned a return.
+    And a note, or "". bars, decisions: with `time`. Bars in a warm-up, or before a market series begins, have no
+    decision: the strategy would hold nothing there while the benchmark earned a return.
     """
     since, until = span
     (first, last), (began, ended) = _ends(decisions["time"]), _ends(bars["time"])
@@ -206,7 +220,10 @@ def decided_span(
 
 
 def traded_rows(frame: pl.DataFrame, reference: str | None) -> pl.DataFrame:
-    """Rows of a frame with `symbol` that are not the reference's: the rows that portfolios hold and are measured on."""
+    """Rows of a frame that are not the reference's.
+
+    Portfolios hold these rows and are measured on them.
+    """
     return frame if reference is None else frame.filter(pl.col("symbol") != reference)
 
 

@@ -25,7 +25,10 @@ VALUES = (*PRICES, "volume")
 
 @dataclass(frozen=True)
 class SymbolUpdate:
-    """Counts of a write for one symbol: bars stored before, added, equal, in conflict, dropped."""
+    """What a write did to one symbol: bars before, added, equal, in conflict.
+
+    And bars dropped.
+    """
 
     symbol: str
     n_before: int
@@ -54,7 +57,10 @@ class SymbolUpdate:
 
 @dataclass(frozen=True, eq=False)
 class WriteSummary:
-    """Result of a write. conflicts: symbol, time, column, old, new; a row per differing value."""
+    """Result of a write.
+
+    conflicts: symbol, time, column, old, new; a row per differing value.
+    """
 
     name: str
     mode: str
@@ -103,7 +109,7 @@ def merge(
 
 
 def check_conflicts(name: str, clashes: pl.DataFrame, conflicts: str) -> None:
-    """Raises DataError where stored bars differ and `conflicts` does not choose between them."""
+    """Raises DataError where bars differ and `conflicts` does not choose."""
     if clashes.is_empty() or conflicts != "refuse":
         return
     n_bars = clashes.select("symbol", "time").n_unique()
@@ -171,7 +177,10 @@ def manifest_of(
 def imports(
     old: Sequence[Mapping[str, Any]], symbols: Sequence[str], source: Mapping[str, Any], mode: str
 ) -> list[dict[str, Any]]:
-    """The imports of stored symbols; one whose symbols have all been replaced is removed."""
+    """The imports of stored symbols.
+
+    One whose symbols have all been replaced is removed.
+    """
     gone = symbols if mode == "replace" else ()
     kept = [{**one, "symbols": [s for s in one["symbols"] if s not in gone]} for one in old]
     return [
@@ -195,7 +204,10 @@ def remember(folder: Path) -> None:
 
 
 def sweep(folder: Path, manifest: Mapping[str, Any]) -> int:
-    """Removes files that no kept manifest lists, such as those of an interrupted write; their number."""
+    """Removes files that no kept manifest lists; returns their number.
+
+    They come from interrupted writes.
+    """
     named = _files(manifest)
     for path in earlier(folder):
         named |= _files(read_json(path, "restore it from a copy, or move it away", DataError))

@@ -15,9 +15,10 @@ ClassWeight = Literal["balanced"] | None
 
 
 def class_weights_seen(where: str, train: Samples, valid: Samples) -> Array:
-    """Sum of training weights per class [C]; C is the highest code in train and valid plus one.
+    """Sum of training weights per class [C].
 
-    Raises TrainingError when fewer than two classes exist or one of them has no training weight.
+    C is the highest code in train and valid plus one. Raises TrainingError when fewer than two classes exist or one of
+    them has no training weight.
     """
     n_classes = max(train.n_classes, valid.n_classes)
     mass_C = class_mass(train, n_classes)
@@ -38,11 +39,11 @@ def check_class_weight(where: str, how: ClassWeight) -> None:
 
 
 def class_weighted(train: Samples, valid: Samples, mass_C: Array, how: ClassWeight) -> tuple[Samples, Samples]:
-    """Both parts with weights under which every class counts equally in training; unchanged where `how` is None.
+    """Both parts with weights under which every class counts equally in training.
 
-    mass_C: sum of training weights per class. Each weight is multiplied by sum(mass) / (C * mass of its class), in
-    `valid` too, so that early stopping uses the objective of the fit. The scores then assume equally frequent classes,
-    so a calibrator has to follow.
+    Unchanged where `how` is None. mass_C: sum of training weights per class. Each weight is multiplied by sum(mass) /
+    (C * mass of its class), in `valid` too, so that early stopping uses the objective of the fit. The scores then
+    assume equally frequent classes, so a calibrator has to follow.
     """
     if how is None:
         return train, valid

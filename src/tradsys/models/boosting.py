@@ -168,13 +168,13 @@ class _LightGbmFields:
             return lightgbm.Booster(model_str=self.text_)
 
     def importance_gain(self) -> dict[str, float]:
-        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
+        """Share of the total split gain per feature; all zero without a split."""
         return _shares(fitted(self, "names_"), self.booster().feature_importance("gain"))
 
 
 @dataclass(frozen=True, eq=False)
 class LightGbm(_LightGbmFields):
-    """LightGBM on the decision row's features, stopped early on the validation log-loss.
+    """LightGBM on the decision row's features, stopped on validation log-loss.
 
     early_stopping_rounds: rounds without a better weighted log-loss on `valid` before it stops at the best
     one; 0, or an empty `valid`, runs all n_estimators. subsample, colsample: shares of rows and columns per
@@ -192,7 +192,7 @@ class LightGbm(_LightGbmFields):
         check_class_weight("lightgbm", self.class_weight)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy fitted on `train` and stopped on `valid`; TrainingError for one class only."""
+        """A copy fitted on `train` and stopped on `valid`."""
         mass_C = class_weights_seen("lightgbm", train, valid)
         n_classes, binary = len(mass_C), len(mass_C) == 2
         train, valid = class_weighted(train, valid, mass_C, self.class_weight)
@@ -210,13 +210,13 @@ class LightGbm(_LightGbmFields):
         return _both_classes(np.asarray(self.booster().predict(values)) if grown is None else grown.proba(values))
 
     def save(self, path: Path) -> None:
-        """Writes LightGBM's own text format, with names and parameters as JSON on one last line."""
+        """Writes LightGBM's text, with names and parameters as JSON in a last line."""
         about = {"params": _parameters(self), "names": fitted(self, "names_"), "n_classes": self.n_classes_}
         write_text(path, f"{self.booster().model_to_string()}\n{MARK}{json.dumps(about)}\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The fitted model that `save` wrote; raises BundleError where the last line is not one that `save` writes."""
+        """The model that `save` wrote; BundleError for any other file."""
         state, about = _read_note(path, "classifier")
         with refused_in_one_line(f"lightgbm {path.name}", FIX):
             return with_fitted(cls(**about["params"]), state | {"n_classes_": about["n_classes"]})
@@ -224,7 +224,7 @@ class LightGbm(_LightGbmFields):
 
 @dataclass(frozen=True, eq=False)
 class LightGbmRegressor(_LightGbmFields):
-    """LightGBM on the decision row's features for the label's log return, stopped early on validation RMSE.
+    """LightGBM for the label's log return, stopped on validation RMSE.
 
     Parameters as of LightGbm. `fit` reads `samples.ret`, so other targets are learned from samples whose `ret` holds
     them. It is no `Model`: it predicts a number, not probabilities.
@@ -235,7 +235,7 @@ class LightGbmRegressor(_LightGbmFields):
         check_bounds("lightgbm regressor", self, LIGHTGBM_BOUNDS, "model")
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy fitted on `train`, stopped on `valid`; DataError without a row or for a return that is not finite."""
+        """A copy fitted on `train`, stopped on `valid`; DataError for bad returns."""
         bad = [int((~np.isfinite(part.ret)).sum()) for part in (train, valid)]
         if any(bad) or not len(train):
             raise DataError(
@@ -246,7 +246,7 @@ class LightGbmRegressor(_LightGbmFields):
         return with_fitted(self, {"booster_": booster, "names_": train.table.names})
 
     def predict(self, table: FeatureTable, rows: Array) -> Array:
-        """Expected log return, float64 [N]. Raises DataError when a fitted column is missing."""
+        """Expected log return, float64 [N]; DataError for a missing column."""
         names = fitted(self, "names_")
         if not len(rows):
             return np.empty(0)
@@ -255,13 +255,13 @@ class LightGbmRegressor(_LightGbmFields):
         return found.astype(np.float64)
 
     def save(self, path: Path) -> None:
-        """Writes LightGBM's own text format, with names and parameters as JSON on one last line."""
+        """Writes LightGBM's text, with names and parameters as JSON in a last line."""
         about = {"params": _parameters(self), "names": fitted(self, "names_")}
         write_text(path, f"{self.booster().model_to_string()}\n{MARK}{json.dumps(about)}\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The fitted model that `save` wrote; raises BundleError for a file of another kind."""
+        """The model that `save` wrote; BundleError for a file of another kind."""
         state, about = _read_note(path, "regressor")
         with refused_in_one_line(f"lightgbm {path.name}", FIX):
             return with_fitted(cls(**about["params"]), state)
@@ -269,7 +269,7 @@ class LightGbmRegressor(_LightGbmFields):
 
 @dataclass(frozen=True, eq=False)
 class Xgboost:
-    """XGBoost on the decision row's features, stopped early on the validation log-loss.
+    """XGBoost on the decision row's features, stopped on validation log-loss.
 
     min_child_weight: least sum of hessians in a leaf, about four times fewer than rows of weight 1. gamma:
     least gain of a split. l2: leaf penalty. The other fields as in LightGbm. A NaN feature counts as missing.
@@ -299,7 +299,7 @@ class Xgboost:
         check_bounds("xgboost", self, XGBOOST_BOUNDS, "model")
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy fitted on `train` and stopped on `valid`; TrainingError for one class only."""
+        """A copy fitted on `train` and stopped on `valid`."""
         import xgboost  # noqa: PLC0415 - takes two seconds; only boosting needs it
 
         n_classes = len(class_weights_seen("xgboost", train, valid))
@@ -367,13 +367,13 @@ class Xgboost:
         return _both_classes(self.booster().predict(xgboost.DMatrix(values, nthread=self.n_threads)))
 
     def importance_gain(self) -> dict[str, float]:
-        """Share of the total split gain per feature; sums to one, all zero when no tree ever split."""
+        """Share of the total split gain per feature; all zero without a split."""
         names = fitted(self, "names_")
         score = self.booster().get_score(importance_type="total_gain")
         return _shares(names, np.array([score.get(f"f{i}", 0.0) for i in range(len(names))]))
 
     def save(self, path: Path) -> None:
-        """Writes XGBoost's own JSON, with names and parameters as an attribute of the booster."""
+        """Writes XGBoost's JSON, with names and parameters as an attribute."""
         about = {"params": _parameters(self), "names": fitted(self, "names_"), "n_classes": self.n_classes_}
         booster = self.booster().copy()
         booster.set_attr(tradsys=json.dumps(about))
@@ -382,7 +382,7 @@ class Xgboost:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The fitted model that `save` wrote; raises BundleError where its attribute is missing."""
+        """The model that `save` wrote; BundleError without its attribute."""
         where, text = f"xgboost {path.name}", read_text(path, FIX)
         learner = check_xgboost(text, where)["learner"]
         if "tradsys" not in learner["attributes"]:

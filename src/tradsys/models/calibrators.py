@@ -47,7 +47,10 @@ def _checked_scores(where: str, proba_NC: Array, y_N: Array, weight_N: Array) ->
 
 
 def least_probability(n_rows: float) -> float:
-    """The smallest probability that n held-out rows allow; one minus it is the largest. Source: Laplace 1774."""
+    """The smallest probability that n held-out rows allow.
+
+    One minus it is the largest. Source: Laplace 1774.
+    """
     return 1 / (n_rows + 2)
 
 
@@ -107,7 +110,10 @@ class Temperature:
     n_rows_: float | None = field(init=False, default=None)
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
-        """A copy that minimises the log-loss, convex in (1/T, b); TrainingError when a class is absent."""
+        """A copy that minimises the log-loss, convex in (1/T, b).
+
+        Raises TrainingError when a class is absent.
+        """
         from scipy.optimize import minimize  # noqa: PLC0415 - only fitting needs it
 
         proba_NC, y_N, weight_N = _checked_scores("temperature", proba_NC, y_N, weight_N)
@@ -174,8 +180,9 @@ def _platt_targets(y_N: Array, weight_N: Array, n_classes: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Isotonic:
-    """Isotonic regression of P(class 1) for two classes: steps joined by straight lines.
+    """Isotonic regression of P(class 1) for two classes.
 
+    Steps joined by straight lines.
     Outside the fitted scores it keeps the outermost value. Probabilities stay within the bounds at the top of this
     module. least_share: smallest share of the held-out weight behind each step, by pooling neighbouring scores first; 0
     pools none. Without it a handful of lucky rows at an end is a step of its own, near certainty, for every score
@@ -194,7 +201,10 @@ class Isotonic:
             )
 
     def fit(self, proba_NC: Array, y_N: Array, weight_N: Array) -> Self:
-        """Weighted isotonic regression of y on P(class 1); DataError for more classes than two."""
+        """Weighted isotonic regression of y on P(class 1).
+
+        Raises DataError for more classes than two.
+        """
         from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415 - only fitting needs it
 
         if np.ndim(proba_NC) != 2 or np.shape(proba_NC)[1] != 2:
@@ -245,7 +255,10 @@ def _pooled(score_N: Array, up_N: Array, weight_N: Array, share: float) -> tuple
 
 
 def calibrator_from_json(value: Mapping[str, Any]) -> Identity | Temperature | Isotonic:
-    """The calibrator that `to_json` wrote, by its `kind`; BundleError for an unknown one."""
+    """The calibrator that `to_json` wrote, by its `kind`.
+
+    Raises BundleError for an unknown one.
+    """
     readers: dict[str, Callable[[Mapping[str, Any]], Identity | Temperature | Isotonic]] = {
         "none": Identity.from_json,
         "temperature": Temperature.from_json,

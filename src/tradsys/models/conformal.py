@@ -19,8 +19,9 @@ KINDS = ("symmetric", "asymmetric")
 
 @dataclass(frozen=True, eq=False)
 class SplitConformal:
-    """predicted - low_ * scale to predicted + high_ * scale, from the predictor's errors on later rows.
+    """Intervals around a prediction from its errors on later rows.
 
+    From predicted - low_ * scale to predicted + high_ * scale.
     alpha: share of outcomes that may lie outside, 0 < alpha < 1. kind `symmetric`: one margin, the conformal quantile
     of |actual - predicted| / scale at alpha. `asymmetric`: each side its own at alpha / 2, for moves that are skewed;
     wider where they are not. scale: divisor of an error, such as a point-in-time volatility, so that
@@ -48,10 +49,11 @@ class SplitConformal:
             )
 
     def fit(self, predicted_M: Array, actual_M: Array, scale_M: Array | None = None) -> Self:
-        """A copy with margins from the errors on calibration rows, on which no model was fitted.
+        """A copy with margins from the errors on calibration rows.
 
-        Raises DataError for numbers that are not finite, a scale that is not positive, or fewer rows than the quantile
-        needs: ceil(1 / tail) - 1, tail being alpha, or alpha / 2 where each side has its own.
+        No model was fitted on those. Raises DataError for numbers that are not finite, a scale that is not positive, or
+        fewer rows than the quantile needs: ceil(1 / tail) - 1, tail being alpha, or alpha / 2 where each side has its
+        own.
         """
         predicted, actual, scale = _checked_predictions(predicted_M, actual_M, scale_M)
         miss = (actual - predicted) / scale
@@ -62,9 +64,9 @@ class SplitConformal:
         return with_fitted(self, {"low_": low, "high_": high, "n_": len(miss)})
 
     def interval(self, predicted_N: Array, scale_N: Array | None = None) -> tuple[Array, Array]:
-        """Lower and upper bound, float64 [N] each, in the unit of the prediction; NaN in, NaN out.
+        """Lower and upper bound, float64 [N] each, in the unit of the prediction.
 
-        scale_N: given where `fit` was given one, in the same unit.
+        NaN in, NaN out. scale_N: given where `fit` was given one, in the same unit.
         """
         predicted = np.asarray(predicted_N, dtype=np.float64)
         scale = np.ones(len(predicted)) if scale_N is None else np.asarray(scale_N, dtype=np.float64)
@@ -85,9 +87,9 @@ class SplitConformal:
 
 
 def conformal_quantile(miss_M: Array, alpha: float) -> float:
-    """The k-th smallest of M values, k = ceil((M + 1)(1 - alpha)); DataError where k > M: the bound would be infinite.
+    """The k-th smallest of M values, k = ceil((M + 1)(1 - alpha)).
 
-    Source: Lei et al. 2018, algorithm 2; Vovk et al. 2005.
+    Raises DataError where k > M: the bound would be infinite. Source: Lei et al. 2018, algorithm 2; Vovk et al. 2005.
     """
     n = len(miss_M)
     # a product such as 20 * 0.95 must not be rounded up past an integer
@@ -101,9 +103,10 @@ def conformal_quantile(miss_M: Array, alpha: float) -> float:
 
 
 def coverage(low_N: Array, high_N: Array, actual_N: Array) -> float:
-    """Share of outcomes inside their closed interval; rows where any of the three is NaN do not count.
+    """Share of outcomes inside their closed interval.
 
-    DataError where no row is left. On rows later than calibration it is the coverage that was really achieved.
+    Rows where any of the three is NaN do not count. DataError where no row is left. On rows later than calibration it
+    is the coverage that was really achieved.
     """
     low, high, actual = (np.asarray(a, dtype=np.float64) for a in (low_N, high_N, actual_N))
     if not low.shape == high.shape == actual.shape:

@@ -23,9 +23,9 @@ LINK_C = 1e4  # penalty of a ridge's link slope: negligible for data, but bounds
 
 
 def standardised(where: str, train: Samples) -> tuple[Array, Array, Array]:
-    """Training rows in their own standard deviations [N, F], and centre and spread [F]; DataError for a NaN feature.
+    """Training rows standardised [N, F], with centre and spread [F].
 
-    A constant column has spread 1.
+    Raises DataError for a NaN feature. A constant column has spread 1.
     """
     x_NF = train.table.values[train.rows].astype(np.float64)
     bad = [train.table.names[i] for i in np.flatnonzero(~np.isfinite(x_NF).all(axis=0))]
@@ -101,7 +101,10 @@ class LogisticRegression:
                 ) from cause
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C]; NaN where a feature is NaN. Raises DataError when a fitted column is missing."""
+        """float64 [N, C]; NaN where a feature is NaN.
+
+        Raises DataError when a fitted column is missing.
+        """
         coef, intercept, names = (fitted(self, name) for name in ("coef_", "intercept_", "names_"))
         source = table if table.names == names else table.select(names)
         x_NF = source.values[rows].astype(np.float64)
@@ -137,8 +140,9 @@ class LogisticRegression:
 
 @dataclass(frozen=True, eq=False)
 class Ridge:
-    """Ridge regression on two classes as -1 and +1, its score mapped to a probability by a logistic curve.
+    """Ridge regression on classes -1 and +1, with a logistic curve on top.
 
+    The curve maps its score to a probability.
     The line minimises sum_i v_i (t_i - w z_i - b)^2 + alpha |w|^2 on standardised features, v of mean 1; unlike a
     logistic regression it does not follow the few rows that lie far on the wrong side. The curve 1 / (1 + exp(-(a f +
     c))) is fitted to the training scores f: two numbers that keep the order, useful where scores are averaged; it
@@ -180,7 +184,10 @@ class Ridge:
         return with_fitted(self, {"line_": with_fitted(LogisticRegression(lookback=self.lookback), state)})
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, 2]; NaN where a feature is NaN. Raises DataError when a fitted column is missing."""
+        """float64 [N, 2]; NaN where a feature is NaN.
+
+        Raises DataError when a fitted column is missing.
+        """
         return fitted(self, "line_").predict_proba(table, rows)
 
     def to_json(self) -> dict[str, Any]:

@@ -42,14 +42,18 @@ def focal_loss(
 
 
 def weighted_mean(value_N: Tensor, weight_N: Tensor) -> Tensor:
-    """Scalar sum(w * value) / sum(w) of two [N]; 0 with a graph where every weight is 0."""
+    """Scalar sum(w * value) / sum(w) of two [N].
+
+    0 with a graph where every weight is 0.
+    """
     weight_N = weight_N.to(value_N)
     return (weight_N * value_N).sum() / weight_N.sum().clamp_min(torch.finfo(value_N.dtype).tiny)
 
 
 def supcon_loss(embeddings_ND: Tensor, y_N: Tensor, *, temperature: float) -> Tensor:
-    """Supervised contrastive loss: same class near, other classes far, on the unit sphere.
+    """Supervised contrastive loss: same class near, other classes far.
 
+    On the unit sphere.
     embeddings_ND: [N, D], brought to unit length here; half types are lifted to float32, under autocast too.
     y_N: class codes. temperature: > 0, else ValueError; the loss is not multiplied by it again.
     Returns the mean over anchors that have a positive; 0 with a graph where none has one. NaN in, NaN out.
@@ -75,7 +79,10 @@ def supcon_loss(embeddings_ND: Tensor, y_N: Tensor, *, temperature: float) -> Te
 
 
 def n_anchors_with_positive(y_N: Tensor) -> Tensor:
-    """Number of samples that share their class with another one: the anchors that `supcon_loss` averages over."""
+    """Number of samples that share their class with another one.
+
+    `supcon_loss` averages over these anchors.
+    """
     _, n_C = _classes(y_N)
     return torch.where(n_C > 1, n_C, 0).sum()
 

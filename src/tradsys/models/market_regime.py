@@ -41,7 +41,10 @@ class MarketRegime:
         return self.regime.names
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy fitted on the market's rows at the training decisions' times only; raises as `HmmRegime.fit` does."""
+        """A copy fitted on the market's rows at the training decisions' times only.
+
+        Raises as `HmmRegime.fit` does.
+        """
         table = train.table
         rows = self._rows(table)
         rows = rows[np.isin(table.time[rows], np.unique(train.time))]
@@ -75,7 +78,10 @@ class MarketRegime:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value with every digit; `regime_from_json` gives the same posteriors to the bit."""
+        """A JSON value with every digit.
+
+        `regime_from_json` gives the same posteriors to the bit.
+        """
         return {"market_symbol": self.market_symbol, "regime": fitted(self, "regime_").to_json()}
 
 

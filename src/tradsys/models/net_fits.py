@@ -9,9 +9,10 @@ from tradsys.core.tables import Samples
 
 @dataclass(frozen=True, eq=False)
 class NetFit:
-    """One net that a fit will train: an unfitted sequence model in its own workdir, and its samples.
+    """One net that a fit will train: model, workdir and samples.
 
-    stacked: wish of its owner: None stacks where that is faster, True wherever it is possible.
+    The sequence model is unfitted. stacked: wish of its owner: None stacks where that is faster, True wherever it is
+    possible.
     """
 
     model: Any
@@ -31,7 +32,10 @@ class NetFits:
         self._held: list[Samples] = []  # keeps samples alive, so that their ids stay unique
 
     def of(self, model: Any, train: Samples, valid: Samples) -> Iterator[NetFit]:
-        """The nets that `model.fit(train, valid)` trains; none where they cannot be listed in advance."""
+        """The nets that `model.fit(train, valid)` trains.
+
+        None where they cannot be listed in advance.
+        """
         found = getattr(model, "net_fits", None)
         return iter(()) if found is None else found(train, valid, self)
 

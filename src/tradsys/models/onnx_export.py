@@ -33,9 +33,10 @@ OPSET = 18  # the lowest with LayerNormalization and everything else in use: any
 
 
 def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array) -> float:
-    """Writes `path`, input `window` float32 [N, T, F], outputs `score` and `probability` float64 [N, C].
+    """Writes the graph: `window` to `score` and `probability`.
 
-    A mean of members has a third output, `spread` [N, C]: the standard deviation over members of their scores.
+    float32 [N, T, F] to float64 [N, C] each. A mean of members has a third output, `spread` [N, C]: the standard
+    deviation over members of their scores.
 
     scaler, model, calibrator: fitted parts; None for no scaler or no calibrator. table: raw features.
     rows: decision rows on which graph and parts are compared; a few hundred are enough.
@@ -63,7 +64,10 @@ class Pipeline(nn.Module):
         return ["score", "probability", *(["spread"] if isinstance(self.model, _Mean) else [])]
 
     def forward(self, window_NTF: Tensor) -> tuple[Tensor, ...]:
-        """Uncalibrated and calibrated probabilities, float64, and for a mean of members their spread."""
+        """Uncalibrated and calibrated probabilities, float64.
+
+        And for a mean of members their spread.
+        """
         seen_NTF = self.scaler(window_NTF)
         if not isinstance(self.model, _Mean):
             score_NC = self.model(seen_NTF)
@@ -74,7 +78,7 @@ class Pipeline(nn.Module):
 
 
 def check_parity(path: Path, module: nn.Module, windows_NTF: Array) -> float:
-    """Largest difference between the graph at `path` and the torch module [dimensionless].
+    """Largest difference between the graph at `path` and the torch module.
 
     Scores are compared directly; probabilities with the calibrator's result for the graph's own scores, since
     a steep isotonic step may turn a score's last digit into any difference. Raises BundleError above 1e-5, or
@@ -309,7 +313,10 @@ class _Mean(_Part):
         return self.mean_and_spread(window_NTF)[0]
 
     def mean_and_spread(self, window_NTF: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted mean of the members' scores [N, C], and their weighted standard deviation about it."""
+        """Weighted mean of the members' scores [N, C], and their deviation.
+
+        The deviation is weighted, about that mean.
+        """
         each_KNC = torch.stack([m(window_NTF[:, -t:]) for m, t in zip(self.members, self.lookbacks, strict=True)])
         weight_K11 = self.weight_K[:, None, None]
         mean_NC = (weight_K11 * each_KNC).sum(dim=0)

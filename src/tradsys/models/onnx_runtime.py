@@ -86,15 +86,19 @@ class OnnxModel:
         return cls(session, int(lookback), int(n_features), int(outputs[0].shape[1]), tuple(names[1]), batch)
 
     def predict(self, table: FeatureTable, rows: Array) -> tuple[Array, Array]:
-        """Raw scores and calibrated probabilities, float64 [N, C] each, for windows that end at `rows`.
+        """Raw scores and calibrated probabilities, float64 [N, C] each.
 
-        NaN in, NaN out. Raises BundleError where the table has another number of columns than the graph.
+        For windows that end at `rows`. NaN in, NaN out. Raises BundleError where the table has another number of
+        columns than the graph.
         """
         score_NC, probability_NC, _ = self.predict_with_spread(table, rows)
         return score_NC, probability_NC
 
     def predict_with_spread(self, table: FeatureTable, rows: Array) -> tuple[Array, Array, Array | None]:
-        """Scores and probabilities as of `predict`, and the members' spread [N, C], None for a single model."""
+        """Scores and probabilities as `predict`, and the members' spread [N, C].
+
+        The spread is None for a single model.
+        """
         if table.values.shape[1] != self.n_features:
             raise BundleError(
                 f"onnx: asked with {table.values.shape[1]} features, the graph reads {self.n_features}; "
@@ -110,7 +114,10 @@ class OnnxModel:
         return found[0], found[1], found[2] if len(found) > 2 else None
 
     def run(self, window_NTF: Array) -> list[Array]:
-        """Scores, probabilities and, for a mean, spreads of raw float32 windows, as the graph returns them."""
+        """Scores, probabilities and, for a mean, spreads, as the graph gives them.
+
+        Of raw float32 windows.
+        """
         with refused_in_one_line("onnx: the graph does not run", FIX):
             found: list[Array] = self.session.run(list(self.outputs), {"window": window_NTF})
         for name, part in zip(self.outputs, found, strict=True):

@@ -18,8 +18,9 @@ from tradsys.models.nets.linear_solver import STEEPEST, focal_line
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe(LogisticRegression):
-    """A torch linear layer, penalised as LogisticRegression is, with focal loss; gamma = 0 gives that model.
+    """A torch linear layer, penalised as LogisticRegression is, with focal loss.
 
+    Gamma = 0 gives that model.
     C, max_iter, lookback and fitted fields: as there. gamma: focus of the loss (Lin et al. 2017, eq. 5); above 0
     probabilities are pulled towards the middle, which a calibrator has to correct.
     Solved by L-BFGS from zero in float64; TrainingError without an optimum after max_iter steps.

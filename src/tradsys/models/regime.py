@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 
 
 def check_state(columns: Sequence[str], names: Sequence[str], state: Mapping[str, Any]) -> None:
-    """Raises BundleError where fitted numbers do not match the regime's states and columns."""
+    """Raises BundleError where fitted numbers do not fit states and columns."""
     K, D = len(names), len(columns)
     shapes = {"center_": (D,), "scale_": (D,), "startprob_": (K,), "transmat_": (K, K), "means_": (K, D)}
     shapes["covars_"] = (K, D, D)
@@ -102,8 +102,9 @@ def _steps_of(hmm: Any, tol: float) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class HmmRegime:
-    """Probability of each regime at a row, from the last `lookback` rows and nothing later.
+    """Probability of each regime at a row, from its last `lookback` rows.
 
+    Nothing later is read.
     columns: D columns, standardised on the training rows. names: states from the calmest to the
     wildest. order_column, order_by: volatility of a state is the variance of that column within it
     ("variance", for a return) or its mean ("mean", for a volatility feature); default the first column.
@@ -192,7 +193,10 @@ class HmmRegime:
         return with_fitted(best, {"center_": center, "scale_": scale, "n_rows_": len(z_TD)})
 
     def unconverged(self) -> str | None:
-        """A sentence with numbers where EM did not converge; None where it did or the file does not state it."""
+        """A sentence with numbers where EM did not converge.
+
+        None where it did or the file does not state it.
+        """
         if self.converged_ is not False:
             return None
         gain = self.last_gain_
@@ -313,10 +317,10 @@ class HmmRegime:
         return (np.asarray(x_TD, dtype=np.float64) - fitted(self, "center_")) / fitted(self, "scale_")
 
     def filter(self, x_TD: Array) -> Array:
-        """Filtered posterior float64 [T, K] of one series [T, D] in the order of `columns`.
+        """Filtered posterior float64 [T, K] of one series [T, D].
 
-        Row t uses rows 0..t; the prior holds at t=0. A row with NaN gives NaN, and the prior holds again
-        after it.
+        In the order of `columns`. Row t uses rows 0..t; the prior holds at t=0. A row with NaN gives NaN, and the prior
+        holds again after it.
         """
         if np.ndim(x_TD) != 2 or np.shape(x_TD)[1] != len(self.columns):
             raise DataError(f"regime: series of shape {np.shape(x_TD)}; the rule is [T, {len(self.columns)}]")
@@ -327,9 +331,10 @@ class HmmRegime:
         return filter_series(loglik_TK, fresh, fitted(self, "startprob_"), fitted(self, "transmat_"))[0]
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """Filtered posterior float64 [N, K] from each row's last `lookback` rows, begun from the prior.
+        """Filtered posterior float64 [N, K] from each row's last `lookback` rows.
 
-        NaN where these rows are not all finite or span two segments. A single row gives the same bits as in a batch.
+        Begun from the prior. NaN where these rows are not all finite or span two segments. A single row gives the same
+        bits as in a batch.
         """
         return self.filter_windows(table, rows, self.lookback)
 

@@ -16,7 +16,10 @@ LEAST_MASS = 1e-200  # of a filter step relative to the row's largest density; b
 
 
 def whitening(covars_KDD: Array) -> tuple[Array, Array]:
-    """Inverse Cholesky factors [K, D, D] and constants [K] of the densities; LinAlgError where one is singular."""
+    """Inverse Cholesky factors [K, D, D] and constants [K] of the densities.
+
+    Raises LinAlgError where one is singular.
+    """
     lower_KDD = np.linalg.cholesky(covars_KDD)
     logdet_K = np.log(np.diagonal(lower_KDD, axis1=1, axis2=2)).sum(axis=1)
     const_K = -0.5 * covars_KDD.shape[1] * math.log(2 * math.pi) - logdet_K
@@ -27,7 +30,10 @@ def whitening(covars_KDD: Array) -> tuple[Array, Array]:
 def log_densities(
     z_TD: Array, means_KD: Array, whiten_KDD: Array, const_K: Array
 ) -> Array:  # pragma: no cover - compiled
-    """log N(z; mean, covariance) [T, K], row by row so that a batch rounds as a single row does."""
+    """log N(z; mean, covariance) [T, K].
+
+    Row by row, so that a batch rounds as a single row does.
+    """
     n_rows, n_dims = z_TD.shape
     out = np.empty((n_rows, len(const_K)))
     for t in range(n_rows):
@@ -77,7 +83,10 @@ def _advance(weight_K: Array, transmat_KK: Array, loglik_K: Array, log_K: Array)
 def filter_series(
     loglik_TK: Array, fresh_T: Array, startprob_K: Array, transmat_KK: Array
 ) -> tuple[Array, float]:  # pragma: no cover - compiled
-    """Filtered posterior [T, K] and log-likelihood; the prior holds where fresh_T and after NaN."""
+    """Filtered posterior [T, K] and log-likelihood.
+
+    The prior holds where fresh_T and after NaN.
+    """
     n_rows, n_states = loglik_TK.shape
     out = np.empty((n_rows, n_states))
     log_K, weight_K = np.empty(n_states), np.empty(n_states)
@@ -125,10 +134,10 @@ def _window_in_logs(loglik_TK: Array, startprob_K: Array, transmat_KK: Array) ->
 def filter_windows(
     loglik_RK: Array, ends_N: Array, lookback: int, startprob_K: Array, transmat_KK: Array
 ) -> Array:  # pragma: no cover - compiled
-    """Posterior [N, K] at the last row of each window; each window begins from the prior.
+    """Posterior [N, K] at the last row of each window.
 
-    Each row's densities are scaled by their largest once, not per window: overlapping windows then need no
-    logarithm. A window whose densities all underflow is filtered in logarithms.
+    Each window begins from the prior. Each row's densities are scaled by their largest once, not per window:
+    overlapping windows then need no logarithm. A window whose densities all underflow is filtered in logarithms.
     """
     n_rows, n_states = loglik_RK.shape
     density_RK = np.empty((n_rows, n_states))

@@ -43,7 +43,10 @@ class Pretraining(Protocol):
     """A stage that trains an encoder before the labels are used."""
 
     def run(self, net: nn.Module, train: Samples, *, lookback: int, seed: int, device: torch.device) -> None:
-        """Changes the net's weights in place and leaves it on the CPU; reads nothing outside the training span."""
+        """Changes the net's weights in place and leaves it on the CPU.
+
+        Reads nothing outside the training span.
+        """
 
     def check_samples(self, train: Samples) -> None:
         """Raises LeakageError where `run` would read outside the training span."""
@@ -112,19 +115,22 @@ class SequenceModel:
             )
 
     def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:
-        """An untrained net for this number of features and classes, its linear path included."""
+        """An untrained net for these features and classes, linear path included."""
         net = self.net(n_features=n_features, n_classes=n_classes, lookback=self.lookback)
         return Wide(net) if self.wide else net
 
     def net_for(self, names: Sequence[str], n_classes: int) -> nn.Module:
-        """An untrained net for these columns; CombinationError where it expects others at fixed positions."""
+        """An untrained net for these columns.
+
+        Raises CombinationError where it expects others at fixed positions.
+        """
         net = self.built_net(n_features=len(names), n_classes=n_classes)
         if isinstance(deep := net.deep if isinstance(net, Wide) else net, WithTraits):
             deep.check_columns(names)
         return net
 
     def check_samples(self, train: Samples) -> None:
-        """Raises what `fit` would for a net that reads other columns or pre-training beyond these samples."""
+        """Raises what `fit` would for columns or pre-training that do not fit."""
         with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
             self.net_for(train.table.names, n_classes=2)
         if self.pretrain is not None:
@@ -165,7 +171,10 @@ class SequenceModel:
     def fit_together(
         models: "Sequence[SequenceModel]", train: Samples, valid: Samples, *, workdir: Path | None, stacked: bool | None
     ) -> "list[SequenceModel] | None":
-        """Fitted copies trained as one stack, or None where they have to be fitted one by one; see `together`."""
+        """Fitted copies trained as one stack; None where that is impossible.
+
+        See `together`.
+        """
         from tradsys.models.training.stacks.together import fit_together  # noqa: PLC0415 - it imports this module
 
         return fit_together(models, train, valid, workdir=workdir, stacked=stacked)
@@ -175,7 +184,10 @@ class SequenceModel:
         yield NetFit(self, train, valid)
 
     def start_line(self, module: L.LightningModule, net: nn.Module, train: Samples) -> None:
-        """Sets the linear path to its optimum under the module's own loss and class weights."""
+        """Sets the linear path to its optimum under the module's own loss.
+
+        With its class weights.
+        """
         if not isinstance(net, Wide) or self.wide_C is None:
             return
         y_N, weight_N = torch.from_numpy(train.y), torch.from_numpy(train.weight)
@@ -185,7 +197,10 @@ class SequenceModel:
         net.start_at_line(row_NF, y_N, weight_N, C=self.wide_C, gamma=float(getattr(module, "gamma", 0.0)))
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C]: softmax of the net in eval mode for windows that end at `rows`. NaN in, NaN out."""
+        """float64 [N, C]: softmax of the net in eval mode for windows that end at `rows`.
+
+        NaN in, NaN out.
+        """
         return self._computed(table, rows, "n_classes", lambda net, window_NTF: net(window_NTF).double().softmax(dim=1))
 
     def _computed(
@@ -213,7 +228,10 @@ class SequenceModel:
         return torch.cat(results).numpy() if results else np.empty((0, int(getattr(net, width))))
 
     def fingerprint(self, train: Samples, valid: Samples) -> str:
-        """Digest of all that determines the weights: settings, rows, labels, sample weights, feature values."""
+        """Digest of all that determines the weights.
+
+        Settings, rows, labels, sample weights, feature values.
+        """
         return self.fingerprint_of(samples_digest(train, self.targets(train)), samples_digest(valid))
 
     def fingerprint_of(self, train: str, valid: str) -> str:
@@ -235,14 +253,17 @@ class SequenceModel:
         return settings | ({"wide": self.wide, "wide_C": self.wide_C} if self.wide else {})
 
     def targets(self, train: Samples) -> Array | None:
-        """Auxiliary targets [N, A] of the training samples, None where the module has none."""
+        """Auxiliary targets [N, A] of the training samples; None without any."""
         names = list(getattr(self.module, "keywords", {}).get("auxiliary") or {})
         return auxiliary_targets(train, names) if names else None
 
     def loader(
         self, samples: Samples, device: torch.device, shuffle: bool = False, targets: Array | None = None
     ) -> WindowLoader:
-        """Batches of these samples' windows on the device, in the order of this seed where they are shuffled."""
+        """Batches of these samples' windows on the device.
+
+        In the order of this seed where they are shuffled.
+        """
         return WindowLoader.from_samples(
             samples,
             targets=targets,
@@ -266,7 +287,10 @@ class SequenceModel:
 
 
 def count_classes(train: Samples, valid: Samples) -> int:
-    """Classes of both parts together. Raises TrainingError where a part is empty or training holds one class."""
+    """Classes of both parts together.
+
+    Raises TrainingError where a part is empty or training holds one class.
+    """
     for name, samples in (("training", train), ("validation", valid)):
         if len(samples) == 0:
             raise TrainingError(f"sequence: no {name} samples; a fit needs both parts; widen the split")

@@ -21,8 +21,9 @@ from tradsys.models.transforms import fitted, with_fitted
 
 @dataclass(frozen=True, eq=False)
 class SupConModel(SequenceModel):
-    """A sequence model whose net is trained under LitSupCon, with a probe that predicts from its embeddings.
+    """A sequence model trained by contrast, with a probe that predicts.
 
+    The net under LitSupCon; the probe reads its embeddings.
     net, module, trainer, lookback, batch_size, seed, workdir, watch: as in SequenceModel, the net with `embed` and
     `embedding_dim`; batches hold the classes in equal numbers, and at least two windows of each.
     wide: the probe gets the window's last row next to its embedding; the encoder is the same either way. wide_C is
@@ -44,7 +45,10 @@ class SupConModel(SequenceModel):
         self._check_batch(n_classes=2)  # before any data is read; `fit` checks the real number
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A fitted copy. Resumes and raises as SequenceModel does; TrainingError for too small a batch."""
+        """A fitted copy.
+
+        Resumes and raises as SequenceModel does; TrainingError for too small a batch.
+        """
         n_classes = count_classes(train, valid)
         self._check_batch(n_classes)
         with self.folder() as folder:
@@ -67,7 +71,10 @@ class SupConModel(SequenceModel):
             )
 
     def embed(self, table: FeatureTable, rows: Array) -> Array:
-        """float32 [N, D]: the encoder's output for windows that end at `rows`, not of unit length. NaN in, NaN out."""
+        """Embeddings float32 [N, D] of windows that end at `rows`.
+
+        Not of unit length. NaN in, NaN out.
+        """
         return self._computed(
             table,
             rows,
@@ -76,7 +83,10 @@ class SupConModel(SequenceModel):
         ).astype(np.float32, copy=False)
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C]: the probe's probabilities for windows that end at `rows`. NaN in, NaN out."""
+        """float64 [N, C]: the probe's probabilities for windows that end at `rows`.
+
+        NaN in, NaN out.
+        """
         return fitted(self, "probe_").predict_proba(self._table(table, rows), np.arange(len(rows)))
 
     def _encoded(self, samples: Samples) -> Samples:

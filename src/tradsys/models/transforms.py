@@ -15,7 +15,10 @@ Part = TypeVar("Part")
 
 
 def with_fitted(part: Part, state: Mapping[str, Any]) -> Part:
-    """A copy of a frozen part with its fitted fields (`name_`) set; the original stays unfitted."""
+    """A copy of a frozen part with its fitted fields (`name_`) set.
+
+    The original stays unfitted.
+    """
     done = copy.copy(part)
     for name, value in state.items():
         assert name.endswith("_"), name
@@ -36,8 +39,9 @@ def fitted(part: object, name: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class RobustScaler:
-    """Maps the median to 0 and one robust sigma to 1, then clips, so that a crash bar cannot dominate.
+    """Maps the median to 0 and one robust sigma to 1, then clips.
 
+    So a crash bar cannot dominate.
     clip: largest absolute value kept, in sigmas. quantile: lower end of the inter-quantile range that
     measures the spread (0.25 = IQR), scaled so that on a Gaussian it is the standard deviation. A column
     whose range is 0 but which is not constant (a rare flag) uses its standard deviation; a constant one
@@ -59,7 +63,10 @@ class RobustScaler:
             )
 
     def fit(self, table: FeatureTable, rows: Array) -> Self:
-        """A copy fitted on these rows alone; DataError for a column without a finite value."""
+        """A copy fitted on these rows alone.
+
+        Raises DataError for a column without a finite value.
+        """
         x = table.values[rows].astype(np.float64)
         x[~np.isfinite(x)] = np.nan
         empty = [table.names[i] for i in np.flatnonzero(np.isnan(x).all(axis=0))]
@@ -84,7 +91,10 @@ class RobustScaler:
         return with_fitted(self, state)
 
     def apply(self, table: FeatureTable) -> FeatureTable:
-        """clip((x - center_) / scale_) in float32; DataError when the columns are not the fitted ones."""
+        """clip((x - center_) / scale_) in float32.
+
+        Raises DataError when the columns are not the fitted ones.
+        """
         names = fitted(self, "names_")
         if table.names != names:
             raise DataError(

@@ -13,9 +13,10 @@ VARIABLE = "TRADSYS_NOTIFY"  # URLs separated by spaces or commas; never stored 
 
 
 class Notifier:
-    """Sends short texts to apprise URLs. A failed notice is logged and never stops the program.
+    """Sends short texts to apprise URLs.
 
-    urls: apprise URLs; none: every notice is dropped. Raises TradsysError for a URL that apprise does not know.
+    A failed notice is logged and never stops the program. urls: apprise URLs; none: every notice is dropped. Raises
+    TradsysError for a URL that apprise does not know.
     """
 
     def __init__(self, urls: Sequence[str] = ()) -> None:
@@ -49,7 +50,10 @@ class Notifier:
         return 0 if self._targets is None else len(self._targets)
 
     def send_test(self) -> str:
-        """Sends a test notice and returns the number of targets in words; TradsysError if one failed."""
+        """Sends a test notice and returns the number of targets in words.
+
+        Raises TradsysError if one failed.
+        """
         if self._targets is None:
             raise TradsysError(
                 f"notify: {VARIABLE} holds no URL, so nothing can be sent; set it in the environment or .env to URLs "

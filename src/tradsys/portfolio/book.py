@@ -16,13 +16,13 @@ DUST = 1e-12  # of a weight: rounding error that a moving sum leaves
 
 @dataclass(frozen=True)
 class Book:
-    """Rule that turns scores into weights. Gross weight is at most 1, so nothing is borrowed to buy.
+    """Rule that turns scores into weights.
 
-    kind: top_k holds the k best at 1/k each; long_short the k best at 1/(2k) and the k worst at -1/(2k), with fewer
-    than 2k names scored as many pairs as there are; rank_weighted holds every name by its rank, the best half long,
-    the worst short, gross 1 and net 0. k: names per side; not used by rank_weighted. hold_bars: holding period of a
-    forecast; each close renews one of hold_bars tranches of equal size, so the weights of a close are the mean of the
-    last hold_bars picks. Raises TradsysError out of range.
+    Gross weight is at most 1, so nothing is borrowed to buy. kind: top_k holds the k best at 1/k each; long_short the k
+    best at 1/(2k) and the k worst at -1/(2k), with fewer than 2k names scored as many pairs as there are; rank_weighted
+    holds every name by its rank, the best half long, the worst short, gross 1 and net 0. k: names per side; not used by
+    rank_weighted. hold_bars: holding period of a forecast; each close renews one of hold_bars tranches of equal size,
+    so the weights of a close are the mean of the last hold_bars picks. Raises TradsysError out of range.
     """
 
     kind: str = "top_k"
@@ -37,12 +37,12 @@ class Book:
             )
 
     def weights(self, scores: pl.DataFrame) -> pl.DataFrame:
-        """Target weights decided at each close: symbol, time, weight; sorted by (time, symbol).
+        """Target weights decided at each close: symbol, time, weight.
 
-        scores: symbol, time, score, one row per name and close; higher is better; NaN and null are not scored. Equal
-        scores are ordered by name. Rows: every non-zero weight, and a zero where the previous close had a weight; a
-        close without holdings keeps one zero row, because that is a decision too. Raises DataError for a name scored
-        twice at one close.
+        Sorted by (time, symbol). scores: symbol, time, score, one row per name and close; higher is better; NaN and
+        null are not scored. Equal scores are ordered by name. Rows: every non-zero weight, and a zero where the
+        previous close had a weight; a close without holdings keeps one zero row, because that is a decision too. Raises
+        DataError for a name scored twice at one close.
         """
         frame = (
             utc_bars(scores, name="book: scores")
@@ -81,7 +81,10 @@ class Book:
 
 
 def held(pick_TS: Array, hold_bars: int) -> Array:
-    """Mean [T, S] of the last `hold_bars` picks; closes before the first pick count as cash."""
+    """Mean [T, S] of the last `hold_bars` picks.
+
+    Closes before the first pick count as cash.
+    """
     total = np.cumsum(pick_TS, axis=0)
     total[hold_bars:] = total[hold_bars:] - total[:-hold_bars]
     weight = total / hold_bars
@@ -89,7 +92,10 @@ def held(pick_TS: Array, hold_bars: int) -> Array:
 
 
 def hold(bars: pl.DataFrame, symbol: str, since: pl.Series | None = None) -> pl.DataFrame:
-    """Weights of a book that buys one name at the first close (of `since`, or of its bars) and holds it."""
+    """Weights of a book that buys one name at the first close and holds it.
+
+    The first close of `since`, or of its bars.
+    """
     times = bars.filter(pl.col("symbol") == symbol)["time"].sort()
     chosen = times if since is None else times.filter(times.is_in(since.implode()))
     if chosen.is_empty():

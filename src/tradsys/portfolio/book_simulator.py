@@ -69,13 +69,17 @@ class BookLedger:
     returns: str = ""
 
     def daily_returns(self) -> tuple[Array, Array]:
-        """Dates datetime64[D] and simple returns float64 of each close from the first decision on."""
+        """Dates datetime64[D] and simple returns float64 of each close.
+
+        From the first decision on.
+        """
         return self.daily["time"].dt.date().to_numpy(), self.daily["ret"].to_numpy()
 
     def between(self, first: datetime, last: datetime) -> "BookLedger":
-        """The ledger from `first` to `last`, both included, with the trades that ended there; returns stay.
+        """The ledger from `first` to `last` with the trades that ended there.
 
-        The equity is rescaled to 1.0 at the close before `first`, so the first return is that of the close itself.
+        Both included; returns stay. The equity is rescaled to 1.0 at the close before `first`, so the first return is
+        that of the close itself.
         """
         if first <= self.daily["time"][0] and last >= self.daily["time"][-1]:
             return self
@@ -186,7 +190,7 @@ class _Market:
         return cls(clock, symbols, open_TS, close_TS, last, silent, *extra)
 
     def placed(self, weights: pl.DataFrame) -> tuple[Array, Array]:
-        """Target weights [T, S], and whether each close decides [T]. DataError for an unknown name or time."""
+        """Target weights [T, S], and whether each close decides [T]."""
         known = weights.filter(
             pl.col("symbol").is_in(self.symbols.implode()) & pl.col("time").is_in(self.clock.implode())
         )
@@ -221,7 +225,7 @@ class _Walk:
         self.ticks: list[int] = []
 
     def step(self, t: int, decided: int | None, weight_S: Array | None) -> None:
-        """Processes one close: delistings, fills at this bar's open, valuation at its close."""
+        """Processes one close: delistings, fills at the open, valuation."""
         before, m = self.equity, self.market
         traded, cost = self._delist(t)
         carry = self._settle(self.quantity * m.dividend[t])

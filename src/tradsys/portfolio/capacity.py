@@ -9,11 +9,12 @@ from tradsys.portfolio.book_simulator import BookLedger
 def capacity(
     bars: pl.DataFrame, ledger: BookLedger, *, share: float = 0.01, volume_bars: int = 20, quantile: float = 0.95
 ) -> dict[str, float | None]:
-    """Capital, in units of price, at which the book's orders stay within a share of each name's dollar volume.
+    """Capital at which orders stay within a share of dollar volume.
 
-    share: of the mean of close * volume over the last `volume_bars` bars up to the deciding close. quantile: the
-    fraction of traded notional whose orders must fit. Returns capital (that quantile), capital_median, and least (of
-    the most constraining order); None where no order has a volume. unknown: share of traded notional without a volume.
+    In units of price; the share is of each name's volume. share: of the mean of close * volume over the last
+    `volume_bars` bars up to the deciding close. quantile: the fraction of traded notional whose orders must fit.
+    Returns capital (that quantile), capital_median, and least (of the most constraining order); None where no order has
+    a volume. unknown: share of traded notional without a volume.
     """
     dollars = (pl.col("close") * pl.col("volume")).rolling_mean(volume_bars).over("symbol")
     known = bars.select("symbol", decided="time", dollars=dollars)

@@ -61,11 +61,17 @@ class Costs:
 
     @property
     def participation(self) -> float:
-        """Units that may fill per unit of a bar's volume, in an account of 1.0; infinite without a limit."""
+        """Units that may fill per unit of a bar's volume, in an account of 1.0.
+
+        Infinite without a limit.
+        """
         return math.inf if self.max_participation is None else self.max_participation / self.capital
 
     def recovery(self, side: int) -> float:
-        """Share of a delisted symbol's last close at which a position is closed: 1 for a short, which gains nothing."""
+        """Share of a delisted symbol's last close at which a position is closed.
+
+        1 for a short, which gains nothing.
+        """
         return 1 + self.delisting_return if side > 0 else 1.0
 
     @property
@@ -85,9 +91,9 @@ class Costs:
 
     @property
     def round_trip(self) -> float:
-        """Cost of buying and selling at one raw price, as a fraction of that notional: 2 (fee + slippage).
+        """Cost of buying and selling at one raw price: 2 (fee + slippage).
 
-        Exact, not a first order: (1+s)(1+f) - (1-s)(1-f) = 2 (s + f).
+        As a fraction of that notional. Exact, not a first order: (1+s)(1+f) - (1-s)(1-f) = 2 (s + f).
         """
         return 2 * (self.fee + self.slippage)
 
@@ -97,10 +103,10 @@ class Costs:
         return sum(math.log1p(c) - math.log1p(-c) for c in (self.fee, self.slippage))
 
     def as_dict(self, columns: Collection[str], returns: str | None = None) -> dict[str, Any]:
-        """The costs as a report states them, with a sentence on what fills and what is left out.
+        """The costs as a report states them.
 
-        columns: of the bars traded. returns: their description, as returned by `returns_basis`; None: price only where
-        the columns lack `dividend_due` and `funding_due`.
+        With a sentence on what fills and what is left out. columns: of the bars traded. returns: their description, as
+        returned by `returns_basis`; None: price only where the columns lack `dividend_due` and `funding_due`.
         """
         share = self.max_participation
         part = (

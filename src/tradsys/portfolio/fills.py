@@ -51,7 +51,10 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """An entry decided at the close of a bar. Distances are in price units from the entry; infinite: no barrier."""
+    """An entry decided at the close of a bar.
+
+    Distances are in price units from the entry; infinite: no barrier.
+    """
 
     time: datetime
     side: int
@@ -63,8 +66,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Holding:
-    """A position between two bars. Prices per unit; `carry`: money received (+) or paid (-) while held.
+    """A position between two bars.
 
+    Prices per unit; `carry`: money received (+) or paid (-) while held.
     entry_raw, entry_fill: before and after slippage. n_bars: bars held. passed: an unconfirmed print lay beyond the
     profit barrier. leaving: reason of an exit under way, of which `sold` units brought `value`
     at raw prices.
@@ -87,7 +91,10 @@ class Holding:
 
 @dataclass(frozen=True)
 class Exit:
-    """A closed position: reason, raw price (the mean of its parts), fill after slippage, fee in money."""
+    """A closed position.
+
+    Reason, raw price (the mean of its parts), fill after slippage, fee in money.
+    """
 
     reason: str
     raw: float
@@ -96,7 +103,10 @@ class Exit:
 
 
 class Step(NamedTuple):
-    """State after one bar: the position (None once closed), the account's cash, the exit if there was one."""
+    """State after one bar: position, the account's cash, exit.
+
+    position: None once closed; the exit if there was one.
+    """
 
     held: Holding
     cash: float
@@ -104,7 +114,10 @@ class Step(NamedTuple):
 
 
 def confirmed(price: float, *anchors: float) -> bool:
-    """Whether a price lies within MAX_PRINT_FACTOR of an anchor; true with a NaN anchor (before the first bar)."""
+    """Whether a price lies within MAX_PRINT_FACTOR of an anchor.
+
+    True with a NaN anchor (before the first bar).
+    """
     return any(
         math.isnan(anchor) or anchor / MAX_PRINT_FACTOR <= price <= anchor * MAX_PRINT_FACTOR for anchor in anchors
     )
@@ -116,14 +129,17 @@ def fills_at_open(bar: Bar) -> bool:
 
 
 def room(bar: Bar, costs: Costs) -> float:
-    """Largest order in units for this bar, where the account's 1.0 stands for `costs.capital`."""
+    """Largest order in units for this bar.
+
+    The account's 1.0 stands for `costs.capital`.
+    """
     return costs.participation * bar.volume if math.isfinite(bar.volume) else math.inf
 
 
 def enter(order: Order, bar: Bar, cash: float, costs: Costs) -> tuple[Holding, float] | None:
-    """The position opened at this bar's open, and the cash left; None where the order cannot fill.
+    """The position opened at this bar's open, and the cash left.
 
-    quantity = size * cash / (fill * (1 + fee)), cut to the bar's room.
+    None where the order cannot fill. quantity = size * cash / (fill * (1 + fee)), cut to the bar's room.
     """
     if not fills_at_open(bar):
         return None
@@ -137,14 +153,20 @@ def enter(order: Order, bar: Bar, cash: float, costs: Costs) -> tuple[Holding, f
 
 
 def ruin_price(held: Holding, cash: float, costs: Costs) -> float:
-    """Raw price at which covering a short takes the last of this cash; infinite for a long."""
+    """Raw price at which covering a short takes the last of this cash.
+
+    Infinite for a long.
+    """
     if held.order.side > 0:
         return math.inf
     return max(cash, 0.0) / (held.quantity * (1 + costs.fee)) / (1 + costs.slippage)
 
 
 def touch(held: Holding, bar: Bar, stop: float) -> tuple[str, float, int, bool]:
-    """Reason, raw price and moment of the exit that this bar triggers (reason "" for none), and the new `passed`."""
+    """Which exit this bar triggers, at which raw price and moment.
+
+    Reason "" for none; also the new `passed`.
+    """
     side, target, passed = held.order.side, held.target, held.passed
     last = held.n_bars + 1 >= held.order.horizon_bars
     best, worst = (bar.high, bar.low) if side > 0 else (bar.low, bar.high)
@@ -169,7 +191,10 @@ def touch(held: Holding, bar: Bar, stop: float) -> tuple[str, float, int, bool]:
 
 
 def advance(held: Holding, bar: Bar, cash: float, costs: Costs) -> Step:
-    """Position and cash after one bar: dividend, exit, funding and borrow fee, by the rules of this module."""
+    """Position and cash after one bar, by the rules of this module.
+
+    After dividend, exit, funding and borrow fee.
+    """
     side, quantity = held.order.side, held.quantity
     dividend = side * quantity * bar.dividend if held.n_bars else 0.0
     cash += dividend
@@ -199,7 +224,10 @@ def advance(held: Holding, bar: Bar, cash: float, costs: Costs) -> Step:
 
 
 def close_delisted(held: Holding, last_close: float, cash: float, costs: Costs) -> Step:
-    """Closes a position in a delisted symbol at its last close times the configured recovery."""
+    """Closes a position in a delisted symbol.
+
+    At its last close times the configured recovery.
+    """
     raw = last_close * costs.recovery(held.order.side)
     mean = raw if not held.sold else (held.value + (held.quantity - held.sold) * raw) / held.quantity
     exit_, cash = _out(held, DELISTED, (mean, ruin_price(held, cash, costs)), cash, costs)

@@ -44,8 +44,9 @@ EQUITY_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 @dataclass(frozen=True, eq=False)
 class Ledger:
-    """Result of one backtest of one strategy. Money is in units of the initial capital of 1.0.
+    """Result of one backtest of one strategy.
 
+    Money is in units of the initial capital of 1.0.
     trades: closed trades, sorted by (symbol, entry_time), columns as TRADES_SCHEMA. A fill's `time` is the
     close time of the bar in which it happened (the fill itself came somewhere inside that bar);
     `signal_time` is the deciding bar's. entry_price, exit_price: fills, slippage included. gross_pnl: at
@@ -74,7 +75,10 @@ class Ledger:
         return float(self.equity["equity"][-1])
 
     def returns(self) -> Array:
-        """Simple return float64 of each bar; the first is measured from 1.0, so a first-bar loss counts."""
+        """Simple return float64 of each bar.
+
+        The first is measured from 1.0, so a first-bar loss counts.
+        """
         return _returns(self.equity["equity"].to_numpy())
 
     def daily_returns(self) -> tuple[Array, Array]:

@@ -19,11 +19,12 @@ DELISTED, OPEN = 3, 4
 
 @dataclass(frozen=True, eq=False)
 class BarArrays:
-    """Bars, symbol after symbol. Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets.
+    """Bars, symbol after symbol.
 
-    volume, before [B]: as `fills.Bar`. dividend, funding, borrow [B]: money per unit that a long receives from the
-    previous close, that a long pays at the close, and that a short pays for the bar; empty where no bar has any. death
-    int64 [B]: as `death_known_at`; empty without delistings.
+    Prices float64 [B], segment int64 [B], first int64 [S + 1]: offsets. volume, before [B]: as `fills.Bar`. dividend,
+    funding, borrow [B]: money per unit that a long receives from the previous close, that a long pays at the close, and
+    that a short pays for the bar; empty where no bar has any. death int64 [B]: as `death_known_at`; empty without
+    delistings.
     """
 
     open: Array
@@ -42,7 +43,10 @@ class BarArrays:
 
 @dataclass(frozen=True, eq=False)
 class EntryArrays:
-    """Wanted entries [N], sorted by (column, bar); first int64 [K + 1]: offsets; symbol int64 [K]: codes."""
+    """Wanted entries [N], sorted by (column, bar).
+
+    First int64 [K + 1]: offsets; symbol int64 [K]: codes.
+    """
 
     bar: Array
     side: Array
@@ -80,9 +84,9 @@ class Walked:
 
 @compiled
 def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
-    """Bar int64 [N] of each (symbol code, time), -1 where there is none. Fast for increasing times.
+    """Bar int64 [N] of each (symbol code, time), -1 where there is none.
 
-    symbol, time [N]; first [S + 1]: offsets of the symbols in bar_time [B].
+    Fast for increasing times. symbol, time [N]; first [S + 1]: offsets of the symbols in bar_time [B].
     """
     bar = np.empty(len(time), dtype=np.int64)
     b = 0
@@ -105,9 +109,10 @@ def locate(symbol: Array, time: Array, first: Array, bar_time: Array) -> Array:
 
 
 def walk(bars: BarArrays, entries: EntryArrays, *, delay_bars: int, costs: Costs, start_cash: float) -> Walked:
-    """Trades of every column, by the rules of `simulate`. Fees and slippage matter only for ruin and order size.
+    """Trades of every column, by the rules of `simulate`.
 
-    start_cash: initial cash of each column, in units of an account of 1.0.
+    Fees and slippage matter only for ruin and order size. start_cash: initial cash of each column, in units of an
+    account of 1.0.
     """
     n_columns = len(entries.symbol)
     bar_index = np.empty((len(entries.bar), 3), dtype=np.int64)

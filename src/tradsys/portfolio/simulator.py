@@ -56,14 +56,14 @@ TARGETS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars: int = 1) -> Ledger:
-    """Ledger of the wanted entries in `targets`, under the rules at the top of this module.
+    """Ledger of the entries wanted in `targets`.
 
-    bars: symbol, time, open, high, low, close, optionally segment, volume, funding_due (rate) and dividend_due
-    (money per unit, on the ex-date's bar; see `market.events`); sorted by (symbol, time). targets: at
-    most one row per (symbol, time) of the bars; side +1 long, -1 short, 0 none; size: fraction 0..1 of the
-    symbol's equity; take_profit, stop_loss: price distances > 0 from the entry (infinite: no such barrier);
-    horizon_bars >= 1. Absent rows, side 0 and size 0 want no entry. delay_bars >= 1: bars from decision to
-    fill. Raises DataError for bars or targets that break this, TradsysError for a delay below 1.
+    Under the rules at the top of this module. bars: symbol, time, open, high, low, close, optionally segment, volume,
+    funding_due (rate) and dividend_due (money per unit, on the ex-date's bar; see `market.events`); sorted by (symbol,
+    time). targets: at most one row per (symbol, time) of the bars; side +1 long, -1 short, 0 none; size: fraction 0..1
+    of the symbol's equity; take_profit, stop_loss: price distances > 0 from the entry (infinite: no such barrier);
+    horizon_bars >= 1. Absent rows, side 0 and size 0 want no entry. delay_bars >= 1: bars from decision to fill. Raises
+    DataError for bars or targets that break this, TradsysError for a delay below 1.
     """
     check_delay(delay_bars)
     bars = check_bars(bars)
@@ -102,7 +102,10 @@ def _bars_of(rows: pl.DataFrame) -> list[Bar]:
 
 
 def delisted_at(bars: pl.DataFrame, costs: Costs) -> pl.Series:
-    """Time [R] at which the gap after each bar is known to be a delisting; null where there is none."""
+    """Time [R] at which the gap after each bar is known to be a delisting.
+
+    Null where there is none.
+    """
     clock = bars["time"].unique().sort()
     if costs.dead_after_bars is None:
         return pl.Series([None] * bars.height, dtype=clock.dtype)
@@ -125,7 +128,10 @@ class _Account:
     def run(
         self, bars: list[Bar], wanted: dict[datetime, Order], delay_bars: int, death: list[datetime | None]
     ) -> None:
-        """Runs over the bars: order, position, signal, valuation, and the delisting that may follow one."""
+        """Runs over the bars: order, position, signal, valuation.
+
+        And the delisting that may follow a bar.
+        """
         pending: tuple[int, Order] | None = None
         for i, bar in enumerate(bars):
             if pending and bar.segment != bars[pending[0]].segment:
@@ -214,7 +220,7 @@ def _union_equity(accounts: list[_Account], bars: pl.DataFrame, share: float) ->
 
 
 def check_equity(equity: pl.DataFrame, strategy: str = "") -> None:
-    """Raises DataError where the account grew beyond the range of floating-point numbers."""
+    """Raises DataError where equity leaves the range of floating point."""
     beyond = equity.filter(~pl.col("equity").is_finite())
     if beyond.height:
         raise beyond_numbers(f"at {beyond['time'][0]}", strategy)
@@ -230,16 +236,19 @@ def beyond_numbers(when: str, strategy: str = "") -> DataError:
 
 
 def check_delay(delay_bars: int) -> None:
-    """Raises TradsysError unless delay_bars >= 1: a decision cannot fill before the next open."""
+    """Raises TradsysError unless delay_bars >= 1.
+
+    A decision cannot fill before the next open.
+    """
     if delay_bars < 1:
         raise TradsysError(f"simulate: delay_bars={delay_bars}; a fill comes delay_bars >= 1 after its decision; use 1")
 
 
 def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
-    """The bars with time in UTC and a `segment` column; one per symbol where there was none.
+    """The bars with time in UTC and a `segment` column.
 
-    Raises DataError where columns lack, there are no bars, they are not sorted by (symbol, time) and
-    unique, or a price is not finite and positive.
+    One per symbol where there was none. Raises DataError where columns lack, there are no bars, they are not sorted by
+    (symbol, time) and unique, or a price is not finite and positive.
     """
     missing = {"symbol", "time", *PRICES} - set(bars.columns)
     if missing or bars.is_empty():
@@ -266,7 +275,10 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
 
 
 def check_columns(targets: pl.DataFrame) -> pl.DataFrame:
-    """The targets with time in UTC; DataError unless they have the columns of TARGETS_SCHEMA."""
+    """The targets with time in UTC.
+
+    Raises DataError unless they have the columns of TARGETS_SCHEMA.
+    """
     missing = set(TARGETS_SCHEMA) - set(targets.columns)
     if missing:
         raise DataError(

@@ -12,15 +12,18 @@ UNSOLD = "shares were not sold short, their dividends are not known"
 
 
 def unsold_shorts(returns: str) -> str:
-    """Note in `BookLedger.returns` about shares that were not sold short; "" where every short was."""
+    """Note in `BookLedger.returns` about shares that were not sold short.
+
+    "" where every short was.
+    """
     return returns.rpartition("; ")[2] if returns.endswith(UNSOLD) else ""
 
 
 def shorts_without_dividends(bars: pl.DataFrame, weights: pl.DataFrame, *, sold: bool) -> pl.Series:
-    """Shares to be sold short with unknown dividends: their bars hold no dividend and are all on weekdays.
+    """Shares to be sold short whose dividends are unknown.
 
-    Where most of the shares to be sold have a dividend, the others are taken to pay none; within less than a quarter
-    one such share is enough.
+    Their bars hold no dividend and are all on weekdays. Where most of the shares to be sold have a dividend, the others
+    are taken to pay none; within less than a quarter one such share is enough.
     """
     short = weights.filter(pl.col("weight") < 0)["symbol"].unique().sort()
     if not len(short) or (bars["time"].dt.weekday() > FRIDAY).any():

@@ -51,8 +51,9 @@ TINY = 1e-12  # least price passed to vectorbt: for a long that owed more than i
 def simulate_many(
     bars: pl.DataFrame, targets_by_name: Mapping[str, pl.DataFrame], costs: Costs, delay_bars: int = 1
 ) -> dict[str, Ledger]:
-    """Ledger of each strategy, as `simulator.simulate` would give it, from one vectorbt call.
+    """Ledger of each strategy, from one vectorbt call.
 
+    Equal to that of `simulator.simulate`.
     bars, targets, costs, delay_bars, rules and errors: see `simulate`. A strategy without
     entries keeps its cash. Agrees with `simulate` trade for trade, money to about 1e-9 (vectorbt rounds
     differences below 1e-9 of an amount to zero).
@@ -179,9 +180,10 @@ def _entries(targets_by_name: Mapping[str, pl.DataFrame], panel: _Panel) -> Entr
 
 
 def loaded_vectorbt() -> Any:
-    """The package, imported without ccxt: it would load a hundred exchanges, 47 MB, to name one type.
+    """The package vectorbt, imported without ccxt.
 
-    A ccxt that is loaded already stays; whoever imports it later gets it.
+    ccxt would load a hundred exchanges, 47 MB, to name one type. A ccxt that is loaded already stays; whoever imports
+    it later gets it.
     """
     hidden = "ccxt" not in sys.modules
     if hidden:

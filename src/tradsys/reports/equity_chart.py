@@ -14,7 +14,10 @@ WIDE_RANGE = 3.0  # highest over lowest value; above it the axis is logarithmic
 
 
 def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
-    """Daily equity of every strategy and of buy and hold from a common 1, with the drawdowns below."""
+    """Daily equity of every strategy and of buy and hold, over drawdowns.
+
+    Equity starts at a common 1.
+    """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.65, 0.35], vertical_spacing=0.05)
     days = report["equity"]["time"]
     eve = date.fromisoformat(days[0][:10]) - timedelta(days=1)  # the equity is 1 before the first day's return
@@ -47,7 +50,10 @@ def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
 
 
 def equity_axis(figure: go.Figure, values: Sequence[float]) -> None:
-    """Axes of a figure of equity over drawdown: the equity's logarithmic where the values spread far, else linear."""
+    """Axes of a figure of equity over drawdown.
+
+    The equity's is logarithmic where the values spread far, else linear.
+    """
     low, high = min(values), max(values)
     wide = low > 0 and high / low > WIDE_RANGE
     title = "equity, start = 1" + (" (log scale)" if wide else "")
@@ -57,12 +63,18 @@ def equity_axis(figure: go.Figure, values: Sequence[float]) -> None:
 
 
 def drawdown_range(falls: Sequence[float]) -> list[float]:
-    """Limits of an axis of drawdowns: at least one percent deep, and nothing above the peak."""
+    """Limits of an axis of drawdowns.
+
+    At least one percent deep, and nothing above the peak.
+    """
     return [min(1.05 * min(falls), -0.01), 0.0]
 
 
 def drawdowns(curve: Sequence[float]) -> list[float]:
-    """Share [T] by which each value lies below the highest so far; 0 at a peak, negative below it."""
+    """Share [T] by which each value lies below the highest so far.
+
+    0 at a peak, negative below it.
+    """
     peak, out = curve[0], []
     for value in curve:
         peak = max(peak, value)

@@ -15,7 +15,10 @@ ROW_PX = 34
 
 @dataclass(frozen=True)
 class Mark:
-    """One estimate of a panel: value, low, high and reason (of `Estimate`), its colour and its plotly marker."""
+    """One estimate of a panel, and how it is drawn.
+
+    value, low, high, reason (of `Estimate`), colour, plotly marker.
+    """
 
     estimate: Mapping[str, Any]
     colour: str
@@ -33,9 +36,10 @@ class Panel:
 def forest(
     estimates: Mapping[str, Mapping[str, Any]], title: str, digits: int, reference: str | None = None
 ) -> go.Figure:
-    """One panel: value and interval; a hollow mark without one, `n/a` and the reason without a value.
+    """One panel: value and interval.
 
-    reference: the name drawn in grey, since it is listed next to the others and is not one of them.
+    A hollow mark without one, `n/a` and the reason without a value. reference: the name drawn in grey, since it is
+    listed next to the others and is not one of them.
     """
     marks = {
         name: Mark(estimate, QUIET) if name == reference else Mark(estimate, colour(k), symbol(k))
@@ -46,9 +50,9 @@ def forest(
 
 
 def forest_panels(panels: Sequence[Panel], names: Sequence[str], digits: int, labels: Sequence[str] = ()) -> go.Figure:
-    """Panels side by side over one list of names, the first on top, with a line at zero in each.
+    """Panels side by side over one list of names, with lines at zero.
 
-    labels: text of each line; the names if empty.
+    The first name is on top. labels: text of each line; the names if empty.
     """
     several = len(panels) > 1
     titles = [panel.title for panel in panels] if several else None

@@ -13,7 +13,10 @@ TRIED = {"chosen": "1 tried", "profiles": "4", "levels": "20", "arms": "40"}
 
 
 def print_kinds(summary: Mapping[str, Any]) -> None:
-    """Prints the share of `edge` verdicts by kind of market, and whether it is at most 5 %."""
+    """Prints the share of `edge` verdicts by kind of market.
+
+    And whether it is at most 5 %.
+    """
     console = screen()
     print_table(console, kinds_table(summary))
     nulls = [cell for cell in summary["cells"] if cell["setting"]["edge"] == 0]
@@ -25,7 +28,10 @@ def print_kinds(summary: Mapping[str, Any]) -> None:
 
 
 def kinds_table(summary: Mapping[str, Any]) -> Table:
-    """Share of markets with `edge` after each evaluation; Wilson's interval for the last one."""
+    """Share of markets with `edge` after each evaluation.
+
+    Wilson's interval for the last one.
+    """
     title = "SYNTHETIC DATA: share of markets that end in edge, by how many strategies were tried"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("kind", no_wrap=True)

@@ -116,7 +116,10 @@ def _ranged(estimate: Mapping[str, Any]) -> str:
 
 
 def power_curve(summary: Mapping[str, Any]) -> go.Figure:
-    """Share found against the mean Sharpe after costs of the chosen strategy, one line per evaluation."""
+    """Share found against the chosen strategy's mean Sharpe.
+
+    After costs; one line per evaluation.
+    """
     figure = go.Figure()
     edges = [e for e in summary["by_edge"] if e["sharpe"] is not None]
     for k, name in enumerate(MEANING):

@@ -95,9 +95,10 @@ def plain(text: object) -> str:
 
 
 def thinned(values: Sequence[float], most: int = 2000) -> list[int]:
-    """Ascending positions of at most `most` + 2 values: the ends, and of each run its lowest and its highest.
+    """Ascending positions of at most `most` + 2 values to draw.
 
-    So the depth of a drawdown and the height of a peak are kept, which taking every k-th point would lose.
+    The ends, and of each run its lowest and its highest. So the depth of a drawdown and the height of a peak are kept,
+    which taking every k-th point would lose.
     """
     n = len(values)
     if n <= most:
@@ -116,7 +117,10 @@ def rounded(values: Sequence[float]) -> list[float]:
 
 
 def band(x: Sequence[Any], low: Sequence[float | None], high: Sequence[float | None], **look: Any) -> go.Scatter:
-    """The area between two lines over the same x: one closed shape per stretch without missing bounds."""
+    """The area between two lines over the same x.
+
+    One closed shape per stretch without missing bounds.
+    """
     around: list[Any] = []
     level: list[float | None] = []
     whole = [b is not None and t is not None and math.isfinite(b + t) for b, t in zip(low, high, strict=True)]
@@ -130,10 +134,11 @@ def band(x: Sequence[Any], low: Sequence[float | None], high: Sequence[float | N
 
 
 def log_scale(values: Sequence[float], *, wide: float = 1000.0) -> dict[str, object]:
-    """A logarithmic axis over these values (> 0): its ticks by how far they spread, each with its whole number.
+    """A logarithmic axis over these values (> 0).
 
-    Without a format plotly writes the ticks between powers of ten as single digits, 0.2 as 2. wide: highest over
-    lowest from which the powers of ten alone have a tick; less where ticks stand side by side.
+    Its ticks depend on how far they spread, each with its whole number. Without a format plotly writes the ticks
+    between powers of ten as single digits, 0.2 as 2. wide: highest over lowest from which the powers of ten alone have
+    a tick; less where ticks stand side by side.
     """
     spread = max(values) / min(values)
     return {"type": "log", "dtick": "D1" if spread < 8 else "D2" if spread < wide else 1, "tickformat": "~g"}
@@ -146,7 +151,10 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 
 
 def marked_synthetic(layout: dict[str, Any]) -> None:
-    """Adds the text SYNTHETIC DATA to a figure's layout, so that it is part of every screenshot."""
+    """Adds the text SYNTHETIC DATA to a figure's layout.
+
+    So it is part of every screenshot.
+    """
     margin = layout.setdefault("margin", {})
     layout["height"] += 20
     margin["b"] = margin.get("b", _MARGIN["b"]) + 20

@@ -40,7 +40,10 @@ NO_TRIAL = "a benchmark is no trial: it was not chosen, so there is nothing to d
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text, the text below it, and the footnote with the reason of a missing value (0: none)."""
+    """A number as text, the text below it, and its footnote (0: none).
+
+    The footnote states why a value is missing.
+    """
 
     text: str
     below: str = ""
@@ -49,7 +52,10 @@ class Cell:
 
 @dataclass
 class Footnotes:
-    """Footnotes of one table, numbered from 1 in order of first use; equal texts share a number."""
+    """Footnotes of one table, numbered from 1 in order of first use.
+
+    Equal texts share a number.
+    """
 
     texts: list[str] = field(default_factory=list)
 
@@ -63,9 +69,9 @@ class Footnotes:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: its name, a verdict's kind (empty for a reference), cells; or a text instead of cells.
+    """One line of a table: its name, a verdict's kind (empty for a reference), cells.
 
-    detail: the text below the name.
+    Or a text instead of cells. detail: the text below the name.
     """
 
     name: str
@@ -76,12 +82,18 @@ class Line:
 
 
 def compared(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rows of all strategies and, last, of the benchmark; portfolios without a market symbol have none."""
+    """The rows of all strategies and, last, of the benchmark.
+
+    Portfolios without a market symbol have none.
+    """
     return [*report["strategies"], *([report["benchmark"]] if report["benchmark"] else [])]
 
 
 def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
-    """All strategies and, last, the benchmark; one that never traded has a text instead of numbers."""
+    """All strategies and, last, the benchmark.
+
+    One that never traded has a text instead of numbers.
+    """
     lines = []
     for row in compared(report):
         performance = row["performance"]
@@ -95,7 +107,10 @@ def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
 
 
 def risk_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
-    """Ratios and tails of all strategies and the benchmark; a sentence where there are too few trades for any."""
+    """Ratios and tails of all strategies and the benchmark.
+
+    A sentence where there are too few trades for any.
+    """
     lines = []
     for row in compared(report):
         performance = row["performance"]
@@ -111,7 +126,10 @@ def risk_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
 
 
 def no_ratios(performance: Mapping[str, Any]) -> str | None:
-    """Why ratios and tail measures of this strategy are missing; None where they exist."""
+    """Why ratios and tail measures of this strategy are missing.
+
+    None where they exist.
+    """
     if never_traded(performance):
         return _idle(performance)
     found = [performance[name] for name, *_ in RISK_COLUMNS]
@@ -172,7 +190,10 @@ def _mean_trade(p: Mapping[str, Any]) -> str:
 
 
 def estimated(estimate: Mapping[str, Any], digits: int, notes: Footnotes) -> Cell:
-    """The value over its interval; `no interval` or `n/a` with a footnote of the reason."""
+    """The value over its interval.
+
+    `no interval` or `n/a` with a footnote of the reason.
+    """
     if estimate["value"] is None:
         return Cell(UNKNOWN, note=notes.mark(estimate["reason"]))
     value = number(estimate["value"], digits)

@@ -35,7 +35,10 @@ _COMPILED = {True: _KeptInProcess(), False: _KeptInProcess()}  # escaping is par
 
 
 def template_environment(*, html: bool = True) -> Environment:
-    """An environment to which a page adds its filters. html: False for Markdown, which escapes by its own filter."""
+    """An environment to which a page adds its filters.
+
+    html: False for Markdown, which escapes by its own filter.
+    """
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         bytecode_cache=_COMPILED[html],

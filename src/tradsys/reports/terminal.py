@@ -19,9 +19,9 @@ PIPE_WIDTH = 110  # of output that goes to a file or a pipe, unless COLUMNS is s
 
 
 class Screen(Console):
-    """A console whose lines of prose wrap between words where the width is known; a long path is never broken.
+    """A console whose lines of prose wrap between words where the width is known.
 
-    `soft_wrap=True` marks a line of prose. In a pipe without COLUMNS it stays one line.
+    A long path is never broken. `soft_wrap=True` marks a line of prose. In a pipe without COLUMNS it stays one line.
     """
 
     @property
@@ -39,9 +39,9 @@ class Screen(Console):
 
 
 class LogLines(logging.Handler):
-    """Log records on standard error: the time of day and the message, one line each in a pipe.
+    """Log records on standard error: time of day and message.
 
-    On a terminal a long one wraps between words, under the message.
+    One line each in a pipe. On a terminal a long one wraps between words, under the message.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -82,13 +82,19 @@ def prose() -> Screen:
 
 
 def print_made_up(console: Console, note: str | None) -> None:
-    """Prints SYNTHETIC DATA with `note`, the description of the market; nothing if it is None."""
+    """Prints SYNTHETIC DATA with `note`, the description of the market.
+
+    Nothing if it is None.
+    """
     if note:
         console.print(f"SYNTHETIC DATA: {note}", markup=False, style="bold magenta")
 
 
 def table(title: str, columns: tuple[str, ...], left: tuple[str, ...] = ()) -> Table:
-    """An empty table: the first column and those in `left` to the left, all others to the right."""
+    """An empty table whose first column is left-aligned.
+
+    Those in `left` too; all others are right-aligned.
+    """
     out = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for k, name in enumerate(columns):
         out.add_column(name, justify="left" if k == 0 or name in left else "right", no_wrap=True)
@@ -96,16 +102,20 @@ def table(title: str, columns: tuple[str, ...], left: tuple[str, ...] = ()) -> T
 
 
 def print_table(console: Console, whole: Table) -> None:
-    """Prints the table; one that is wider than the screen is printed in parts, each under its row names.
+    """Prints the table, in parts where it is wider than the screen.
 
-    Only a row name longer than half the screen, and a cell longer than the rest of it, are folded over several lines.
+    Each part stands under its row names. Only a row name longer than half the screen, and a cell longer than the rest
+    of it, are folded over several lines.
     """
     for part in fitted(whole, console.width):
         console.print(part)
 
 
 def fitted(whole: Table, width: int) -> list[Table]:
-    """The table as one or more that fit into `width` characters; the first column is repeated in each."""
+    """The table as one or more that fit into `width` characters.
+
+    The first column is repeated in each.
+    """
     widths = [_width(column.header, list(column.cells)) + PADDING for column in whole.columns]
     first = min(widths[0], max(12, width // 2))
     parts: list[list[int]] = [[]]

@@ -70,7 +70,10 @@ def count(value: float) -> str:
 
 
 def moment(text: str) -> str:
-    """An ISO moment as `2024-03-01 12:00 UTC`; a date or any other text is returned unchanged."""
+    """An ISO moment as `2024-03-01 12:00 UTC`.
+
+    A date or any other text is returned unchanged.
+    """
     try:
         read = datetime.fromisoformat(text)
     except ValueError:
@@ -87,7 +90,10 @@ def listed(values: Sequence[Any], most: int = 8) -> str:
 
 
 def fact(value: Any) -> str:
-    """A value of a card or a provenance in words; None is `not stated`, a moment is in UTC."""
+    """A value of a card or a provenance in words.
+
+    None is `not stated`, a moment is in UTC.
+    """
     if value is None:
         return "not stated"
     if isinstance(value, bool):
@@ -100,7 +106,10 @@ def fact(value: Any) -> str:
 
 
 def exits(label: Mapping[str, Any]) -> str:
-    """A label's exits: `exits at 1.5 ATR profit or 1.5 ATR loss, or after 24 bars`; empty if unknown."""
+    """A label's exits: `exits at 1.5 ATR profit or 1.5 ATR loss, or after 24 bars`.
+
+    Empty if unknown.
+    """
     if label.get("kind") in TIMED:
         return f"exits after {counted(label['horizon_bars'], 'bar')}, no profit or loss barrier"
     if "lower" not in label:
@@ -134,7 +143,10 @@ def skill_caution(label: Mapping[str, Any]) -> str:
 
 
 def asked(label: Mapping[str, Any]) -> str:
-    """The meaning of class 1 of a label, for a sentence of the report; empty for an unknown label."""
+    """The meaning of class 1 of a label, for a sentence of the report.
+
+    Empty for an unknown label.
+    """
     if label.get("kind") == "mean_reached":
         return "the mean is reached before the stop"
     if label.get("kind") == "expansion":
@@ -169,7 +181,10 @@ def percent_interval(estimate: Mapping[str, Any], digits: int = 2) -> str:
 
 
 def points(estimate: Mapping[str, Any]) -> str:
-    """A difference of two shares in percentage points with its interval; `n/a` and the reason where it is unknown."""
+    """A difference of two shares in percentage points with its interval.
+
+    `n/a` and the reason where it is unknown.
+    """
     if estimate["value"] is None:
         return f"{UNKNOWN} ({estimate['reason']})"
     shown = {k: None if estimate[k] is None else 100 * estimate[k] for k in ("value", "low", "high")}
@@ -184,7 +199,10 @@ def p_value(value: float | None) -> str:
 
 
 def auditor_line(row: Mapping[str, Any]) -> str:
-    """`no (difference in Sharpe 0.10 [-0.40, 0.60] against 1,000 placebos, p = 0.310)`, or why that is unknown."""
+    """Whether an auditor helps, in words, or why that is unknown.
+
+    `no (difference in Sharpe 0.10 [-0.40, 0.60] against 1,000 placebos, p = 0.310)`.
+    """
     verdict = row["verdict"]
     if not row["placebos"]:
         return f"{verdict['kind']} ({'; '.join(verdict['reasons'])})"
@@ -194,7 +212,10 @@ def auditor_line(row: Mapping[str, Any]) -> str:
 
 
 def hindsight_line(row: Mapping[str, Any]) -> str:
-    """`Sharpe 1.20 filtered (point in time), 2.90 smoothed (difference 1.70 [0.30, 3.00]), 3.10 Viterbi (...)`."""
+    """A strategy's Sharpe under each view of the regimes, in words.
+
+    `Sharpe 1.20 filtered (point in time), 2.90 smoothed (difference 1.70 [0.30, 3.00]), 3.10 Viterbi (...)`.
+    """
     views, gap = row["views"], row["gap"]
     if not any(view["n_trades"] for view in views.values()):
         return "it never traded"

@@ -35,12 +35,12 @@ SPANS = ("test", "later")
 def backtest_bundle(
     bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Backtests profiles on decisions of the bundle's test span (span=test) or after its validation (span=later).
+    """Backtests profiles on the bundle's test span or on what follows.
 
-    The verdict uses the skill on these same decisions: the card's where they are the run's own test span, else
-    measured by `skill_on`; without such a skill the verdict states that it rests on returns alone. Writes metrics,
-    trades and a report into `folder`; returns the report. Raises DataError where the bars of the bundle's own source
-    have changed since its evaluation.
+    span=test, or span=later for after its validation. The verdict uses the skill on these same decisions: the card's
+    where they are the run's own test span, else measured by `skill_on`; without such a skill the verdict states that it
+    rests on returns alone. Writes metrics, trades and a report into `folder`; returns the report. Raises DataError
+    where the bars of the bundle's own source have changed since its evaluation.
     """
     if config["span"] not in SPANS:
         raise DataError(f"backtest: span={config['span']!r}; one of {SPANS}; choose one")

@@ -51,7 +51,10 @@ def evaluate_run(
     config: dict[str, Any],
     timings: Timings,
 ) -> dict[str, Any]:
-    """Evaluates the test span, writes all results of a run, returns the report as one JSON-safe dict."""
+    """Evaluates the test span, writes a run's results, returns the report.
+
+    The report is one JSON-safe dict.
+    """
     source = provenance(config, bundle.card["data"])
     ledger = TrialLedger(config["paths"]["ledger"], config["paths"]["runs"])
     with timings.stage("models on test"):

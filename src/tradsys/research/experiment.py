@@ -15,9 +15,10 @@ __all__ = ["Evaluation", "Experiment", "run"]
 
 
 def run(experiment: Experiment, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Runs the research flow. Writes bundle, metrics, predictions, trades and report into `folder`.
+    """Runs the research flow.
 
-    Returns the report as one JSON-safe dict, the same that report.html and `tradsys.report` are drawn from.
+    Writes bundle, metrics, predictions, trades and report into `folder`. Returns the report as one JSON-safe dict, the
+    same that report.html and `tradsys.report` are drawn from.
     """
     check_stages(experiment)
     check_horizons(experiment, config.get("horizons") or [])

@@ -44,7 +44,10 @@ class ModelLine(TypedDict):
 
 
 class StrategyLine(TypedDict):
-    """A strategy of a run. verdict: its kind; dsr and n_trials at its evaluation, and by all trials as of today."""
+    """A strategy of a run.
+
+    verdict: its kind; dsr and n_trials at its evaluation, and by all trials as of today.
+    """
 
     name: str
     verdict: str
@@ -94,7 +97,10 @@ class ExperimentRow(TypedDict):
 
 
 class Journal(TypedDict):
-    """All experiments, ready for JSON. problems: of the chain of hashes. n_trials: distinct return series."""
+    """All experiments, ready for JSON.
+
+    problems: of the chain of hashes. n_trials: distinct return series.
+    """
 
     created: str
     problems: list[str]
@@ -104,7 +110,10 @@ class Journal(TypedDict):
 
 
 class KnownTrials(Protocol):
-    """Trials as of today on a span of data: their returns by digest, and their deflation of a Sharpe ratio."""
+    """Trials as of today on a span of data: returns and deflation.
+
+    Returns by digest; the deflation is that of a Sharpe ratio.
+    """
 
     def __call__(
         self, digest: str, start: str, end: str, rate: float | None, /
@@ -113,9 +122,9 @@ class KnownTrials(Protocol):
 
 
 def journal(ledger: TrialLedger, runs: Path, beside: Path) -> Journal:
-    """All experiments in the order of their first evaluation; links are relative to the folder `beside`.
+    """All experiments in the order of their first evaluation.
 
-    runs: the root of runs, below which the run folders are found.
+    Links are relative to the folder `beside`. runs: the root of runs, below which the run folders are found.
     """
     rows, problems = ledger.entries(), ledger.verify()
     # a tampered record deflates nothing

@@ -20,10 +20,10 @@ from tradsys.research.pipeline.settings import Experiment
 
 @dataclass(frozen=True)
 class PrintDifference:
-    """One column on both prints. n: rows with a value on either. changed: share that differ or have it on one only.
+    """One column on both prints.
 
-    mean_abs: mean absolute difference where both have a value, in units of the final print's standard deviation; None
-    where that is zero.
+    n: rows with a value on either. changed: share that differ or have it on one only. mean_abs: mean absolute
+    difference where both have a value, in units of the final print's standard deviation; None where that is zero.
     """
 
     name: str
@@ -33,9 +33,10 @@ class PrintDifference:
 
 
 def prints_of(experiment: Experiment) -> tuple[PrintDifference, ...]:
-    """`compare_prints` of an experiment's stored bars: its own features and labels on both prints.
+    """`compare_prints` of an experiment's stored bars.
 
-    Fitted features are fitted on the first prints. Raises DataError where the data are not a stored dataset.
+    Its own features and labels on both prints. Fitted features are fitted on the first prints. Raises DataError where
+    the data are not a stored dataset.
     """
     source = experiment.data["source"]
     first, final = (
@@ -55,7 +56,10 @@ def prints_table(found: Sequence[PrintDifference]) -> Table:
 
 
 def with_prints(source: Any, prints: str) -> Any:
-    """The source with every stored dataset in it set to these prints; DataError where there is none."""
+    """The source with every stored dataset in it set to these prints.
+
+    Raises DataError where there is none.
+    """
     found = _replaced(source, prints)
     if found is source:
         raise DataError(
@@ -79,10 +83,11 @@ def _replaced(source: Any, prints: str) -> Any:
 def compare_prints(
     first: pl.DataFrame, final: pl.DataFrame, features: FeatureSet, labels: Labeller
 ) -> tuple[PrintDifference, ...]:
-    """Every feature, and the label's class and return as `y` and `ret`, on the two prints of the same bars.
+    """Every feature and the label on the two prints of the same bars.
 
-    first: as `RevisionLedger.first_prints` returns them; both with segments, or both without. Features are not fitted
-    here: pass a fitted set. Raises DataError where the two are not the same bars.
+    The label's class and return as `y` and `ret`. first: as `RevisionLedger.first_prints` returns them; both with
+    segments, or both without. Features are not fitted here: pass a fitted set. Raises DataError where the two are not
+    the same bars.
     """
     if not first.select("symbol", "time").equals(final.select("symbol", "time")):
         raise DataError(

@@ -11,9 +11,10 @@ from tradsys.serving.bundle import Bundle
 
 
 def promote(run: Path, models: Path, name: str, *, force: bool = False) -> Path:
-    """Copies the run's bundle to `models/name/n/`, n counting from 1, and returns that folder.
+    """Copies the run's bundle to `models/name/n/`; returns that folder.
 
-    The bundle is loaded first, which checks every hash. GateError unless its verdict is `edge` or `force`.
+    n counts from 1. The bundle is loaded first, which checks every hash. GateError unless its verdict is `edge` or
+    `force`.
     """
     check_folder_name("export: name", name, BundleError)
     if not (run / "bundle").is_dir():

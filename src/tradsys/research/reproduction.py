@@ -50,7 +50,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Equal values are counted, differing ones listed. causes: one line each, the likeliest first."""
+    """Equal values are counted, differing ones listed.
+
+    causes: one line each, the likeliest first.
+    """
 
     n_equal: int
     differing: Sequence[Difference]
@@ -59,7 +62,10 @@ class Comparison:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a finished training run. Raises TradsysError where there is none, or a damaged one."""
+    """The record of a finished training run.
+
+    Raises TradsysError where there is none, or a damaged one.
+    """
     if not folder.is_dir():
         raise TradsysError(f"reproduce: {folder} is no folder; give one that train made, such as runs/train/latest")
     folder = folder.resolve().relative_to(Path.cwd()) if folder.resolve().is_relative_to(Path.cwd()) else folder
@@ -84,9 +90,10 @@ def read_record(folder: Path) -> Record:
 
 
 def ledger_of(record: Record, own: str) -> str:
-    """The ledger that the run wrote to: next to its folder, or the one configured for this command.
+    """The ledger that the run wrote to.
 
-    A received run cannot name any other, because a reproduction's evaluations are written there.
+    Next to its folder, or the one configured for this command. A received run cannot name any other, because a
+    reproduction's evaluations are written there.
     """
     beside = record.folder.resolve().parents[1] / "ledger.db"
     return own if "://" in own or not beside.is_file() else str(beside)
@@ -100,9 +107,10 @@ def known_ledger(record: Record, own: str) -> str:
 
 
 def check_known(record: Record, place: str) -> None:
-    """Raises TradsysError where a ledger lacks a run whose Sharpe ratios its trials deflated.
+    """Raises TradsysError where a ledger lacks a run that deflated this one.
 
-    With another ledger, or none, the same Sharpe ratios would be deflated by fewer trials.
+    Its trials deflated the run's Sharpe ratios. With another ledger, or none, the same Sharpe ratios would be deflated
+    by fewer trials.
     """
     is_kept = "://" in place or Path(place).is_file()
     if is_kept:
@@ -124,9 +132,9 @@ def _own_rows(record: Record, entries: Sequence[LedgerRow]) -> list[int]:
 
 
 def seed_ledger(record: Record, place: str, copy: Path) -> bool:
-    """Copies the ledger as of the run's evaluation, so that the same trials deflate a Sharpe; False without a ledger.
+    """Copies the ledger as of the run's evaluation; False without one.
 
-    place: the run's ledger, path or URL. Where it is gone, the copy starts empty.
+    So the same trials deflate a Sharpe. place: the run's ledger, path or URL. Where it is gone, the copy starts empty.
     """
     if "://" not in place and not Path(place).is_file():
         return False
@@ -140,10 +148,11 @@ def seed_ledger(record: Record, place: str, copy: Path) -> bool:
 
 
 def compare(record: Record, again: Path, tolerance: Mapping[str, float], ledger: str | None) -> Comparison:
-    """Every value of metrics.json, then and now, and the differences of the two runs; also writes comparison.json.
+    """Every value of metrics.json, then and now, and the differences of the two runs.
 
-    again: the folder of the reproduction. tolerance: by device, `cpu` and `gpu`. ledger: where its evaluations of the
-    test span are recorded like any others; equal series count once. None where that ledger is gone.
+    Also writes comparison.json. again: the folder of the reproduction. tolerance: by device, `cpu` and `gpu`. ledger:
+    where its evaluations of the test span are recorded like any others; equal series count once. None where that ledger
+    is gone.
     """
     metrics, report = _json(again / "metrics.json"), _json(again / "report.json")
     if ledger is not None:

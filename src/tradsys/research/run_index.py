@@ -49,7 +49,10 @@ class Curve(TypedDict, total=False):
 
 
 class Entry(TypedDict):
-    """A line of a leaderboard. rank: one more than the number of entries whose interval lies completely above."""
+    """A line of a leaderboard.
+
+    rank: one more than the number of entries whose interval lies completely above.
+    """
 
     name: str
     folder: str
@@ -146,7 +149,7 @@ def selected(rows: Sequence[RunRow], wanted: Mapping[str, Any]) -> list[RunRow]:
 
 
 def ordered(rows: Sequence[RunRow], by: str) -> list[RunRow]:
-    """Rows by a column, `-` before it for the largest first; rows without a value last, either way."""
+    """Rows by a column, `-` before it for descending; without a value last."""
     key, down = by.lstrip("-"), by.startswith("-")
     if key not in SORTABLE:
         raise TradsysError(f"runs: sort={by}; columns that sort are {', '.join(SORTABLE)}; '-' before one reverses it")
@@ -159,7 +162,7 @@ SORTABLE = ("when", "task", "experiment", "data", "model", "verdict", "skill", "
 
 
 def leaderboards(rows: Sequence[RunRow]) -> list[Leaderboard]:
-    """One leaderboard per data and test span; it always lists the mandatory baselines of the newest run.
+    """One leaderboard per data and test span, with the mandatory baselines.
 
     An entry that cannot be distinguished from any other has no rank.
     """
@@ -246,7 +249,7 @@ def _named_in_databases(root: Path) -> set[str]:
 
 
 def ledger_problem(place: str, root: Path) -> str:
-    """Why no deflated figure can be shown, in one line; empty where the record is intact."""
+    """Why no deflated figure can be shown; empty where the record is intact."""
     try:
         check_ledger(place, root)
     except (TradsysError, OSError) as error:
@@ -255,7 +258,7 @@ def ledger_problem(place: str, root: Path) -> str:
 
 
 def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
-    """Run folder -> its reference: the ledger, a promoted model (its bundle's content), or a study.
+    """Run folder -> what refers to it: the ledger, a model or a study.
 
     Where the ledger or a study's database cannot be read, or is gone, it may refer to any run: every run stays.
     """

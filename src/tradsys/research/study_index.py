@@ -12,7 +12,10 @@ RESULTS = {"compare": "table.json", "tune": "report.json"}
 
 
 def read_studies(root: Path) -> list[RunRow]:
-    """Every comparison and sweep with a result below `root`; damaged ones have a note, links are left out."""
+    """Every comparison and sweep with a result below `root`.
+
+    Damaged ones have a note, links are left out.
+    """
     rows = []
     for task, result in RESULTS.items():
         for path in sorted((root / task).glob(f"*/{result}")):

@@ -12,10 +12,10 @@ from tradsys.core.tables import Array, Fold, Samples
 
 @dataclass(frozen=True)
 class HeldOutSymbols:
-    """The folds of `splitter`, trained and validated without `symbols` and tested on them alone.
+    """The folds of `splitter`, tested on `symbols` that were held out.
 
-    The test still lies later in time. Raises DataError for a symbol that the samples lack, where no symbol is left to
-    train on, and for a fold with an empty part.
+    Trained and validated without them. The test still lies later in time. Raises DataError for a symbol that the
+    samples lack, where no symbol is left to train on, and for a fold with an empty part.
     """
 
     splitter: Splitter
@@ -44,10 +44,10 @@ class HeldOutSymbols:
 
 @dataclass(frozen=True)
 class TestedSymbols:
-    """The folds of `splitter`, trained on all symbols, validated and tested on `symbols` alone.
+    """The folds of `splitter`, validated and tested on `symbols` alone.
 
-    So names that only add training data neither stop nor calibrate a model, nor count in its metrics. Raises
-    DataError for a symbol that the samples lack, and for a fold with an empty part.
+    Trained on all symbols. So names that only add training data neither stop nor calibrate a model, nor count in its
+    metrics. Raises DataError for a symbol that the samples lack, and for a fold with an empty part.
     """
 
     __test__ = False  # not a pytest class
@@ -56,7 +56,10 @@ class TestedSymbols:
     symbols: Sequence[str]
 
     def split(self, samples: Samples) -> Iterator[Fold]:
-        """Each fold with validation and test filtered by symbol; unchanged where all symbols are tested."""
+        """Each fold with validation and test filtered by symbol.
+
+        Unchanged where all symbols are tested.
+        """
         known = sorted(samples.table.symbols)
         if unknown := sorted(set(self.symbols) - set(known)):
             raise DataError(

@@ -112,7 +112,10 @@ def _why_none(table: FeatureTable, lookback: int, ready: Array, labelled: Array,
 
 
 def left_out(table: FeatureTable, labels: Labels, lookback: int, events: Array | None = None) -> dict[str, int]:
-    """Rows that are no samples, counted by first cause: no event, not warmed up, gap, no label."""
+    """Rows that are no samples, counted by first cause.
+
+    No event, not warmed up, gap, no label.
+    """
     wanted = np.ones(len(table), dtype=bool) if events is None else np.asarray(events)
     labelled = (labels.end >= 0) & (labels.y >= 0)
     ready = table.ready(lookback)

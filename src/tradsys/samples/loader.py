@@ -25,8 +25,9 @@ _TENSORS = ("table_RF", "rows_N", "y_N", "weight_N")
 
 
 class WindowLoader:
-    """An iterable of (window_NTF, y_N int64, weight_N float32) that Lightning takes as a dataloader.
+    """Batches of windows, which Lightning takes as a dataloader.
 
+    An iterable of (window_NTF, y_N int64, weight_N float32).
     table_RF: float32, contiguous. rows_N: the row at which each window ends. y_N: class codes. weight_N:
     weights. target_NA: float32, auxiliary targets, the fourth part of a batch; None for none. The order
     depends on (seed, epoch) alone, on any device; without `shuffle` it is the samples'
@@ -115,7 +116,10 @@ class WindowLoader:
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the order of the next pass. A resume position loaded for another epoch is dropped."""
+        """Sets the order of the next pass.
+
+        A resume position loaded for another epoch is dropped.
+        """
         if epoch != self.epoch:
             self._resume_at = self._handed_out = 0
         self.epoch = epoch
@@ -137,12 +141,18 @@ class WindowLoader:
             yield _counted_once(batch) if k == n_batches - 1 and self._wraps() else batch
 
     def in_batches_of(self, n: int) -> Iterator[tuple[Tensor, ...]]:
-        """A complete pass in the samples' own order, n at a time, for inference: neither shuffled nor distributed."""
+        """A complete pass in the samples' own order, n at a time.
+
+        For inference: neither shuffled nor distributed.
+        """
         places = torch.arange(len(self.rows_N), device=self.table_RF.device)
         yield from (self.batch(picked) for picked in places.split(n))
 
     def with_seed(self, seed: int) -> Self:
-        """A loader over the same tensors in the order of another seed, at the start of its first pass."""
+        """A loader over the same tensors in the order of another seed.
+
+        At the start of its first pass.
+        """
         other = copy.copy(self)
         other.seed, other.epoch, other._handed_out, other._resume_at = seed, 0, 0, 0
         return other
@@ -157,7 +167,10 @@ class WindowLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues the next pass at the saved position; ValueError where the order would differ."""
+        """Continues the next pass at the saved position.
+
+        Raises ValueError where the order would differ.
+        """
         mine = {"seed": self.seed, "batch_size": self.batch_size}
         if differs := [f"{k} {state[k]} (here {v})" for k, v in mine.items() if state[k] != v]:
             raise ValueError(
@@ -178,7 +191,10 @@ class WindowLoader:
         return None
 
     def to(self, device: torch.device | str) -> Self:
-        """A loader at the same position over the same samples, whose batches come out on this device."""
+        """A loader over the same samples, with batches on this device.
+
+        At the same position.
+        """
         device = torch.device(device)
         moved = copy.copy(self)
         moved.stream = self.stream or not _table_fits(self.table_RF, device)
@@ -231,7 +247,10 @@ class WindowLoader:
         return self.shuffle and not self.balanced and (self._n_own() - 1) * n_ranks + rank >= len(self.rows_N)
 
     def batch(self, picked: Tensor) -> tuple[Tensor, ...]:
-        """The samples at these positions, int32 or int64 on the table's device, as one batch; targets last, if any."""
+        """The samples at these positions as one batch; targets last, if any.
+
+        Positions int32 or int64 on the table's device.
+        """
         first = self.rows_N.index_select(0, picked) - (self.lookback - 1)
         y_N, weight_N = self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)
         rest = [y_N, weight_N, *([] if self.target_NA is None else [self.target_NA.index_select(0, picked)])]
@@ -250,7 +269,10 @@ def _counted_once(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def copied_ahead(batches: Iterator[tuple[Tensor, ...]], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """Yields each batch while the next is gathered and copied to the GPU on a separate stream."""
+    """Yields each batch while the next is copied to the GPU.
+
+    Gathered and copied on a separate stream.
+    """
     side = torch.cuda.Stream(device)
 
     def copying() -> tuple[Tensor, ...] | None:

@@ -14,12 +14,12 @@ _BLOCK = 256  # labels whose weights are summed together
 
 
 def sequential_bootstrap(start: Array, end: Array, *, n_draws: int | None = None, seed: int = 0) -> Array:
-    """Positions int64 [D] of labels drawn one after another; by default as many draws as labels.
+    """Positions int64 [D] of labels drawn one after another.
 
-    A label's probability is its average uniqueness among those drawn already, repeats counted, over the sum of all.
-    A plain bootstrap of overlapping labels draws near copies; this one prefers labels that overlap little. After
-    a draw only labels that overlap it are updated, so that D = N = 20,000 labels of 24 bars take about a second.
-    Source: Lopez de Prado 2018, section 4.5 (snippet 4.5).
+    By default as many draws as labels. A label's probability is its average uniqueness among those drawn already,
+    repeats counted, over the sum of all. A plain bootstrap of overlapping labels draws near copies; this one prefers
+    labels that overlap little. After a draw only labels that overlap it are updated, so that D = N = 20,000 labels of
+    24 bars take about a second. Source: Lopez de Prado 2018, section 4.5 (snippet 4.5).
     """
     start, end = checked_spans(start, end)
     n = len(start) if n_draws is None else int(n_draws)

@@ -51,7 +51,10 @@ def purge(
 
 
 def folds_of(splitter: Splitter, samples: Samples) -> Iterator[Fold]:
-    """The folds of a splitter, each checked to be a Fold; DataError where there is none."""
+    """The folds of a splitter, each checked to be a Fold.
+
+    Raises DataError where there is none.
+    """
     is_empty = True
     for fold in answer(splitter, "split", samples, kind=Iterable):
         if not isinstance(fold, Fold):
@@ -68,10 +71,10 @@ def folds_of(splitter: Splitter, samples: Samples) -> Iterator[Fold]:
 
 
 def check_fold(samples: Samples, fold: Fold, embargo_bars: int = 0) -> None:
-    """Raises LeakageError where training data overlap later parts. Shares no code with `purge`.
+    """Raises LeakageError where training data overlap later parts.
 
-    Training spans must touch no validation or test span and validation spans no test span, nor start within
-    `embargo_bars` after one ends; every validation decision lies later than every training decision.
+    Shares no code with `purge`. Training spans must touch no validation or test span and validation spans no test span,
+    nor start within `embargo_bars` after one ends; every validation decision lies later than every training decision.
     """
     start, decision, end = span_bars(samples)
     clock = np.unique(samples.table.time)
@@ -97,8 +100,9 @@ def check_fold(samples: Samples, fold: Fold, embargo_bars: int = 0) -> None:
 
 @dataclass(frozen=True)
 class PurgedKFold:
-    """Each of `n_folds` blocks of time is the test once; the rest, purged, is the training set.
+    """Each of `n_folds` blocks of time is the test once.
 
+    The rest, purged, is the training set.
     Blocks hold equally many distinct decision bars. embargo_bars: bars after a test block's last label end in
     which no training sample may start. valid_fraction: share of the training samples, the latest in time,
     that becomes validation (training is purged against it as well); 0 leaves validation empty.
@@ -121,11 +125,11 @@ class PurgedKFold:
 
 @dataclass(frozen=True)
 class CombinatorialPurged:
-    """Every choice of `n_test_groups` out of `n_groups` blocks of time is the test of one fold.
+    """Every choice of `n_test_groups` blocks of time is the test once.
 
-    C(n_groups, n_test_groups) folds in lexical order, which recombine into C(n_groups - 1, n_test_groups - 1)
-    backtest paths. Parameters as of `PurgedKFold`; runs of adjacent test groups are purged as one block.
-    Source: Lopez de Prado 2018, section 12.4.
+    Out of `n_groups` blocks. C(n_groups, n_test_groups) folds in lexical order, which recombine into C(n_groups - 1,
+    n_test_groups - 1) backtest paths. Parameters as of `PurgedKFold`; runs of adjacent test groups are purged as one
+    block. Source: Lopez de Prado 2018, section 12.4.
     """
 
     n_groups: int = 6
@@ -144,9 +148,10 @@ class CombinatorialPurged:
         return np.array(list(combinations(range(self.n_groups), self.n_test_groups)), dtype=np.int64)
 
     def paths(self) -> Array:
-        """Fold that supplies each group of each path, int64 [n_paths, n_groups]; each pair occurs once.
+        """Fold that supplies each group of each path, int64 [n_paths, n_groups].
 
-        Path p of group g takes the p-th fold that tests g. The samples of a group: `groups(samples) == g`.
+        Each pair occurs once. Path p of group g takes the p-th fold that tests g. The samples of a group:
+        `groups(samples) == g`.
         """
         chosen = self.test_groups
         columns = [np.flatnonzero((chosen == g).any(axis=1)) for g in range(self.n_groups)]
@@ -157,7 +162,10 @@ class CombinatorialPurged:
         return time_groups(samples, self.n_groups)
 
     def split(self, samples: Samples) -> Iterator[Fold]:
-        """One fold per row of `test_groups`. DataError where a part is empty after purging."""
+        """One fold per row of `test_groups`.
+
+        Raises DataError where a part is empty after purging.
+        """
         group, spans = self.groups(samples), span_bars(samples)
         for k, chosen in enumerate(self.test_groups):
             name = f"CombinatorialPurged fold {k}"
@@ -166,11 +174,11 @@ class CombinatorialPurged:
 
 @dataclass(frozen=True)
 class WalkForward:
-    """Trains on the past, validates on the next part, tests on the one after; then moves on by a test block.
+    """Trains on the past, validates on the next part, tests on the one after.
 
-    All in bars of the common clock, laid out so that the last test block ends with the last decision.
-    train_bars: None expands from the first decision; a number keeps a rolling span. valid_bars, test_bars:
-    None for both cuts the time of all decisions into n_folds + 2 equal blocks, one each. embargo_bars: bars
+    Then moves on by a test block. All in bars of the common clock, laid out so that the last test block ends with the
+    last decision. train_bars: None expands from the first decision; a number keeps a rolling span. valid_bars,
+    test_bars: None for both cuts the time of all decisions into n_folds + 2 equal blocks, one each. embargo_bars: bars
     left free between a part's last label and the first bar that the next part's windows read.
     """
 
@@ -189,7 +197,10 @@ class WalkForward:
                 raise ValueError(f"split: {name}={bars}; needs at least 1 bar, or None")
 
     def split(self, samples: Samples) -> Iterator[Fold]:
-        """`n_folds` folds in time order. DataError where time is too short or a purged part is empty."""
+        """`n_folds` folds in time order.
+
+        Raises DataError where time is too short or a purged part is empty.
+        """
         spans = span_bars(samples)
         first, stop = _bounds(spans[1])
         block = max((stop - first) // (self.n_folds + 2), 1)
@@ -264,9 +275,10 @@ class Holdout:
 
 
 def time_groups(samples: Samples, n_groups: int) -> Array:
-    """Group 0..n_groups-1 of each sample, int64 [N]: equally many distinct decision bars each, in time order.
+    """Group 0..n_groups-1 of each sample in time order, int64 [N].
 
-    Samples of one moment share a group, whatever their symbol. DataError with fewer moments than groups.
+    Equally many distinct decision bars each. Samples of one moment share a group, whatever their symbol. DataError with
+    fewer moments than groups.
     """
     moments, which = np.unique(samples.time, return_inverse=True)
     if len(moments) < n_groups:

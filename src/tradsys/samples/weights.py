@@ -11,7 +11,10 @@ from tradsys.core.tables import Array, Samples
 
 
 def class_mass(samples: Samples, n_classes: int | None = None) -> Array:
-    """Sum of sample weights per class, float64 [C]. n_classes: by default the highest code plus one."""
+    """Sum of sample weights per class, float64 [C].
+
+    n_classes: by default the highest code plus one.
+    """
     return np.bincount(
         samples.y.astype(np.int64),
         weights=samples.weight,
@@ -20,9 +23,10 @@ def class_mass(samples: Samples, n_classes: int | None = None) -> Array:
 
 
 def class_rates(samples: Samples, n_classes: int | None = None) -> Array:
-    """Weighted share of each class, float64 [C]: the base rate that every skill is measured against.
+    """Weighted share of each class, float64 [C].
 
-    The weights are those of model fits, so that the model `base_rate` has a skill of exactly 0.
+    The base rate that every skill is measured against. The weights are those of model fits, so that the model
+    `base_rate` has a skill of exactly 0.
     """
     mass_C = class_mass(samples, n_classes)
     return mass_C / mass_C.sum()
@@ -45,11 +49,11 @@ def average_uniqueness(start: Array, end: Array) -> Array:
 
 
 def return_attribution(start: Array, end: Array, step_R: Array) -> Array:
-    """|sum of each bar's log return / concurrency| over each label's bars, float64 [N] >= 0.
+    """Weight by return over each label's bars, float64 [N] >= 0.
 
-    A label over a large move that few others share has a large weight. step_R: log return of each bar,
-    close to close; a NaN, as at a segment's first bar, counts as no move. Not rescaled: only ratios matter.
-    Source: Lopez de Prado 2018, section 4.6 (snippet 4.10).
+    abs(sum of each bar's log return / concurrency). A label over a large move that few others share has a large weight.
+    step_R: log return of each bar, close to close; a NaN, as at a segment's first bar, counts as no move. Not rescaled:
+    only ratios matter. Source: Lopez de Prado 2018, section 4.6 (snippet 4.10).
     """
     start, end = checked_spans(start, end)
     step = np.nan_to_num(np.asarray(step_R, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
@@ -64,11 +68,12 @@ def return_attribution(start: Array, end: Array, step_R: Array) -> Array:
 
 
 def liquidity_weights(turnover_N: Array, time_N: Array) -> Array:
-    """Root of each sample's turnover over its mean at that moment, float64 [N] >= 0; mean 1 at every moment.
+    """Root of each sample's turnover over its mean at that moment, float64 [N] >= 0.
 
-    Of two samples of one moment the one with four times the turnover counts twice: a compromise between equal weights
-    and weights by turnover, which a few large names would decide. Every moment has the same total, whatever was traded,
-    and so do the samples of a moment without any turnover. Raises ValueError on turnover negative or not finite.
+    Mean 1 at every moment. Of two samples of one moment the one with four times the turnover counts twice: a compromise
+    between equal weights and weights by turnover, which a few large names would decide. Every moment has the same
+    total, whatever was traded, and so do the samples of a moment without any turnover. Raises ValueError on turnover
+    negative or not finite.
     """
     turnover = np.asarray(turnover_N, dtype=np.float64)
     if not (np.isfinite(turnover).all() and (turnover >= 0).all()):
@@ -81,11 +86,11 @@ def liquidity_weights(turnover_N: Array, time_N: Array) -> Array:
 
 
 def time_decay(uniqueness_N: Array, time_N: Array, oldest: float) -> Array:
-    """Factors [N] that fall linearly with the uniqueness accumulated since, 1 for the newest sample.
+    """Factors [N] that fall linearly with age, 1 for the newest sample.
 
-    oldest: factor of a sample before all others, in [-1, 1]: 1 is no decay, 0 reaches zero there, -c gives weight 0 to
-    the oldest share c of the accumulated uniqueness. Samples of one time share a factor. time_N: any order.
-    Source: Lopez de Prado 2018, section 4.7 (snippet 4.11).
+    Age is the uniqueness accumulated since. oldest: factor of a sample before all others, in [-1, 1]: 1 is no decay, 0
+    reaches zero there, -c gives weight 0 to the oldest share c of the accumulated uniqueness. Samples of one time share
+    a factor. time_N: any order. Source: Lopez de Prado 2018, section 4.7 (snippet 4.11).
     """
     check_time_decay(oldest)
     unique, time = np.asarray(uniqueness_N, dtype=np.float64), np.asarray(time_N)
@@ -122,7 +127,10 @@ def span_sums(values_R: Array, start: Array, end: Array) -> Array:
 
 
 def checked_spans(start: Array, end: Array) -> tuple[Array, Array]:
-    """Both as int64 [N]; ValueError where lengths differ, bars are not integers, or an end lies before its start."""
+    """Both as int64 [N], once they are spans.
+
+    ValueError where lengths differ, bars are not integers, or an end lies before its start.
+    """
     start, end = np.asarray(start), np.asarray(end)
     if start.shape != end.shape or start.ndim != 1:
         raise ValueError(f"uniqueness: start {start.shape} and end {end.shape} must be two vectors of one length")

@@ -32,10 +32,10 @@ def gather(values_RF: Array, rows_N: Array, lookback: int) -> Array:
 
 
 def window_view(table_RF: Tensor, lookback: int) -> Tensor:
-    """Every window of the table as a view [R-T+1, T, F] that shares its memory; entry i ends at row i+T-1.
+    """Every window of the table as a view [R-T+1, T, F] that shares its memory.
 
-    `index_select` on it copies T*F numbers in one run per sample: several times faster than N*T rows.
-    Never write to it, and never make it contiguous: that is the N*T*F of memory which this package avoids.
+    Entry i ends at row i+T-1. `index_select` on it copies T*F numbers in one run per sample: several times faster than
+    N*T rows. Never write to it, and never make it contiguous: that is the N*T*F of memory which this package avoids.
     """
     n_rows, n_features = table_RF.shape
     assert table_RF.is_contiguous(), "the table must be contiguous: its strides become the windows'"

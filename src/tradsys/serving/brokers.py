@@ -84,7 +84,10 @@ class Fill:
 
 @dataclass
 class Position:
-    """A sub-account's position and its exits. quantity and fee grow with partial entry fills."""
+    """A sub-account's position and its exits.
+
+    Quantity and fee grow with partial entry fills.
+    """
 
     order: Order
     entry_time: datetime
@@ -119,7 +122,10 @@ class Position:
 
 @dataclass
 class Account:
-    """One symbol's share of the capital. cash in quote units; pending: an entry that has not filled yet."""
+    """One symbol's share of the capital.
+
+    Cash in quote units; pending: an entry that has not filled yet.
+    """
 
     symbol: str
     cash: float
@@ -153,9 +159,10 @@ class Account:
 
 @dataclass(frozen=True)
 class Report:
-    """Status of a submitted order: accepted, filled, rejected, canceled or unknown; fills so far, and why.
+    """Status of a submitted order: accepted, filled, rejected, canceled or unknown.
 
-    carried: changes of a simulated position that stays open: cash and the changed fields of `Position`.
+    Fills so far, and why. carried: changes of a simulated position that stays open: cash and the changed fields of
+    `Position`.
     """
 
     status: str
@@ -165,16 +172,25 @@ class Report:
 
 
 class Broker(Protocol):
-    """Executes orders; the only part that differs between replay, paper and live trading."""
+    """Executes orders.
+
+    The only part that differs between replay, paper and live trading.
+    """
 
     immediate: bool  # entries fill when they are sent; else with the next bar's open
     protects: tuple[str, ...]  # legs (stop, target) that are resting orders
 
     def settle(self, account: Account, bar: Bar) -> Report:
-        """Settles the account's orders up to this bar's close; called once per bar, before any decision."""
+        """Settles the account's orders up to this bar's close.
+
+        Called once per bar, before any decision.
+        """
 
     def miss(self, account: Account, time: datetime) -> Report:
-        """Handles a position whose symbol has no bar at this close; `account.n_missed` counts such closes."""
+        """Handles a position whose symbol has no bar at this close.
+
+        `account.n_missed` counts such closes.
+        """
 
     def submit(self, order: Order, account: Account) -> Report:
         """Sends one order. Sending an order twice must not execute it twice."""
@@ -193,9 +209,10 @@ class Broker(Protocol):
 
 
 def client_id(bundle_digest: str, symbol: str, bar: datetime, leg: str, attempt: int = 0) -> str:
-    """The client id of an order, the same on every repetition: 30 characters valid at every exchange.
+    """The client id of an order, the same on every repetition.
 
-    attempt: counts protective orders of one leg that replace each other.
+    30 characters that are valid at every exchange. attempt: counts protective orders of one leg that replace each
+    other.
     """
     text = f"{bundle_digest}|{symbol}|{bar.isoformat()}|{leg}|{attempt}"
     return f"ts-{leg[:2]}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"

@@ -77,7 +77,10 @@ class Boosted:
 
 
 def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes card.json with the SHA-256 of every other file in the folder and of the card itself."""
+    """Writes card.json with the SHA-256 of every file and of itself.
+
+    Files of the folder.
+    """
     files = {p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.name != "card.json"}
     body = masked({k: v for k, v in card.items() if k != "card_sha256"}) | {"format": FORMAT, "files": files}
     sealed = {**body, "card_sha256": digest_json(body)}
@@ -87,8 +90,9 @@ def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """Features, model, regime, auditor and card, loaded from a folder with matching hashes.
+    """Features, model, regime, auditor and card of one trained run.
 
+    Loaded from a folder with matching hashes.
     card: provenance of the bundle and its metrics. valid_scores [M]: raw P(1) on validation rows,
     sorted, for thresholds that are quantiles.
     """
@@ -102,7 +106,10 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads a bundle; raises BundleError that names what is missing, altered or of another version."""
+        """Reads a bundle from its folder.
+
+        Raises BundleError that names what is missing, altered or of another version.
+        """
         folder = Path(path)
         card = verified_card(folder)
         with refused_in_one_line(f"bundle {folder}", FIX):
@@ -139,7 +146,10 @@ class Bundle:
 
     @property
     def bar_minutes(self) -> float | None:
-        """Length of the bars the bundle was trained on; None where an earlier version did not measure it."""
+        """Length of the bars the bundle was trained on.
+
+        None where an earlier version did not measure it.
+        """
         reported = self.card.get("bar_minutes", self.card["data_config"].get("bar_minutes"))
         return None if reported is None else float(reported)
 
@@ -178,11 +188,14 @@ class Bundle:
         return max(self.primary.lookback, self.regime.lookback if self.regime else 1)
 
     def data_config(self) -> dict[str, Any]:
-        """The data config that the bundle was made from, as received: `config.trusted` builds its source."""
+        """The data config that the bundle was made from, as received.
+
+        `config.trusted` builds its source.
+        """
         return self.card["data_config"]
 
     def check_bar_length(self, bars: pl.DataFrame) -> None:
-        """Raises DataError where these bars are of another length than the ones the bundle was trained on."""
+        """Raises DataError where bars have another length than in training."""
         if self.bar_minutes is not None:
             rule = "a bundle predicts on bars of the length it was trained on; give such data, or resample them"
             check_bar_minutes(bars, self.bar_minutes, f"bundle {self.folder}", rule)
@@ -190,10 +203,11 @@ class Bundle:
     def predict(
         self, bars: pl.DataFrame, since: Moment | None = None, *, table: FeatureTable | None = None
     ) -> pl.DataFrame:
-        """One row per bar with a full window, at or after `since`, sorted by (symbol, time).
+        """Predictions of every bar with a full window, at or after `since`.
 
-        bars: time of any zone and unit, UTC without a zone; `time` of the answer is UTC. since: likewise.
-        table: `self.features.table(bars)`, if it was computed already for a bundle of the same `schema_hash`.
+        One row each, sorted by (symbol, time). bars: time of any zone and unit, UTC without a zone; `time` of the
+        answer is UTC. since: likewise. table: `self.features.table(bars)`, if it was computed already for a bundle of
+        the same `schema_hash`.
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
         bundle has them side (of the position that both are about), mean (for a label's exits), regime (name),
@@ -224,9 +238,10 @@ class Bundle:
     def predict_rows(
         self, frame: pl.DataFrame, table: FeatureTable, rows: Array, measured: Mapping[str, Array]
     ) -> pl.DataFrame:
-        """The predictions of `predict` at rows of a feature table, each with a full window that ends there.
+        """The predictions of `predict` at rows of a feature table.
 
-        frame: symbol, time and close of the N rows. measured: `atr` and further inputs of the exits, [N] each.
+        Each with a full window that ends there. frame: symbol, time and close of the N rows. measured: `atr` and
+        further inputs of the exits, [N] each.
         """
         score, probability, spread = _answers(self.primary, table, rows)
         columns: dict[str, Array] = {
@@ -260,9 +275,9 @@ def _answers(primary: Primary, table: FeatureTable, rows: Array) -> tuple[Array,
 
 
 def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tuple[FeatureTable, Array]:
-    """The rows as a table of their own with `extra` [N] columns appended, the auditor's input.
+    """The rows as a table with `extra` [N] columns, the auditor's input.
 
-    Returns that table [N, F + len(extra)] and its row numbers 0..N-1.
+    Columns are appended. Returns that table [N, F + len(extra)] and its row numbers 0..N-1.
     """
     return table.take(rows).with_columns(extra), np.arange(len(rows))
 

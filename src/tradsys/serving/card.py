@@ -94,9 +94,9 @@ OPTIONAL: Mapping[str, Callable[[Any], bool]] = {"bar_minutes": _is_gap, "name":
 
 
 def verified_card(folder: Path) -> dict[str, Any]:
-    """The card of a bundle whose files all match their digests; BundleError names any that do not.
+    """The card of a bundle whose files all match their digests.
 
-    Digests are compared before any other content of a file is read.
+    BundleError names any that do not. Digests are compared before any other content of a file is read.
     """
     if not (folder / "card.json").is_file():
         raise BundleError(f"bundle {folder}: no card.json there; give the folder that train or export wrote")

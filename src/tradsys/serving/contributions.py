@@ -28,8 +28,9 @@ METHOD = (
 
 
 def contributions(bundle: Bundle, table: FeatureTable, rows: Array, reference_F: Array) -> Array:
-    """float64 [N, F]: contribution of each column of the table to the score of each row, in log odds.
+    """Contribution of each column to each row's score, float64 [N, F].
 
+    In log odds; columns of the table.
     reference_F: the neutral value of each column, its median over training rows.
     Raises BundleError for a bundle that reads windows of more than one row.
     """

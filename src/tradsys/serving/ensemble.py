@@ -68,7 +68,10 @@ LOADERS: dict[str, Callable[[Path], Member]] = {
 
 @dataclass(frozen=True, eq=False)
 class ServedPool:
-    """Members with their weights [K], or [S, K] where a regime mixes them; base_rate [C] is the last one or None."""
+    """Members with their weights [K], or [S, K] where a regime mixes them.
+
+    base_rate [C] is the last one or None.
+    """
 
     members: Mapping[str, Member]
     weights: Array
@@ -78,7 +81,10 @@ class ServedPool:
 
     @classmethod
     def of(cls, reported: Mapping[str, Any], folder: Path, n_features: int) -> Self:
-        """The pool described by a part of ensemble.json; BundleError where a member is missing."""
+        """The pool described by a part of ensemble.json.
+
+        Raises BundleError where a member is missing.
+        """
         members = {one["name"]: _member(one, folder, n_features) for one in reported["members"]}
         names = [*members, *([BASE] if reported["base_rate"] else [])]
         vectors = reported["state_weights"] or [reported["weights"]]
@@ -131,7 +137,10 @@ class ServedEnsemble:
 
     @classmethod
     def load(cls, folder: Path, calibrator: Mapping[str, Any], n_features: int) -> Self:
-        """Reads ensemble.json and its members; BundleError for an unknown kind or inconsistent parts."""
+        """Reads ensemble.json and its members.
+
+        Raises BundleError for an unknown kind or inconsistent parts.
+        """
         reported = read_json(folder / FILE, FIX)
         pool = _member(reported, folder, n_features)
         if not isinstance(pool, ServedPool):

@@ -21,7 +21,10 @@ KINDS = (BARRIER, MEAN, EXPANSION, *TIMED)
 
 
 def kind_of(label: Mapping[str, Any]) -> str:
-    """The label's kind; a card without one is a triple barrier's. BundleError for a kind without exits."""
+    """The label's kind; a card without one is a triple barrier's.
+
+    Raises BundleError for a kind without exits.
+    """
     kind = str(label.get("kind", BARRIER))
     if kind not in KINDS:
         raise BundleError(
@@ -32,10 +35,11 @@ def kind_of(label: Mapping[str, Any]) -> str:
 
 
 def measures(label: Mapping[str, Any], bars: pl.DataFrame) -> dict[str, Array]:
-    """Inputs of the exits besides ATR, close and side: columns [R] in price units, none for most kinds.
+    """Inputs of the exits besides ATR, close and side.
 
-    bars: with segments. `mean`: the last `mean_bars` closes' plain mean, NaN until a segment holds so many.
-    A kind without exits has none: its forecasts can be served, but a strategy on it is refused.
+    Columns [R] in price units; none for most kinds. bars: with segments. `mean`: the last `mean_bars` closes' plain
+    mean, NaN until a segment holds so many. A kind without exits has none: its forecasts can be served, but a strategy
+    on it is refused.
     """
     return {"mean": trailing_mean(bars, int(label["mean_bars"]))} if label.get("kind") == MEAN else {}
 
@@ -47,16 +51,20 @@ class LiveMeasures:
         self._mean = LiveMean(int(label["mean_bars"])) if label.get("kind") == MEAN else None
 
     def push(self, at: Array, close: Array, starts: Array) -> dict[str, Array]:
-        """Columns [n] after new closes [n] of the symbols at these positions; starts: bool [n], of segments."""
+        """Columns [n] after new closes [n] of the symbols at these positions.
+
+        starts: bool [n], of segments.
+        """
         return {} if self._mean is None else {"mean": self._mean.push(at, close, starts)}
 
 
 def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Array]:
-    """Profit and stop distance from the entry, float64 [N] each in price units, of a position on the frame's side.
+    """Profit and stop distance from the entry, float64 [N] each.
 
-    frame: predictions with atr, close and, where the bundle has sides, side (else all are long); `mean` for a label of
-    that kind. NaN where no position has a barrier: no ATR or mean yet, an ATR of zero, or a close at or beyond the
-    mean. Infinite on every row where the label ends positions only by time.
+    In price units, of a position on the frame's side. frame: predictions with atr, close and, where the bundle has
+    sides, side (else all are long); `mean` for a label of that kind. NaN where no position has a barrier: no ATR or
+    mean yet, an ATR of zero, or a close at or beyond the mean. Infinite on every row where the label ends positions
+    only by time.
     """
     if kind_of(label) in TIMED:
         return np.full(frame.height, np.inf), np.full(frame.height, np.inf)

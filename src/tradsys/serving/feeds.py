@@ -58,7 +58,10 @@ class Feed(Protocol):
         """Bars for the warm-up: closed at or before `until` (None: by now)."""
 
     def moments(self, after: datetime | None) -> Iterator[Moment | None]:
-        """Bar closes later than `after`, as they happen; None while no bar has closed, to let the caller work."""
+        """Bar closes later than `after`, as they happen.
+
+        None while no bar has closed, to let the caller work.
+        """
 
 
 class StoredFeed:

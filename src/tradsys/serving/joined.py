@@ -23,7 +23,10 @@ class Columns(Protocol):
     """Protocol: adds joined columns to a feed's bars."""
 
     def beside(self, past: pl.DataFrame, closed: pl.DataFrame, /) -> pl.DataFrame:
-        """The closed bars with further columns on the right. past: the bars before them, COLUMNS."""
+        """The closed bars with further columns on the right.
+
+        past: the bars before them, COLUMNS.
+        """
 
 
 class Joins(Protocol):
@@ -35,19 +38,28 @@ class Joins(Protocol):
 
 @dataclass(frozen=True)
 class LiveColumns:
-    """The columns of a bundle's data, joined at each close by the code used for stored bars."""
+    """The columns of a bundle's data, joined at each close.
+
+    By the code used for stored bars.
+    """
 
     source: Joins
 
     def beside(self, past: pl.DataFrame, closed: pl.DataFrame) -> pl.DataFrame:
-        """The closed bars with joined columns; files are read again, so that new downloads are used."""
+        """The closed bars with joined columns.
+
+        Files are read again, so that new downloads are used.
+        """
         bars = pl.concat([past, closed]).sort("symbol", "time")
         joined = self.source.join(bars)
         return joined.filter(pl.col("time") >= closed["time"].min())
 
 
 class StoredColumns:
-    """Joined columns from stored bars, looked up by symbol and close; used in a replay."""
+    """Joined columns from stored bars, looked up by symbol and close.
+
+    Used in a replay.
+    """
 
     def __init__(self, bars: pl.DataFrame) -> None:
         self._bars = bars.drop(COLUMNS[2:])
@@ -61,10 +73,11 @@ class StoredColumns:
 
 
 class JoinedSession:
-    """A `Session` that takes bars of prices and volume, and joins the other columns of its bundle.
+    """A `Session` that joins the other columns of its bundle.
 
-    past: earlier bars; their further columns are joined again. max_age_hours: with a column `<name>_age` above it, or a
-    missing column of the bundle at the newest bar, there is no forecast; None: no limit.
+    It takes bars of prices and volume. past: earlier bars; their further columns are joined again. max_age_hours: with
+    a column `<name>_age` above it, or a missing column of the bundle at the newest bar, there is no forecast; None: no
+    limit.
     """
 
     def __init__(
@@ -89,14 +102,20 @@ class JoinedSession:
         return self.inner.newest
 
     def step(self, closed: pl.DataFrame) -> pl.DataFrame:
-        """See `Session.step`. Raises StaleColumnsError where a column is too old; the bars are kept anyway."""
+        """See `Session.step`.
+
+        Raises StaleColumnsError where a column is too old; the bars are kept anyway.
+        """
         self._newest = self._joined(self.past, closed.select(COLUMNS))
         predictions = self.inner.step(self._newest)
         self.check()
         return predictions
 
     def check(self) -> None:
-        """Raises StaleColumnsError where the newest bars lack a column of the bundle, or one of them is too old."""
+        """Raises StaleColumnsError where the newest bars lack current columns.
+
+        A column is missing, or one is too old.
+        """
         bars, limit = self._newest, self.max_age_hours
         if limit is None or bars.is_empty():
             return

@@ -16,9 +16,9 @@ from tradsys.serving.bundle import Bundle
 
 
 class LiveRows:
-    """The last `lookback` rows of each symbol as a small feature table, updated bar by bar.
+    """The last `lookback` rows of each symbol as a small feature table.
 
-    bundle: gives features, window length and exits. features: row-by-row form of its feature set.
+    Updated bar by bar. bundle: gives features, window length and exits. features: row-by-row form of its feature set.
     """
 
     def __init__(self, bundle: Bundle, features: NewestFeatures) -> None:
@@ -34,9 +34,10 @@ class LiveRows:
         self._order = np.zeros(0, dtype=np.int64)  # positions of the symbols in the order of their names
 
     def push(self, time: datetime, symbols: Sequence[str], numbers: Array) -> tuple[Array, dict[str, Array]]:
-        """Adds the bars of one moment; their positions [n], and `atr` and other inputs of the exits, [n] each.
+        """Adds the bars of one moment.
 
-        numbers: float64 [n, C], the columns of `features.columns`.
+        Their positions [n], and `atr` and other inputs of the exits, [n] each. numbers: float64 [n, C], the columns of
+        `features.columns`.
         """
         before = self._last_times(symbols)
         new = self.features.push(time, symbols, numbers)
@@ -57,11 +58,17 @@ class LiveRows:
         return at, measured | self._measures.push(at, numbers[:, 3], starts)
 
     def ready(self, at: Array) -> Array:
-        """bool [n]: whether a full window inside one segment ends at the newest row of these symbols."""
+        """bool [n]: whether a full window ends at these symbols' newest row.
+
+        Inside one segment.
+        """
         return self._run[at] >= self.lookback
 
     def table(self, at: Array) -> tuple[FeatureTable, Array]:
-        """The kept rows, and the row numbers [n] of the newest rows of the symbols at these positions."""
+        """The kept rows as a table, and row numbers [n] of the newest.
+
+        Of the symbols at these positions.
+        """
         order = self._order
         held = np.minimum(self._count[order], self.lookback)
         ends = np.cumsum(held)

@@ -21,7 +21,10 @@ ANSWERS: dict[str, tuple[str, Callable[[Array], Any]]] = {
 
 
 def asked(part: Any, method: str, view: "View", *given: Any) -> Array:
-    """The method's result for each row of the view; TrainingError for an invalid one of an outside part."""
+    """The method's result for each row of the view.
+
+    Raises TrainingError for an invalid one of an outside part.
+    """
     if is_own(type(part)):
         own: Array = getattr(part, method)(view, *given)
         return own

@@ -12,9 +12,10 @@ from tradsys.serving.brokers import Account, Bar, Fill, Order, Position, Report
 
 
 class PaperBroker:
-    """Fills entries at the next bar's open and exits inside the bar, as the backtest does.
+    """Fills entries at the next open and exits inside the bar.
 
-    It has no state of its own besides the sub-account that is passed in, so a restart loses nothing.
+    As the backtest does. It has no state of its own besides the sub-account that is passed in, so a restart loses
+    nothing.
     """
 
     immediate = False
@@ -24,7 +25,10 @@ class PaperBroker:
         self.costs = costs
 
     def settle(self, account: Account, bar: Bar) -> Report:
-        """Fills the pending entry at this bar's open, then books the bar's exits and payments."""
+        """Fills the pending entry at this bar's open, then books the bar.
+
+        The bar's exits and payments.
+        """
         if account.pending is not None and account.broken:
             return Report("canceled", why="bars are missing before the fill")
         if account.position is not None and account.position.carried == bar.time:
@@ -52,7 +56,10 @@ class PaperBroker:
         return Report("filled" if done else "accepted", tuple(done), carried=changed)
 
     def miss(self, account: Account, time: datetime) -> Report:
-        """Closes a position in a symbol without bars for too long at the configured recovery."""
+        """Closes a position whose symbol had no bars for too long.
+
+        At the configured recovery.
+        """
         held, after = _held(account.position), self.costs.dead_after_bars
         if held is None or account.position is None or after is None or account.n_missed < after:
             return Report("accepted")
@@ -65,7 +72,10 @@ class PaperBroker:
         return Report("filled", (_fill(order, bar, "exit", money, left.reason, cash=cash, carry=end.carry),))
 
     def submit(self, order: Order, account: Account) -> Report:
-        """Entries wait for the next open; a requested exit fills at the last close; barriers need no orders."""
+        """Entries wait for the next open.
+
+        A requested exit fills at the last close; barriers need no orders.
+        """
         if order.leg != "exit" or account.position is None or account.last_time is None:
             return Report("accepted")
         raw = min(account.last_close, account.position.ruin)
@@ -119,7 +129,10 @@ def _held(position: Position | None) -> Holding | None:
 
 
 def entry_levels(order: Order, raw: float, costs: Costs) -> tuple[float, float, float]:
-    """Prices of target, stop and ruin of an entry at this raw price, as the simulator sets them."""
+    """Prices of target, stop and ruin of an entry at this raw price.
+
+    As the simulator sets them.
+    """
     entered = enter(_order(order), fills.Bar(order.signal_time, raw, raw, raw, raw), 1.0, costs)
     assert entered is not None, "a bar without recorded volume fills"
     held, cash = entered

@@ -26,12 +26,13 @@ N_OWN = 5  # prices and volume of a bar; joined columns follow
 
 
 class Session:
-    """Predicts after every close as batch prediction would, from the last `history` bars of each symbol.
+    """Predicts after every close as batch prediction would.
 
-    past: earlier bars, COLUMNS and the further columns of the bundle's features; only the last `history` bars per
-    symbol are kept. Setting it restarts from other bars, as after a vendor's correction. A step computes the newest
-    rows only (`features.live`), or all kept bars where a feature has no row-by-row form. newest: float32 [n, F], the
-    features of the last step's predictions. Raises DataError for invalid bars.
+    From the last `history` bars of each symbol. past: earlier bars, COLUMNS and the further columns of the bundle's
+    features; only the last `history` bars per symbol are kept. Setting it restarts from other bars, as after a vendor's
+    correction. A step computes the newest rows only (`features.live`), or all kept bars where a feature has no
+    row-by-row form. newest: float32 [n, F], the features of the last step's predictions. Raises DataError for invalid
+    bars.
     """
 
     def __init__(self, bundle: Bundle, past: pl.DataFrame) -> None:
@@ -64,11 +65,12 @@ class Session:
         self._warm_up(kept)
 
     def step(self, closed: pl.DataFrame) -> pl.DataFrame:
-        """Adds the bars that closed at one moment, one row per symbol; returns their predictions.
+        """Adds the bars that closed at one moment, one row per symbol.
 
-        A symbol without a full window inside one segment has no row; while no symbol has one, the frame is empty with
-        the columns of NOTHING. Raises DataError, and keeps its earlier bars, for bars of several moments, a symbol
-        twice, a bar at or before the last one of its symbol, or numbers that break the rules of bars.
+        Returns their predictions. A symbol without a full window inside one segment has no row; while no symbol has
+        one, the frame is empty with the columns of NOTHING. Raises DataError, and keeps its earlier bars, for bars of
+        several moments, a symbol twice, a bar at or before the last one of its symbol, or numbers that break the rules
+        of bars.
         """
         closed, moment, symbols, numbers = self._checked(closed)
         self._check_length(closed, moment, symbols)
@@ -217,9 +219,9 @@ def _closes(bars: pl.DataFrame) -> Iterator[tuple[datetime, list[str], Array]]:
 
 
 def replay(bundle: Bundle, bars: pl.DataFrame, since: Moment) -> pl.DataFrame:
-    """Predictions from `since` on as in live trading: close by close, all symbols of a moment together.
+    """Predictions from `since` on as in live trading, close by close.
 
-    Same columns as `Bundle.predict`, sorted by (symbol, time).
+    All symbols of a moment together. Same columns as `Bundle.predict`, sorted by (symbol, time).
     """
     bars, first = utc_bars(bars, name="replay"), utc(since, "since")
     session = Session(bundle, bars.filter(pl.col("time") < first))

@@ -98,7 +98,7 @@ class ThresholdRule:
             )
 
     def side(self, view: View, bundle: Bundle) -> Array:
-        """int8 [N]. Raises BundleError on a bundle whose probability is not about direction."""
+        """int8 [N]; BundleError where the probability is not of a direction."""
         _check_direction(view, "ThresholdRule")
         if self.short and view.kind == exits.EXPLOSION:
             raise BundleError(
@@ -128,7 +128,7 @@ class ThresholdRule:
 
 @dataclass(frozen=True)
 class BreakEvenRule:
-    """Long where the calibrated probability exceeds the break-even of barriers and costs by a margin.
+    """Long where P exceeds the break-even of barriers and costs by a margin.
 
     Costs are the round trip and, for a short, the borrow fee of its longest holding time. Later funding and dividends
     are unknown at the decision and are booked when due.
@@ -143,7 +143,7 @@ class BreakEvenRule:
             )
 
     def side(self, view: View, bundle: Bundle) -> Array:  # noqa: ARG002 - one signature for all rules
-        """int8 [N]. Raises BundleError on a bundle whose probability is not about direction."""
+        """int8 [N]; BundleError where the probability is not of a direction."""
         _check_direction(view, "BreakEvenRule")
         if view.kind in exits.TIMED:
             raise BundleError(
@@ -179,7 +179,7 @@ class BreakoutRule:
             )
 
     def side(self, view: View, bundle: Bundle) -> Array:
-        """int8 [N]. Raises BundleError where the label is not an expansion or there is no side."""
+        """int8 [N]; BundleError without an expansion label or without a side."""
         if view.kind != exits.EXPANSION or view.side is None:
             raise BundleError(
                 f"strategy: a BreakoutRule needs P(expansion) and a side, but the bundle's label is {view.kind!r} "
@@ -197,7 +197,7 @@ class BreakoutRule:
 
 @dataclass(frozen=True)
 class ExpansionSizing:
-    """Smaller positions when the range is expected to expand: 1 - (1 - floor) * P(expansion)."""
+    """Smaller positions before expansion: 1 - (1 - floor) * P(expansion)."""
 
     floor: float
 
@@ -206,7 +206,7 @@ class ExpansionSizing:
             raise TradsysError(f"strategy: floor is {self.floor}; it must be a share, 0 < floor <= 1; set sizing.floor")
 
     def size(self, view: View) -> Array:
-        """float64 [N] from `floor` to 1. Raises BundleError where the probability is not that of an expansion."""
+        """float64 [N] from `floor` to 1; BundleError for another label's P."""
         if view.kind != exits.EXPANSION:
             raise BundleError(
                 f"strategy: an ExpansionSizing needs P(expansion), but the bundle's label is {view.kind!r}; train with "
@@ -229,7 +229,7 @@ def _check_direction(view: View, rule: str) -> None:
 
 @dataclass(frozen=True)
 class RegimeMask:
-    """Forbids entries while the filtered regime, or a part of a joint one (`calm+risk_off`), is in `blocked`."""
+    """Forbids entries while the filtered regime, or a part of it, is blocked."""
 
     blocked: Sequence[str]
 
@@ -269,7 +269,7 @@ class AuditMask:
 
 @dataclass(frozen=True)
 class AgreementMask:
-    """Forbids entries where the members of an average disagree: their spread of raw P(1) is too wide.
+    """Forbids entries where the members' raw P(1) spread too widely.
 
     max_spread: a standard deviation, in probability. A NaN spread forbids entries.
     """
@@ -296,7 +296,7 @@ class AgreementMask:
 
 @dataclass(frozen=True)
 class Profile:
-    """A strategy profile: rule of entry, masks that forbid it, and share of the sub-account."""
+    """A strategy profile: entry rule, masks, share of the sub-account."""
 
     rule: Rule
     masks: Sequence[Mask] = ()
@@ -316,13 +316,13 @@ class Profile:
 
 
 def profiles_of(parts: Mapping[str, Any]) -> Mapping[str, Profile]:
-    """The profiles among the parts of a configuration; with `strategy=[]` there is no key and no profile."""
+    """The profiles among the parts of a configuration; none for strategy=[]."""
     return parts.get("strategy") or {}
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named profile on a bundle. Exits are the label's, computed from the bundle's card by `serving.exits`.
+    """A named profile on a bundle, with its label's exits (`serving.exits`).
 
     round_trip: costs of entry and exit as a fraction. borrow_per_year: yearly fee of a short, a fraction of its value.
     """
@@ -340,7 +340,7 @@ class Strategy:
     def targets(
         self, bars: pl.DataFrame, since: Moment | None = None, predictions: pl.DataFrame | None = None
     ) -> pl.DataFrame:
-        """Entries wanted after each bar: symbol, time, side, size, take_profit, stop_loss, horizon_bars.
+        """Entries wanted after each bar, as TARGETS_SCHEMA.
 
         Only rows with a side are returned; a bar without a row has no new entry. `predictions` avoids a second pass
         where several strategies share one bundle: it must be the result of `primary.predict(bars, since)`.

@@ -30,9 +30,10 @@ class Threshold:
             raise TradsysError(f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; fix it")
 
     def resolve(self, valid_scores: Array) -> float:
-        """The level in the unit of the scores; a quantile is computed from the validation scores [N] without NaN.
+        """The level in the unit of the scores.
 
-        Raises DataError for a quantile that leaves none of the validation scores above it.
+        A quantile is computed from the validation scores [N] without NaN. Raises DataError for a quantile that leaves
+        none of the validation scores above it.
         """
         if self.kind != "quantile":
             return self.value
@@ -46,18 +47,22 @@ class Threshold:
 
 
 def above(proba: Array, threshold: ArrayLike) -> Array:
-    """int8 [N]: 1 where proba >= threshold (a number, or one per row), else 0; NaN on either side is 0."""
+    """int8 [N]: 1 where proba >= threshold (a number, or one per row), else 0.
+
+    NaN on either side is 0.
+    """
     return (np.asarray(proba) >= threshold).astype(np.int8)
 
 
 def break_even_probability(
     take_profit: ArrayLike, stop_loss: ArrayLike, price: ArrayLike, round_trip: ArrayLike
 ) -> Array:
-    """Probability [N] of the profit barrier at which a trade breaks even: (stop + c price) / (take + stop).
+    """Probability [N] of the profit barrier at which a trade breaks even.
 
-    take_profit, stop_loss: distances in price units, > 0. price: of the entry. round_trip: costs c of both
-    sides as a fraction of the notional, one or [N]. A result above 1: no probability is enough. NaN in, NaN out.
-    Source: p take - (1 - p) stop - c price = 0 solved for p; a timeout is assumed to end at no gain and no loss.
+    (stop + c price) / (take + stop). take_profit, stop_loss: distances in price units, > 0. price: of the entry.
+    round_trip: costs c of both sides as a fraction of the notional, one or [N]. A result above 1: no probability is
+    enough. NaN in, NaN out. Source: p take - (1 - p) stop - c price = 0 solved for p; a timeout is assumed to end at no
+    gain and no loss.
     """
     take, stop = np.asarray(take_profit, dtype=np.float64), np.asarray(stop_loss, dtype=np.float64)
     return (stop + np.asarray(round_trip) * np.asarray(price)) / (take + stop)

@@ -14,8 +14,9 @@ def fixed(fraction: float, n: int) -> Array:
 
 
 def volatility_target(volatility: ArrayLike, target: float, cap: float = 1.0) -> Array:
-    """float64 [N]: target / volatility, at most cap, so that every position risks about the same.
+    """Position size target / volatility, at most cap, float64 [N].
 
+    So every position risks about the same.
     volatility: of the asset's returns, point in time, > 0. target: that of the position, in the same unit and
     period. The size is 0 where the volatility is NaN, zero or negative.
     Source: Moskowitz, Ooi and Pedersen 2012, eq. 5 (positions scaled by target / sigma_t).

@@ -15,10 +15,11 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def leave_when_stopped() -> None:
-    """Ctrl-C and SIGTERM end this process with their word and code: before a command begins and after it has ended.
+    """Makes Ctrl-C and SIGTERM end this process with their word and exit code.
 
-    Python's own answer would be a traceback out of an import, or silence. Signals that were held back are let through.
-    Once all is done and Python takes itself apart, where it can answer no more, they change nothing.
+    Covers the time before a command begins and after it has ended. Python's own answer would be a traceback out of an
+    import, or silence. Signals that were held back are let through. Once all is done and Python takes itself apart,
+    where it can answer no more, they change nothing.
     """
     try:
         for number in STOPS:
@@ -46,7 +47,10 @@ def _be_deaf() -> None:
 
 
 def is_command() -> bool:
-    """Whether this process is `python -m tradsys.VERB` or `tradsys VERB`, rather than somebody who imports tradsys."""
+    """Whether this process runs a command, and did not just import tradsys.
+
+    A command is `python -m tradsys.VERB` or `tradsys VERB`.
+    """
     main = sys.modules.get("__main__")
     spec, script = getattr(main, "__spec__", None), getattr(main, "__file__", None) or ""
     if main is None or main.__name__ != "__main__":  # a pool's worker, which its pool ends
@@ -55,7 +59,7 @@ def is_command() -> bool:
 
 
 def is_becoming_command() -> bool:
-    """Whether `python -m tradsys.VERB` is looking for that module, so that it imports the package it lies in."""
+    """Whether `python -m tradsys.VERB` is importing tradsys to find its verb."""
     words = sys.orig_argv
     named = words[words.index("-m") + 1 :][:1] if sys.argv[:1] == ["-m"] and "-m" in words else []
     return named != [] and named[0].partition(".")[0] == "tradsys"

@@ -49,10 +49,10 @@ def deaf_to_interrupts() -> None:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[list[int]]:
-    """Inside the block SIGTERM raises Terminated, Ctrl-C KeyboardInterrupt; yields received signals.
+    """Inside the block SIGTERM raises Terminated, Ctrl-C KeyboardInterrupt.
 
-    Python drops an interrupt that arrives in a callback of C code (numba, ctypes); it is sent again until it is
-    raised. A signal in the list without an interrupt means that a library swallowed it.
+    Yields received signals. Python drops an interrupt that arrives in a callback of C code (numba, ctypes); it is sent
+    again until it is raised. A signal in the list without an interrupt means that a library swallowed it.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -97,7 +97,10 @@ def environment_of_child() -> dict[str, str]:
 
 
 def end_with_parent() -> None:
-    """Requests SIGTERM for the moment when the parent command ends; no effect without a parent."""
+    """Requests SIGTERM for the moment when the parent command ends.
+
+    No effect without a parent.
+    """
     parent = os.environ.get(PARENT, "")
     if not parent.isdigit():
         return
@@ -111,10 +114,11 @@ def end_with_parent() -> None:
 
 @dataclass(frozen=True)
 class EndingWithCaller:
-    """Wraps a pool's function so that workers end with the pool's process, even if it is killed.
+    """Wraps a pool's function: workers end with the pool's process.
 
-    A pool ends its workers itself only if it gets the time. The kernel's parent-death signal is no alternative: it is
-    sent when the thread that started a worker ends, and pools start workers from short-lived threads.
+    Holds even if that process is killed. A pool ends its workers itself only if it gets the time. The kernel's
+    parent-death signal is no alternative: it is sent when the thread that started a worker ends, and pools start
+    workers from short-lived threads.
     """
 
     work: Callable[[Any], Any]

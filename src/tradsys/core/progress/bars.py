@@ -7,5 +7,8 @@ from tradsys.core.progress.stages import is_quiet
 
 
 def bar(*columns: str | ProgressColumn, transient: bool = False) -> Progress:
-    """A progress bar; hidden under `quiet=true`, one final line where stderr is no terminal."""
+    """A progress bar; without a terminal it prints one final line.
+
+    Hidden under `quiet=true`.
+    """
     return Progress(*columns, console=Console(stderr=True), transient=transient, disable=is_quiet())

@@ -31,12 +31,18 @@ def is_watched() -> bool:
 
 
 def screen_level() -> int:
-    """The level from which log records are shown on the terminal; a run's log.txt keeps all of them."""
+    """The level from which log records are shown on the terminal.
+
+    A run's log.txt keeps all of them.
+    """
     return logging.WARNING if is_quiet() else logging.INFO
 
 
 def taken_from(arguments: list[str]) -> tuple[list[str], bool | None]:
-    """The arguments without `quiet=...`, and its value; None where it is not given, ValueError for no truth value."""
+    """The arguments without `quiet=...`, and its value.
+
+    None where it is not given, ValueError for no truth value.
+    """
     value: bool | None = None
     kept = []
     for argument in arguments:
@@ -50,7 +56,10 @@ def taken_from(arguments: list[str]) -> tuple[list[str], bool | None]:
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Logs a stage that takes longer than two seconds, and its elapsed time at growing intervals."""
+    """Logs a stage of more than two seconds, and its time while it runs.
+
+    The elapsed time comes at growing intervals.
+    """
     over = threading.Event()
     threading.Thread(target=_tell, args=(name, over), daemon=True).start()
     try:
@@ -85,7 +94,10 @@ class Pace:
 
 
 def counted(name: str, items: Sequence[T]) -> Iterator[T]:
-    """The items, one by one; logs `name: 3 of 10` where the work takes longer than two seconds."""
+    """The items, one by one.
+
+    Logs `name: 3 of 10` where the work takes longer than two seconds.
+    """
     pace = Pace()
     for k, item in enumerate(items):
         if pace.is_due():
@@ -95,7 +107,7 @@ def counted(name: str, items: Sequence[T]) -> Iterator[T]:
 
 @contextlib.contextmanager
 def total() -> Iterator[None]:
-    """Logs the duration of the block if it is two seconds or longer, also after an error."""
+    """Logs how long the block took, from two seconds on, also after an error."""
     start = time.perf_counter()
     try:
         yield

@@ -30,8 +30,9 @@ MAX_CELLS = 2_000_000  # of one array in a received reference
 
 
 def population_stability(counts: Array, expected: Array) -> Array:
-    """PSI of counts [..., B] against expected counts [..., B]: sum of (a - e) ln(a / e) over the shares of bins.
+    """PSI of counts [..., B] against expected counts [..., B].
 
+    Sum of (a - e) ln(a / e) over the shares of bins.
     A bin that is empty on one side counts half a value there; one that is empty on both is left out.
     Raises DataError for counts that are no counts, or without any row.
     Source: Siddiqi 2006, Credit Risk Scorecards, ch. 8.
@@ -65,7 +66,10 @@ class Shift:
 
     @property
     def is_distinguished(self) -> bool:
-        """Whether the classifier separates the block from the span better than any of the span's own blocks."""
+        """Whether the block differs from the span more than the span's own do.
+
+        Measured by how well a classifier separates it.
+        """
         return self.auc is not None and self.auc_limit is not None and self.auc > self.auc_limit
 
 
@@ -88,7 +92,10 @@ class BlockReference:
 
     @classmethod
     def of(cls, values: Array, time: Array, names: Sequence[str], *, classifier: bool = True) -> Self:
-        """The reference of rows [N, F] at these times [N]. DataError where the span is too short for 39 blocks."""
+        """The reference of rows [N, F] at these times [N].
+
+        Raises DataError where the span is too short for 39 blocks.
+        """
         order = np.argsort(time, kind="stable")
         x, bar = np.asarray(values, dtype=np.float64)[order], np.unique(np.asarray(time)[order], return_inverse=True)[1]
         n_times = int(bar[-1]) + 1 if len(bar) else 0
@@ -110,7 +117,10 @@ class BlockReference:
         return cls(tuple(names), n_bars, edges, counts, psi, auc, sample)
 
     def compare(self, block: Array) -> Shift:
-        """The shift of the rows [n, F] of `n_bars` later bars from the span; rows in time order, all finite."""
+        """The shift of the rows [n, F] of `n_bars` later bars from the span.
+
+        Rows in time order, all finite.
+        """
         psi = population_stability(
             _counted(codes_between(np.asarray(block, dtype=np.float64), self.edges)), self.counts
         )
@@ -127,14 +137,20 @@ class BlockReference:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values. Edges are exact, and the sample to float32: a rounded tie would separate a block from it."""
+        """Plain values.
+
+        Edges are exact, and the sample to float32: a rounded tie would separate a block from it.
+        """
         digits = {"edges": 17, "counts": 17, "psi": 6, "auc": 6, "sample": 9}
         arrays = {name: _rounded(getattr(self, name), n) for name, n in digits.items()}
         return {"names": list(self.names), "n_bars": self.n_bars, **arrays}
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """The reference that `to_json` wrote; ValueError for arrays of inconsistent shapes or invalid numbers."""
+        """The reference that `to_json` wrote.
+
+        Raises ValueError for arrays of inconsistent shapes or invalid numbers.
+        """
         names, n_bars = tuple(map(str, body["names"])), int(body["n_bars"])
         n = len(names)
         if not n or not LEAST_BARS <= n_bars <= MOST_BARS:
@@ -156,7 +172,10 @@ class BlockReference:
 
 
 def codes_between(x: Array, edges: Array) -> Array:
-    """Bin [N, F] of every value; edges [F, B-1] ascending, a value on an edge lies above it."""
+    """Bin [N, F] of every value.
+
+    edges [F, B-1] ascending, a value on an edge lies above it.
+    """
     return np.stack([np.searchsorted(edges[f], x[:, f], side="right") for f in range(x.shape[1])], axis=1)
 
 

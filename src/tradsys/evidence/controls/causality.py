@@ -51,11 +51,11 @@ class Finding:
 
 
 def changed_bars(bars: pl.DataFrame, t: datetime, how: str, rng: np.random.Generator) -> pl.DataFrame:
-    """The bars with everything after `t` cut, shuffled, set to NaN or scaled; bars up to `t` are unchanged.
+    """The bars with everything after `t` cut, shuffled, set to NaN or scaled.
 
-    bars: long form, sorted by (symbol, time); columns joined right of `volume` are changed as prices are, others
-    such as `segment` stay. how: one of WAYS. A shuffle deals whole bars to other times, all symbols together, and
-    scales nothing. DataError for another how.
+    Bars up to `t` are unchanged. bars: long form, sorted by (symbol, time); columns joined right of `volume` are
+    changed as prices are, others such as `segment` stay. how: one of WAYS. A shuffle deals whole bars to other times,
+    all symbols together, and scales nothing. DataError for another how.
     """
     past = pl.col("time") <= t
     if how == "cut":
@@ -74,9 +74,9 @@ def changed_bars(bars: pl.DataFrame, t: datetime, how: str, rng: np.random.Gener
 def changed_table(
     table: FeatureTable, t: np.datetime64, how: str, rng: np.random.Generator
 ) -> tuple[FeatureTable, Array]:
-    """The table with everything after `t` changed as in `changed_bars`, and the new row [R] of each old one.
+    """The table with everything after `t` changed as in `changed_bars`.
 
-    The row is -1 where it was cut.
+    Also returns the new row [R] of each old one. The row is -1 where it was cut.
     """
     past = table.time <= t
     rows = np.arange(len(table))
@@ -95,20 +95,21 @@ def changed_table(
 
 
 def lifted_bars(bars: pl.DataFrame, t: datetime, by: float | pl.Expr) -> pl.DataFrame:
-    """The bars with `by` price units, a number or an expression, added to every price up to and at `t`.
+    """The bars with `by` added to every price up to and at `t`.
 
-    Differences of prices up to `t`, such as a true range, stay; so must everything about a position that is entered
-    later than `t`.
+    by: price units, a number or an expression. Differences of prices up to `t`, such as a true range, stay; so must
+    everything about a position that is entered later than `t`.
     """
     past = pl.col("time") <= t
     return bars.with_columns(pl.when(past).then(pl.col(c) + by).otherwise(pl.col(c)) for c in PRICES)
 
 
 def first_difference(before: Columns, after: Columns, tolerance: float = 0.0) -> Difference | None:
-    """The first column, and its first row, that differ by more than tolerance * (1 + |before|); None if none.
+    """The first column, and its first row, that differ; None if none does.
 
-    before, after: columns [N] by name. NaN equals NaN and nothing else. tolerance 0 requires equal bits, as non-numeric
-    columns always do. A column on one side only, or of another length, differs as a whole.
+    They differ by more than tolerance * (1 + |before|). before, after: columns [N] by name. NaN equals NaN and nothing
+    else. tolerance 0 requires equal bits, as non-numeric columns always do. A column on one side only, or of another
+    length, differs as a whole.
     """
     for name in [*before, *(n for n in after if n not in before)]:
         if name not in before or name not in after:
@@ -127,9 +128,9 @@ def first_difference(before: Columns, after: Columns, tolerance: float = 0.0) ->
 def frame_difference(
     before: pl.DataFrame, after: pl.DataFrame, keys: Sequence[str], tolerance: float = 0.0
 ) -> tuple[Difference, str] | None:
-    """The first difference between two frames of unique keys, and the key of that row as text.
+    """The first difference between two frames, with that row's key as text.
 
-    Rows are matched by `keys`; a row that only one side has is a difference in the column "row".
+    Keys are unique. Rows are matched by `keys`; a row that only one side has is a difference in the column "row".
     """
     joined = (
         before.select(keys)
@@ -155,7 +156,10 @@ def covered(start: Array, end: Array, n_bars: int) -> Array:
 
 
 def touching(start: Array, end: Array, taken: Array, before: int = 0, after: int = 0) -> Array:
-    """True [N] where a span, widened by that many bars before and after, has a bar in `taken` [n_bars]."""
+    """True [N] where a widened span has a bar in `taken` [n_bars].
+
+    Spans are widened by that many bars before and after.
+    """
     widened = zip(np.maximum(start - before, 0).tolist(), (end + after).tolist(), strict=True)
     return np.array([taken[first : last + 1].any() for first, last in widened], dtype=bool)
 

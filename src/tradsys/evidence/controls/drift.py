@@ -42,8 +42,9 @@ def adversarial_validation(
     n_trees: int = N_TREES,
     max_bin: int = 255,
 ) -> Drift:
-    """Drift between two spans of features, by a LightGBM classifier of "which span does this row come from".
+    """Drift between two spans of features, by adversarial validation.
 
+    A LightGBM classifier predicts which span a row comes from.
     train [N, F], test [M, F]: rows in time order (sort a panel by time first); NaN is a value of its own.
     Each span is cut into `n_folds` contiguous blocks; a fold holds out one block of both, so that a row's
     neighbours in time never reveal its span. More than `max_rows` rows of a span are thinned to every k-th,

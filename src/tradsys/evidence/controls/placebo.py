@@ -25,9 +25,10 @@ MIN_PLACEBOS = 19  # with fewer, not even the best has a p-value of 0.05
 
 @dataclass(frozen=True, eq=False)
 class DailyRecord:
-    """Daily record of K strategies. returns: simple returns after costs, float64 [T, K].
+    """Daily record of K strategies.
 
-    gains: sum of the net returns of the trades decided on that day [T, K]; trades: their number [T, K].
+    returns: simple returns after costs, float64 [T, K]. gains: sum of the net returns of the trades decided on that day
+    [T, K]; trades: their number [T, K].
     """
 
     returns: Array
@@ -46,7 +47,10 @@ class DailyRecord:
         return DailyRecord(self.returns[:, some], self.gains[:, some], self.trades[:, some])
 
     def sharpe(self) -> Array:
-        """Sharpe ratio per day [K] (ddof 1), 0 where the returns never differ: such a strategy held cash."""
+        """Sharpe ratio per day [K] (ddof 1); 0 where the returns never differ.
+
+        Such a strategy held cash.
+        """
         return self._drawn(np.ones((1, len(self.returns))))[0][0]
 
     def per_trade(self) -> Array:
@@ -67,9 +71,10 @@ class DailyRecord:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Difference between two records. sharpe: yearly; per_trade: mean net return of a trade.
+    """Difference between two records.
 
-    p_value: two-sided, of equal Sharpe ratios, from the interval of `sharpe`; None where that has none.
+    sharpe: yearly; per_trade: mean net return of a trade. p_value: two-sided, of equal Sharpe ratios, from the interval
+    of `sharpe`; None where that has none.
     """
 
     sharpe: Estimate
@@ -125,8 +130,9 @@ def rotated_vetoes(
     score_R: Array, symbol_R: Array, bar_R: Array, candidate_N: Array, n_kept: int, *, n_draws: int, min_shift: int,
     seed: int,
 ) -> Array:  # fmt: skip
-    """Which candidates each placebo lets pass, bool [P, N]: exactly `n_kept` of them, chosen without information.
+    """Which candidates each placebo lets pass, bool [P, N].
 
+    Each passes exactly `n_kept`, chosen without information.
     A placebo is the evaluated auditor with its scores shifted in time: a candidate gets the auditor's score of some
     bars later (all symbols by the same number, the end continued at the start), and the `n_kept`
     candidates with the highest scores pass. So coverage is equal, and scores cluster over bars and agree over symbols
@@ -164,10 +170,11 @@ def rotated_vetoes(
 
 
 def against_placebos(value: float, placebos_P: Array) -> dict[str, float | int | None]:
-    """Rank of a value among its placebos: their mean and middle 95 %, and the one-sided p-value.
+    """Rank of a value among its placebos, with a one-sided p-value.
 
-    p = (1 + number of placebos that reach the value) / (1 + P). A placebo without a value (NaN) counts as reaching it.
-    None where the value itself is undefined. Source: Davison & Hinkley 1997, eq. 4.11.
+    Also the placebos' mean and middle 95 %. p = (1 + number of placebos that reach the value) / (1 + P). A placebo
+    without a value (NaN) counts as reaching it. None where the value itself is undefined. Source: Davison & Hinkley
+    1997, eq. 4.11.
     """
     known = placebos_P[np.isfinite(placebos_P)]
     if not np.isfinite(value) or len(known) == 0:
@@ -291,9 +298,9 @@ def helps(
 
 
 def trade_means(gains_TK: Array, trades_TK: Array, *, min_block: float, confidence: float = 0.95) -> list[Estimate]:
-    """Mean net return of a trade of K groups, with intervals over days; None without a trade.
+    """Mean net return of a trade of K groups, with intervals over days.
 
-    gains_TK: sum of the net returns of the trades decided on a day; trades_TK: how many.
+    None without a trade. gains_TK: sum of the net returns of the trades decided on a day; trades_TK: how many.
     """
 
     def means(weight_DT: Array) -> Array:

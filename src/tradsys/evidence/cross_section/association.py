@@ -60,12 +60,12 @@ def associations(
     min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> list[Association]:
-    """Spearman's correlation of each column with the event (0 or 1), over the rows where the column is finite.
+    """Spearman's correlation of each column with the event, 0 or 1.
 
-    values_NF: [N, F], NaN where missing. event_N: bool. min_block: shortest block in distinct times, at least the
-    label's horizon. A column with one value, or rows of one outcome, has no correlation but a reason. p-values are
-    Student's, as the intervals. Ranks are kept across weightings. Raises DataError on shapes that do not fit. Source:
-    Spearman 1904, ties averaged.
+    Over the rows where the column is finite. values_NF: [N, F], NaN where missing. event_N: bool. min_block: shortest
+    block in distinct times, at least the label's horizon. A column with one value, or rows of one outcome, has no
+    correlation but a reason. p-values are Student's, as the intervals. Ranks are kept across weightings. Raises
+    DataError on shapes that do not fit. Source: Spearman 1904, ties averaged.
     """
     _check_association(values_NF, event_N, time_N)
     found, p_values = [], []
@@ -93,8 +93,9 @@ def event_lift(
     min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> Lift:
-    """Lift of the event among chosen rows, plain, within times and within symbols, each with its interval.
+    """Lift of the event among chosen rows, with intervals.
 
+    Plain, within times and within symbols.
     chosen_N, event_N: bool [N]. symbol_N: codes [N]. Without a chosen row or an
     event they have no value but a reason. Raises DataError on shapes that do not fit.
     """
@@ -129,7 +130,10 @@ def event_rate(
     chosen_N: Array, event_N: Array, time_N: Array, *, min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> Estimate:  # fmt: skip
-    """Share of events among the chosen rows, with its interval over times; DataError without a row."""
+    """Share of events among the chosen rows, with its interval over times.
+
+    Raises DataError without a row.
+    """
     if not len(event_N):
         raise DataError("event rate: no row; a share needs at least one; give data of the span")
     order, first = time_groups(time_N)

@@ -11,11 +11,12 @@ from tradsys.core.tables import Array
 
 
 def rank_ic(score_N: Array, ret_N: Array, time_N: Array, least: int = 5) -> tuple[Array, Array]:
-    """Dates [T], rising, and Spearman's rank correlation of score and return among the names of each, float64 [T].
+    """Dates [T], rising, and the rank IC of each date, float64 [T].
 
-    score_N, ret_N: a row where one of them is NaN does not count. time_N: date or its code. least: names that a date
-    needs. Dates with fewer names are left out, as are those whose scores or returns are all equal.
-    Ties take their average rank. Raises DataError for unequal lengths or least < 2.
+    It is Spearman's correlation of score and return among that date's names. score_N, ret_N: a row where one of them is
+    NaN does not count. time_N: date or its code. least: names that a date needs. Dates with fewer names are left out,
+    as are those whose scores or returns are all equal. Ties take their average rank. Raises DataError for unequal
+    lengths or least < 2.
     """
     score, ret, time = (np.asarray(a) for a in (score_N, ret_N, time_N))
     if not score.shape == ret.shape == time.shape or score.ndim != 1 or least < 2:
@@ -33,7 +34,7 @@ def rank_ic(score_N: Array, ret_N: Array, time_N: Array, least: int = 5) -> tupl
 
 
 def ranks_within(values_N: Array, code_N: Array) -> Array:
-    """Average rank, 1 to n, of each finite value among those of the same code, float64 [N]."""
+    """Average rank, 1 to n, of each finite value within its code, float64 [N]."""
     if not len(values_N):
         return np.empty(0)
     by_value = np.argsort(values_N)  # ties need no order, they share their rank
@@ -56,8 +57,9 @@ def _centred(rank_N: Array, code_N: Array, n_T: Array) -> Array:
 
 
 def decile_codes(score_N: Array, time_N: Array, n: int = 10) -> Array:
-    """Group 0 (lowest scores) to n - 1 of each sample among those of its date, int64 [N]; equal scores share one.
+    """Group 0 (lowest scores) to n - 1 of each sample on its date, int64 [N].
 
+    Equal scores share a group.
     A score of average rank r among m names falls into floor(n (r - 1/2) / m), so that groups differ by one name at
     most where no scores tie. Dates with fewer than n names get -1, as do NaN scores.
     Raises DataError for unequal lengths or n < 2.
@@ -77,8 +79,9 @@ def decile_codes(score_N: Array, time_N: Array, n: int = 10) -> Array:
 
 
 def decile_spread(score_N: Array, ret_N: Array, time_N: Array, n: int = 10) -> tuple[Array, Array, Array]:
-    """Dates [T], the top group's mean return less the bottom's on each [T], and the mean return by group [n].
+    """Top less bottom group's mean return by date, and each group's mean [n].
 
+    Returns dates [T], spreads [T], means [n].
     ret_N: in the unit of the result; use simple returns for money, as logarithms do not add over
     names. A row where score or return is NaN does not count. Left out are dates with fewer than n names, or whose tied
     scores leave the top or the bottom empty. By group: the mean over the kept dates of a date's mean, NaN where ties

@@ -40,7 +40,10 @@ def lift_at_k(
     min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> Estimate:
-    """`precision_at_k` over the share of positives among all names of the same times; 1 is a random ranking."""
+    """`precision_at_k` over the share of positives among all names of the same times.
+
+    1 is a random ranking.
+    """
     return _precision(score_N, y_N, time_N, k, by_base=True, min_block=min_block, confidence=confidence)
 
 
@@ -52,11 +55,12 @@ def pr_auc(
     min_block: float = 1.0,
     confidence: float = 0.95,
 ) -> Estimate:
-    """Average precision, sum over thresholds of (recall_i - recall_i-1) * precision_i, all samples in one ranking.
+    """Average precision of all samples in one ranking.
 
-    Equal scores are one threshold; there is no interpolation, which is optimistic. A random ranking has the base rate.
-    No value without a positive. Its interval is computed on the logit scale (`cosines.within_unit`). Source: Davis and
-    Goadrich 2006, section 4, on why not to interpolate.
+    Sum over thresholds of (recall_i - recall_i-1) * precision_i. Equal scores are one threshold; there is no
+    interpolation, which is optimistic. A random ranking has the base rate. No value without a positive. Its interval is
+    computed on the logit scale (`cosines.within_unit`). Source: Davis and Goadrich 2006, section 4, on why not to
+    interpolate.
     """
     score, y, time = _checked_ranking(score_N, y_N, time_N)
     order, first = bootstrap.time_groups(time)

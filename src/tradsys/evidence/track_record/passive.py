@@ -7,13 +7,13 @@ from tradsys.core.tables import Array
 
 
 def beyond_passive(returns: Array, exposure: Array, market_T: Array) -> Array:
-    """Returns less those of its average exposure so far, held in the market: [T] or [T, K].
+    """Returns [T] or [T, K] less those of the average exposure held passively.
 
-    returns: per period, after costs, [T] or [T, K]. exposure: signed position over equity in the period, same shape.
-    market_T: the market's return of the period [T]. The average runs over earlier periods only: where
-    returns of the market cannot be predicted, the result has mean zero whatever the strategy's timing, also in a
-    market that only rises. The first period has no average and stays as it is. Raises DataError on other shapes or
-    values that are not finite.
+    The exposure is the average so far, held in the market. returns: per period, after costs, [T] or [T, K]. exposure:
+    signed position over equity in the period, same shape. market_T: the market's return of the period [T]. The average
+    runs over earlier periods only: where returns of the market cannot be predicted, the result has mean zero whatever
+    the strategy's timing, also in a market that only rises. The first period has no average and stays as it is. Raises
+    DataError on other shapes or values that are not finite.
     """
     own, held, market = (np.asarray(a, dtype=np.float64) for a in (returns, exposure, market_T))
     if own.shape != held.shape or own.shape[:1] != market.shape:

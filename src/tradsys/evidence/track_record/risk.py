@@ -36,8 +36,9 @@ def risk_statistics(
     confidence: float = 0.95,
     too_little: str | None = None,
 ) -> dict[str, Estimate]:
-    """sortino, calmar, omega, tail_ratio, value_at_risk, cvar, exposure_adjusted_return of one record.
+    """Risk ratios and tail measures of one record, each with its interval.
 
+    sortino, calmar, omega, tail_ratio, value_at_risk, cvar, exposure_adjusted_return.
     sortino: yearly, mean over the root mean square of returns below zero. calmar: cagr over the deepest drawdown,
     without an interval. omega: gains over losses, around zero. tail_ratio: the 95 % quantile over the size of the 5 %
     quantile. value_at_risk, cvar: the 5 % quantile of the returns per period, and their mean at or below it; losses are

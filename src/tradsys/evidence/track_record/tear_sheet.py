@@ -26,7 +26,10 @@ LEAST_IN_GROUP = 30  # values below which a group's mean has no interval
 
 
 class YearRow(TypedDict):
-    """Compounded returns of a year's months [12], None where there is no day, and of the year."""
+    """Compounded returns of a year and of its months [12].
+
+    None for a month without a day.
+    """
 
     year: int
     months: list[float | None]
@@ -50,7 +53,10 @@ class Line(TypedDict):
 
 
 class Rolling(TypedDict):
-    """Yearly figures of the last `window` days, at each `time`. reason: why there is none; then there is no line."""
+    """Yearly figures of the last `window` days, at each `time`.
+
+    reason: why there is none; then there is no line.
+    """
 
     window: int
     reason: str | None
@@ -60,8 +66,10 @@ class Rolling(TypedDict):
 
 
 class Drawdown(TypedDict):
-    """A fall from a peak. depth: in (0, 1]. peak: last day at the high, None before the first day. recovered: first day
-    back at it, None while it lasts. days: from the peak to recovery or the end.
+    """A fall from a peak.
+
+    depth: in (0, 1]. peak: last day at the high, None before the first day. recovered: first day back at it, None while
+    it lasts. days: from the peak to recovery or the end.
     """
 
     depth: float
@@ -72,7 +80,10 @@ class Drawdown(TypedDict):
 
 
 class Activity(TypedDict):
-    """Mean exposure and summed turnover of stretches of days; time: the first day of each."""
+    """Mean exposure and summed turnover of stretches of days.
+
+    time: the first day of each.
+    """
 
     days_per_point: float
     time: list[str]
@@ -81,7 +92,10 @@ class Activity(TypedDict):
 
 
 class TradeDistribution(TypedDict):
-    """Histogram of net returns, edges [K + 1] and counts [K], and the mean trade with its interval."""
+    """Histogram of net returns, and the mean trade with its interval.
+
+    Edges [K + 1] and counts [K].
+    """
 
     n: int
     edges: list[float]
@@ -129,10 +143,11 @@ def monthly_returns(days_T: Array, returns_T: Array, confidence: float = 0.95) -
 def rolling(
     days_T: Array, returns_T: Array, periods_per_year: float, window: int = WINDOW_DAYS, confidence: float = 0.95
 ) -> Rolling:
-    """Yearly Sharpe ratio with its interval, and volatility, of the last `window` days, at up to 160 days.
+    """Yearly Sharpe ratio and volatility of the last `window` days.
 
-    A window without 20 effective blocks has a Sharpe and no interval. Volatility has none: its intervals covered the
-    true value in only 0.54 to 0.88 of fat-tailed or clustered records, whatever their scale.
+    At up to 160 days; the ratio has its interval. A window without 20 effective blocks has a Sharpe and no interval.
+    Volatility has none: its intervals covered the true value in only 0.54 to 0.88 of fat-tailed or clustered records,
+    whatever their scale.
     """
     returns_T = checked_returns(returns_T, "tear sheet", least=0)
     n = len(returns_T)
@@ -180,7 +195,7 @@ def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -
 
 
 def activity(days_T: Array, exposure_T: Array, turnover_T: Array) -> Activity:
-    """Mean exposure and summed turnover per stretch of days, at most 160 stretches of equal length."""
+    """Mean exposure and summed turnover of at most 160 equal stretches."""
     n = len(exposure_T)
     edges = np.unique(np.linspace(0, n, min(n, N_POINTS) + 1).astype(int))
     return {
@@ -192,9 +207,9 @@ def activity(days_T: Array, exposure_T: Array, turnover_T: Array) -> Activity:
 
 
 def trade_distribution(net_M: Array, confidence: float = 0.95) -> TradeDistribution:
-    """Histogram of trades' net returns over their central 98 %, the rest in the outer bins, and their mean.
+    """Histogram of trades' net returns over their central 98 %, and the mean.
 
-    net_M: in order of exit.
+    The outer bins hold the rest. net_M: in order of exit.
     """
     net_M = checked_returns(net_M, "tear sheet, trades", least=0)
     n = len(net_M)
@@ -217,10 +232,11 @@ def trade_distribution(net_M: Array, confidence: float = 0.95) -> TradeDistribut
 def by_group(
     values: Array, group: Sequence[Any] | Array, names: Mapping[Any, str], confidence: float = 0.95
 ) -> list[GroupRow]:
-    """Mean value of each group with simultaneous intervals: at `confidence` none of the groups misses.
+    """Mean of each group with simultaneous intervals.
 
-    values: in time order. names: group -> its name, in the order of the result; a group without a value has a reason.
-    Bonferroni over the groups that have values, so a best hour of 24 is not chance.
+    At `confidence` none of the groups' means lies outside. values: in time order. names: group -> its name, in the
+    order of the result; a group without a value has a reason. Bonferroni over the groups that have values, so a best
+    hour of 24 is not chance.
     """
     codes = np.asarray(group)
     parts = {name: values[codes == key] for key, name in names.items()}

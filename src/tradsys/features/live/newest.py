@@ -72,7 +72,10 @@ class Machine:
         return made
 
     def run(self, columns: dict[str, Array], time: datetime, cursor: Cursor, n_symbols: int) -> Array:
-        """One row per symbol with a new bar: float64 [n, outputs]. columns: [n] each; cursor: the symbols."""
+        """One row per symbol with a new bar: float64 [n, outputs].
+
+        columns: [n] each; cursor: the symbols.
+        """
         if n_symbols > self._n_symbols:
             for held in self._grown:
                 held.grow(n_symbols)
@@ -188,7 +191,7 @@ class NewestFeatures:
         return float("nan")
 
     def check_market(self) -> None:
-        """Raises DataError where features read the market symbol and it has never had a bar."""
+        """Raises DataError where features read a market that never had a bar."""
         if self._market is not None and self._market not in self._at:
             raise DataError(no_market(self._market, len(self.symbols)))
 
@@ -199,7 +202,10 @@ def time_us(time: datetime) -> int:
 
 
 def newest_features(features: FeatureSet) -> NewestFeatures | None:
-    """The set's row-by-row form; None, with a log line, where one of its expressions has none."""
+    """The set's row-by-row form.
+
+    None, with a log line, where one of its expressions has none.
+    """
     try:
         return NewestFeatures(features)
     except UnknownStepError as unknown:

@@ -30,12 +30,18 @@ NATURAL = 2.718281828459045
 
 
 class UnknownStepError(Exception):
-    """An expression holds something that has no row-by-row form here; the message names it."""
+    """An expression holds something that has no row-by-row form here.
+
+    The message names it.
+    """
 
 
 @dataclass(frozen=True)
 class Node:
-    """One step. op: its name. inputs: indices of earlier steps. params: other parameters. kind: type of its values."""
+    """One step. op: its name.
+
+    inputs: indices of earlier steps. params: other parameters. kind: type of its values.
+    """
 
     op: str
     inputs: tuple[int, ...] = ()
@@ -44,9 +50,9 @@ class Node:
 
 
 class Program:
-    """Steps in an order in which each comes after its inputs; equal steps are kept once.
+    """Steps in an order in which each comes after its inputs.
 
-    nodes: the steps. outputs: index of each expression's value.
+    Equal steps are kept once. nodes: the steps. outputs: index of each expression's value.
     """
 
     def __init__(self, expressions: Sequence[pl.Expr]) -> None:

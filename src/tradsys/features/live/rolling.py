@@ -60,9 +60,10 @@ class Grown:
 
 
 class Ring(Grown):
-    """The last `width` values of each symbol; shared by all steps that read the same window of one value.
+    """The last `width` values of each symbol.
 
-    old: values [n] that the newest ones replaced, `width` rows before them, where a step reads them (`shows_old`).
+    Shared by all steps that read the same window of one value. old: values [n] that the newest ones replaced, `width`
+    rows before them, where a step reads them (`shows_old`).
     """
 
     values: Array
@@ -86,7 +87,7 @@ class Ring(Grown):
         return found
 
     def aligned(self, by_age: Array, cursor: Cursor) -> Array:
-        """by_age [width], newest value's entry first, rearranged to the ring's order: [width] or [n, width]."""
+        """by_age [width], newest first, in the ring's order: [width] or [n, width]."""
         place = np.arange(self.width)
         slot = cursor.slot(self.width)
         return by_age[(slot - place) % self.width if cursor.together else (slot[:, None] - place) % self.width]
@@ -112,7 +113,10 @@ class Shift:
 
 
 class Window:
-    """A function of the last values of each symbol; `by_age`: weights, the newest value's first."""
+    """A function of the last values of each symbol.
+
+    `by_age`: weights, the newest value's first.
+    """
 
     def __init__(self, ring: Ring, function: Callable[[Array], Array], by_age: Array | None = None) -> None:
         self.ring, self.function, self.by_age = ring, function, by_age
@@ -127,7 +131,10 @@ class Window:
 
 
 class Rank:
-    """Average rank of the newest value among the last ones, 1..W; NaN ranks above every number."""
+    """Average rank of the newest value among the last ones, 1..W.
+
+    NaN ranks above every number.
+    """
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
@@ -140,7 +147,10 @@ class Rank:
 
 
 class SeededMean(Grown):
-    """`features.smoothing`'s recursion, one row at a time: the same operations in the same order."""
+    """The recursion of `features.smoothing`, one row at a time.
+
+    The same operations in the same order.
+    """
 
     seen: Array
     total: Array
@@ -179,7 +189,10 @@ def mean_of_finite(window: Array) -> Array:
 
 
 def variance(window: Array, ddof: int) -> Array:
-    """Variance [n] of each window [n, W] about its own mean: two passes, so that a past spike leaves no noise."""
+    """Variance [n] of each window [n, W] about its own mean.
+
+    In two passes, so that a past spike leaves no noise.
+    """
     size = window.shape[1]
     centred = window - (np.add.reduce(window, axis=1) / size)[:, None]
     found: Array = np.einsum("nw,nw->n", centred, centred) / (size - ddof)
@@ -192,7 +205,10 @@ def deviation(window: Array, ddof: int) -> Array:
 
 
 def moment(order: int, window: Array) -> Array:
-    """Standardised central moment [n] of each window [n, W], without correction for bias."""
+    """Standardised central moment [n] of each window [n, W].
+
+    Without correction for bias.
+    """
     size = window.shape[1]
     centred = window - (np.add.reduce(window, axis=1) / size)[:, None]
     squared = centred * centred
@@ -202,7 +218,10 @@ def moment(order: int, window: Array) -> Array:
 
 
 def width_of(op: str, params: tuple[Any, ...]) -> int | None:
-    """Number of its input's last values that a step reads; None where it keeps running sums instead."""
+    """Number of its input's last values that a step reads.
+
+    None where it keeps running sums instead.
+    """
     if op != "kernel":
         return int(params[0])
     parameters = dict(params[1])
@@ -212,7 +231,10 @@ def width_of(op: str, params: tuple[Any, ...]) -> int | None:
 
 
 def stateful(op: str, params: tuple[Any, ...], ring: Ring | None) -> Step:
-    """The stateful step of that name; ring: of `width_of` its input's last values. KeyError for an unknown name."""
+    """The stateful step of that name.
+
+    ring: of `width_of` its input's last values. KeyError for an unknown name.
+    """
     if op == "kernel" and params[0] == "seeded_mean":
         return SeededMean(**dict(params[1]))
     assert ring is not None, op

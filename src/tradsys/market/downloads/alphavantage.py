@@ -22,9 +22,10 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class AlphaVantage:
-    """Daily bars. kind: stock, or fx (symbols such as EURUSD). calendar: the dates are its sessions.
+    """Daily bars.
 
-    outputsize: `compact` gives the last 100 days, `full` all (for paying keys). Prices are raw; fx has volume 0.
+    kind: stock, or fx (symbols such as EURUSD). calendar: the dates are its sessions. outputsize: `compact` gives the
+    last 100 days, `full` all (for paying keys). Prices are raw; fx has volume 0.
     """
 
     http: Http

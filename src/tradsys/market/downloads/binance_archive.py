@@ -25,10 +25,11 @@ DAILY_LAG = timedelta(days=4)
 
 @dataclass(frozen=True)
 class BinanceArchive:
-    """Klines from the archive. market: spot, linear or inverse. quote: the quote currency for `BTC-USD`.
+    """Klines from the archive.
 
-    Whether a file has a header, and whether its times are milliseconds (before 2025) or microseconds, is detected from
-    the file. Monthly files are requested up to the last complete month, then daily ones.
+    market: spot, linear or inverse. quote: the quote currency for `BTC-USD`. Whether a file has a header, and whether
+    its times are milliseconds (before 2025) or microseconds, is detected from the file. Monthly files are requested up
+    to the last complete month, then daily ones.
     """
 
     http: Http
@@ -58,7 +59,10 @@ class BinanceArchive:
         return {"source": self.name, "market": self.market, "interval": self.interval}
 
     def spell(self, symbol: str) -> str:
-        """The archive's symbol: `BTC-USD` is BTCUSDT; other names lose the sign before the quote."""
+        """The archive's symbol: `BTC-USD` is BTCUSDT.
+
+        Other names lose the sign before the quote.
+        """
         base = re.fullmatch(r"([A-Za-z0-9]+)-USD", symbol)
         plain = f"{base[1]}{self.quote}" if base else re.sub(r"[/-]", "", symbol)
         if not re.fullmatch(r"[A-Za-z0-9_]{2,30}", plain):
@@ -74,7 +78,10 @@ class BinanceArchive:
         self.http.close()
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
-        """One page per file. Months before the listing give none; a missing file in between is a hole."""
+        """One page per file.
+
+        Months before the listing give none; a missing file in between is a hole.
+        """
         listed = False
         for begin, end in _months(since, until):
             if end <= until:

@@ -29,9 +29,10 @@ KINDS = ("spot", "linear")
 
 @dataclass(frozen=True)
 class CcxtCandles:
-    """Candles of one exchange. kind: spot or linear (perpetuals). quote: the quote currency for `BTC-USD`.
+    """Candles of one exchange.
 
-    page_bars: candles of one call. address: scheme and host that replace those of every URL.
+    kind: spot or linear (perpetuals). quote: the quote currency for `BTC-USD`. page_bars: candles of one call. address:
+    scheme and host that replace those of every URL.
     """
 
     exchange: str = "binance"
@@ -71,7 +72,10 @@ class CcxtCandles:
         return gaps(bars, self.minutes)
 
     def spell(self, symbol: str) -> str:
-        """ccxt's symbol: `BTC-USD` is BTC/USDT; MissingError where the exchange has no such market."""
+        """ccxt's symbol: `BTC-USD` is BTC/USDT.
+
+        Raises MissingError where the exchange has no such market.
+        """
         base = re.fullmatch(r"([^/:]+)-USD", symbol)
         wanted = f"{base[1]}{self.quote}" if base else symbol.replace("/", "")
         found = self._symbols.get(wanted.upper())
@@ -87,7 +91,10 @@ class CcxtCandles:
             raw.session.close()
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
-        """Pages of closed candles; empty pages are skipped, since some exchanges return them before a listing."""
+        """Pages of closed candles.
+
+        Empty pages are skipped, since some exchanges return them before a listing.
+        """
         length = timedelta(minutes=self.minutes)
         at = since
         while at + length <= until:
@@ -106,7 +113,10 @@ class CcxtCandles:
         return rows
 
     def call(self, method: str, *args: Any) -> Any:
-        """The answer of one of ccxt's methods; PassingError, MissingError or DataError where the exchange fails."""
+        """The answer of one of ccxt's methods.
+
+        Raises PassingError, MissingError or DataError where the exchange fails.
+        """
         ccxt, raw = self._ccxt, self._raw
         with read_answer(f"ccxt: {self.exchange}", f"the answer to {method}"):
             answer = self._answer(ccxt, raw, method, args)

@@ -25,11 +25,12 @@ SCHEMA = pl.Schema({"available_at": TIME, "funding_rate": pl.Float64()})
 
 @dataclass(frozen=True)
 class CcxtFunding:
-    """Funding of perpetuals of one exchange into `funding/NAME_SYMBOL.parquet`: available_at, funding_rate.
+    """Funding of an exchange's perpetuals, a file per symbol.
 
-    A rate is a fraction of the position's value, paid by longs to shorts at `available_at`, and available from then on.
-    A settlement that the vendor changed takes the new value; one that vanished is kept. Both are recorded in
-    `funding/NAME_SYMBOL/revisions.sqlite`. Keys as of `CcxtCandles`.
+    `funding/NAME_SYMBOL.parquet` has available_at and funding_rate. A rate is a fraction of the position's value, paid
+    by longs to shorts at `available_at`, and available from then on. A settlement that the vendor changed takes the new
+    value; one that vanished is kept. Both are recorded in `funding/NAME_SYMBOL/revisions.sqlite`. Keys as of
+    `CcxtCandles`.
     """
 
     exchange: str = "binance"
@@ -54,7 +55,10 @@ class CcxtFunding:
         )
 
     def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
-        """Downloads symbol by symbol; a failure becomes a row, a reached limit ends the download."""
+        """Downloads symbol by symbol.
+
+        A failure becomes a row, a reached limit ends the download.
+        """
         if not job.symbols:
             raise DataError("fetch: no symbols to download; give symbols=[BTC-USD,ETH-USD] or universe=coins.csv")
         market = self._market

@@ -27,7 +27,10 @@ TOO_MANY, SERVER_ERRORS, MISSING = (418, 429), 500, (404, 410)
 
 
 class LimitError(DataError):
-    """A vendor's limit that is too long to wait for; complete symbols are kept, the download ends."""
+    """A vendor's limit that is too long to wait for.
+
+    Complete symbols are kept, the download ends.
+    """
 
 
 class MissingError(DataError):
@@ -35,7 +38,10 @@ class MissingError(DataError):
 
 
 class PassingError(DataError):
-    """A temporary failure that is worth a retry. after: seconds that the vendor asks to wait."""
+    """A temporary failure that is worth a retry.
+
+    after: seconds that the vendor asks to wait.
+    """
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
@@ -43,16 +49,20 @@ class PassingError(DataError):
 
 
 def read_answer(vendor: str, what: str) -> AbstractContextManager[None]:
-    """Turns any error of parsing a vendor's answer into a DataError: the form has changed."""
+    """Turns an error of parsing a vendor's answer into a DataError.
+
+    The form of the answer has changed.
+    """
     return refused_in_one_line(f"{vendor}: {what}", CHANGED, DataError)
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Retry policy: exponential back-off with jitter, or the wait that the vendor asks for.
+    """Retry policy: exponential back-off with jitter.
 
-    attempts: tries of one call. wait_seconds: the first wait; it doubles up to max_wait_seconds. A vendor that asks for
-    a longer wait than max_wait_seconds ends the download with LimitError.
+    A wait that the vendor asks for comes first. attempts: tries of one call. wait_seconds: the first wait; it doubles
+    up to max_wait_seconds. A vendor that asks for a longer wait than max_wait_seconds ends the download with
+    LimitError.
     """
 
     attempts: int = 6
@@ -112,9 +122,10 @@ class Http:
     def json(
         self, path: str, params: Mapping[str, Any] | None = None, *, check: Callable[[Any], object] | None = None
     ) -> Any:
-        """The decoded JSON answer. check: parses it, so that an answer of another form is refused and not cached.
+        """The decoded JSON answer.
 
-        A TradsysError of `check` passes; any other error becomes a DataError: the form has changed.
+        check: parses it, so that an answer of another form is refused and not cached. A TradsysError of `check` passes;
+        any other error becomes a DataError: the form has changed.
         """
 
         def inspect(response: Any) -> None:
@@ -130,7 +141,10 @@ class Http:
         return self._get(path, params, inspect).json()
 
     def content(self, path: str, check: Callable[[bytes], None] | None = None) -> bytes:
-        """A file's bytes. check: raises PassingError to have it retried. MissingError where there is no file."""
+        """A file's bytes.
+
+        check: raises PassingError to have it retried. MissingError where there is no file.
+        """
 
         def inspect(response: Any) -> None:
             if response.headers.get("content-type", "").startswith("text/html"):
@@ -199,12 +213,18 @@ class Http:
 
 
 def plain_words(error: object, most: int = 120) -> str:
-    """Text of an error or page in one line, without HTML tags and URLs, which may hold a key."""
+    """Text of an error or page in one line, without HTML tags and URLs.
+
+    A URL may hold a key.
+    """
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>|https?://\S+", " ", plain_text(str(error))))[:most].strip()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or as a date; None without one."""
+    """Seconds that a Retry-After header asks for, given as a number or as a date.
+
+    None without one.
+    """
     value = (headers.get("retry-after") or "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)
@@ -216,7 +236,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def raise_for_status(host: str, status: int, headers: Mapping[str, str], text: str) -> None:
-    """PassingError for limits and server errors, MissingError for 404, DataError for any other refusal."""
+    """Raises for a refused request.
+
+    PassingError for limits and server errors, MissingError for 404, else DataError.
+    """
     if status < 400:
         return
     if status in TOO_MANY:

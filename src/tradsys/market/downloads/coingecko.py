@@ -21,8 +21,9 @@ COLUMNS = ("symbol", "kind", "name", "id", "rank", "market_cap", "volume", "volu
 
 @dataclass(frozen=True)
 class CoingeckoUniverse:
-    """Writes `universes/<name>/<date>.csv`, a later build of that day `<date>T<time>.csv`.
+    """Writes today's list of coins to `universes/<name>/<date>.csv`.
 
+    A later one of that day to `<date>T<time>.csv`.
     Symbols as BTC-USD: the top coins by market cap, and trending ones.
     Coins need market_cap >= min_market_cap and volume / market_cap >= min_volume_share. Stablecoins and wrapped tokens
     stay in the file, marked in `kind`, and are not downloaded. A build is valid from its own date on.

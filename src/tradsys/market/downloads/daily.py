@@ -12,9 +12,9 @@ from tradsys.market.sessions import closes
 
 
 def session_bars(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
-    """Rows (symbol, date, open, high, low, close, volume) as bars that close with their session.
+    """Dated rows as bars that close with their session.
 
-    Raises DataError where a date is no session of the calendar.
+    Rows have symbol, date, open, high, low, close, volume. Raises DataError where a date is no session of the calendar.
     """
     if rows.is_empty():
         return pl.Schema(SCHEMA).to_frame()
@@ -30,7 +30,10 @@ def session_bars(rows: pl.DataFrame, calendar: str) -> pl.DataFrame:
 
 
 def daily_holes(bars: pl.DataFrame, calendar: str) -> list[tuple[datetime, datetime]]:
-    """Spans (close before, close after) between bars of one symbol in which the calendar has sessions."""
+    """Spans between bars of a symbol in which the calendar has sessions.
+
+    Each is (close before, close after).
+    """
     if bars.height < 2:
         return []
     dates = bars.select(day=session_date())["day"]

@@ -22,9 +22,10 @@ READ = ("path", "actions", "layout", "symbol", "mapping", "mode", "conflicts")
 
 
 def check_keys(plain: Mapping[str, Any], given: Collection[str], *, downloads: bool) -> None:
-    """Refuses given keys that this way of calling `fetch` ignores, before anything is read.
+    """Refuses keys that this way of calling `fetch` ignores.
 
-    plain: the fetch configuration. given: keys set on the command line. Raises DataError with the keys.
+    Nothing has been read by then. plain: the fetch configuration. given: keys set on the command line. Raises DataError
+    with the keys.
     """
     mode, files = plain["mode"], [key for key in ("path", "actions") if plain[key] is not None]
     if mode in ("undo", "clean"):
@@ -75,7 +76,10 @@ def store_files(source: Any, store: BarStore, plain: Mapping[str, Any], console:
 
 
 def new_spellings(stored: Collection[str], new: Collection[str]) -> list[str]:
-    """A line for each new symbol that looks like a stored one: it would start a second history."""
+    """A line for each new symbol that looks like a stored one.
+
+    It would start a second history.
+    """
     added = set(new) - set(stored)
     texts = [text for found in alike_spellings({*stored, *added}) for text in found.examples]
     shown = [text for text in texts if {*text.split(" and ")} & added and {*text.split(" and ")} & set(stored)]
@@ -83,7 +87,10 @@ def new_spellings(stored: Collection[str], new: Collection[str]) -> list[str]:
 
 
 def enter_revisions(store: BarStore, name: str, bars: pl.DataFrame, source: str) -> None:
-    """Records changes of stored bars by a file in the revision ledger, before it is stored."""
+    """Records in the revision ledger what a file changes in stored bars.
+
+    Before it is stored.
+    """
     stored = store.manifest(name)["symbols"] if name in store.names() else {}
     for key, own in bars.partition_by("symbol", as_dict=True).items():
         if (symbol := str(key[0])) in stored:
@@ -91,7 +98,10 @@ def enter_revisions(store: BarStore, name: str, bars: pl.DataFrame, source: str)
 
 
 def events_of_file(plain: Mapping[str, Any], known: Collection[str]) -> pl.DataFrame:
-    """Dividends, splits and funding of actions=, of the symbols `known`; DataError as `read_actions`."""
+    """Dividends, splits and funding of actions=, of the symbols `known`.
+
+    Raises DataError as `read_actions`.
+    """
     keys = FormKeys(plain["separator"], plain["decimal"], plain["date_format"], plain["zone"], plain["header"], None)
     return read_actions(Path(str(plain["actions"])), plain["symbol"], keys, known)
 

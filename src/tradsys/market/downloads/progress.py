@@ -32,9 +32,10 @@ VALUES = (*PRICES, "volume")
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """Result of one call: bars (COLUMNS, time = close in UTC), and the moment up to which they are complete.
+    """Result of one call: bars, and the moment up to which they are complete.
 
-    n_repairs: rows that the reader repaired or left out. events: dividends and splits (events.actions.SCHEMA).
+    Bars have COLUMNS, time = close in UTC. n_repairs: rows that the reader repaired or left out. events: dividends and
+    splits (events.actions.SCHEMA).
     """
 
     bars: pl.DataFrame
@@ -44,17 +45,26 @@ class Page:
 
 
 class BarVendor(Protocol):
-    """A vendor of bars. minutes: their length. first: where its history begins at the earliest, UTC."""
+    """A vendor of bars.
+
+    minutes: their length. first: where its history begins at the earliest, UTC.
+    """
 
     name: str
     minutes: float
     first: datetime
 
     def spell(self, symbol: str) -> str:
-        """The vendor's spelling; DataError where the symbol cannot be one of this vendor's."""
+        """The vendor's spelling.
+
+        Raises DataError where the symbol cannot be one of this vendor's.
+        """
 
     def identity(self) -> dict[str, Any]:
-        """The settings that determine the numbers; pages of another identity are not resumed."""
+        """The settings that determine the numbers.
+
+        Pages of another identity are not resumed.
+        """
 
     def pages(self, spelling: str, since: datetime, until: datetime) -> Iterator[Page]:
         """Pages in the order of time: bars that close in (since, until]."""
@@ -68,7 +78,10 @@ class BarVendor(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What to download. symbols: as they will be stored. reread_bars: stored bars to download again."""
+    """What to download.
+
+    symbols: as they will be stored. reread_bars: stored bars to download again.
+    """
 
     root: Path
     name: str
@@ -103,7 +116,10 @@ class Job:
 
 @dataclass(frozen=True)
 class SymbolRow:
-    """One row of the closing table. error: why this symbol failed, or None. remarks: lines below the table."""
+    """One row of the closing table.
+
+    error: why this symbol failed, or None. remarks: lines below the table.
+    """
 
     symbol: str
     first: datetime | None = None
@@ -126,9 +142,9 @@ def silent(symbol: str, number: int, n_rows: int) -> None:
 
 
 def download(vendor: BarVendor, job: Job, report: Report = silent) -> list[SymbolRow]:
-    """Downloads every symbol of a job and stores it; one row each, in the order of the job.
+    """Downloads every symbol of a job and stores it.
 
-    Failures as in `each_symbol`.
+    One row each, in the order of the job. Failures as in `each_symbol`.
     """
     try:
         return each_symbol(job.symbols, partial(_fetch_symbol, vendor, job), report)
@@ -139,10 +155,11 @@ def download(vendor: BarVendor, job: Job, report: Report = silent) -> list[Symbo
 def each_symbol(
     symbols: Sequence[str], one: Callable[[str, Callable[[int], None]], SymbolRow], report: Report
 ) -> list[SymbolRow]:
-    """One row per symbol. one: downloads a symbol; receives a function to call with the rows so far.
+    """One row per symbol.
 
-    A failed symbol becomes a row with the reason. A vendor's limit ends the download; later symbols become rows with
-    that reason. KeyboardInterrupt is raised as `InterruptedDownload`, which holds the rows so far.
+    one: downloads a symbol; receives a function to call with the rows so far. A failed symbol becomes a row with the
+    reason. A vendor's limit ends the download; later symbols become rows with that reason. KeyboardInterrupt is raised
+    as `InterruptedDownload`, which holds the rows so far.
     """
     rows: list[SymbolRow] = []
     limit: str | None = None
@@ -274,7 +291,10 @@ def _joined_pages(vendor: BarVendor, symbol: str, pages: list["Page"], job: Job)
 
 
 def gaps(bars: pl.DataFrame, minutes: float) -> list[tuple[datetime, datetime]]:
-    """Spans (close before, close after) without bars of one symbol, for markets that never close."""
+    """Spans without bars of one symbol, for markets that never close.
+
+    Each is (close before, close after).
+    """
     step = pl.col("time").diff()
     rows = bars.select("time", before=pl.col("time").shift(1), step=step).filter(
         pl.col("step") > timedelta(minutes=minutes)
@@ -284,9 +304,10 @@ def gaps(bars: pl.DataFrame, minutes: float) -> list[tuple[datetime, datetime]]:
 
 @dataclass(frozen=True)
 class Partial:
-    """Complete pages of one symbol on disk, until the symbol is stored: `partial/<symbol>/<request>/`.
+    """Complete pages of one symbol on disk, until the symbol is stored.
 
-    request: digest of the settings that determine the numbers; pages of another request are not read.
+    In `partial/<symbol>/<request>/`. request: digest of the settings that determine the numbers; pages of another
+    request are not read.
     """
 
     root: Path
@@ -329,7 +350,10 @@ class Partial:
 
     @contextmanager
     def used_up(self) -> Iterator[None]:
-        """Removes the pages after the block stored or refused them; refused pages would fail for ever."""
+        """Removes the pages after the block stored or refused them.
+
+        Refused pages would fail for ever.
+        """
         try:
             yield
         except DataError:

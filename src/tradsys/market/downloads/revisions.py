@@ -38,7 +38,10 @@ create trigger if not exists no_delete before delete on revisions begin select r
 
 @dataclass(frozen=True)
 class RevisionRule:
-    """Rule for a vendor's revisions: `record`, or `refuse` above a share of the re-read bars."""
+    """Rule for a vendor's revisions: `record`, or `refuse` above a share.
+
+    The share is of the re-read bars.
+    """
 
     mode: str = "record"
     max_share: float = 0.01
@@ -53,7 +56,7 @@ class RevisionRule:
 
 @dataclass(frozen=True)
 class Revisions:
-    """Counts of re-read bars, and of those that changed, appeared in the past or vanished."""
+    """Counts of re-read bars, and of those changed, newly there or vanished."""
 
     n_reread: int
     n_changed: int
@@ -73,7 +76,10 @@ class RevisionLedger:
     folder: Path
 
     def append(self, rows: pl.DataFrame) -> int:
-        """Adds rows (SCHEMA) that differ from the last entry of their value; returns their number."""
+        """Adds rows (SCHEMA) that differ from the last entry of their value.
+
+        Returns their number.
+        """
         with self._open() as base:
             new = [r for r in rows.select(SCHEMA.names()).iter_rows(named=True) if not self._known(base, r)]
             base.executemany(
@@ -86,7 +92,10 @@ class RevisionLedger:
         return len(new)
 
     def read(self, symbols: Sequence[str] | None = None) -> pl.DataFrame:
-        """All entries (SCHEMA) in the order in which they were seen; empty where nothing was ever revised."""
+        """All entries (SCHEMA) in the order in which they were seen.
+
+        Empty where nothing was ever revised.
+        """
         if not (self.folder / LEDGER).exists():
             return SCHEMA.to_frame()
         with self._open() as base:
@@ -109,7 +118,10 @@ class RevisionLedger:
         return _undone(bars.join(appeared, on=["symbol", "time"], how="anti", maintain_order="left"), first)
 
     def value_before(self, rows: pl.DataFrame, name: str, column: str, moment: datetime) -> pl.DataFrame:
-        """Rows (time, `name`) of a series as of `moment`. column: the series' column in the ledger."""
+        """Rows (time, `name`) of a series as of `moment`.
+
+        column: the series' column in the ledger.
+        """
         later = self.read().filter(pl.col("seen") > moment)
         first = later.unique(["time", "column"], keep="first", maintain_order=True)
         appeared = first.filter((pl.col("column") == BAR) & pl.col("old").is_null())
@@ -119,7 +131,7 @@ class RevisionLedger:
         return kept.with_columns(pl.coalesce("old", name).alias(name)).drop("old")
 
     def first_prints(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """These stored bars with their first stored values: all revisions undone, no bar left out."""
+        """Stored bars with their first values: all revisions undone, none left out."""
         first = self.read(bars["symbol"].unique().to_list()).unique(
             ["symbol", "time", "column"], keep="first", maintain_order=True
         )
@@ -159,7 +171,7 @@ def _undone(bars: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
 
 
 def revise(folder: Path, stored: pl.DataFrame, bars: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
-    """Compares one symbol's re-downloaded bars with its stored ones and records the differences.
+    """Records how one symbol's re-downloaded bars differ from its stored ones.
 
     folder: the dataset's.
 
@@ -200,7 +212,10 @@ def revise_values(
 
 
 def enter(folder: Path, found: Revisions, entries: pl.DataFrame, source: str, rule: RevisionRule) -> Revisions:
-    """Records revisions (symbol, time, column, old, new) as seen now; DataError where `rule` refuses them."""
+    """Records revisions (symbol, time, column, old, new) as seen now.
+
+    Raises DataError where `rule` refuses them.
+    """
     if found.n:
         _check_share(found, entries, folder.name, source, rule)
         seen = entries.with_columns(seen=pl.lit(utc_now()).cast(TIME), source=pl.lit(source))

@@ -32,7 +32,10 @@ N_HOLES = 3
 
 
 def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
-    """Downloads as the fetch command's keys state, prints the table; returns the exit code."""
+    """Downloads as the fetch command's keys state, prints the table.
+
+    Returns the exit code.
+    """
     symbols, notes = wanted_symbols(keys.get("symbols"), keys.get("universe"), needed=not hasattr(source, "collect"))
     for note in notes:
         console.print(note)
@@ -124,7 +127,7 @@ def _alone(job: Job) -> Iterator[None]:
 
 @dataclass
 class Lines:
-    """Progress lines where stderr is no terminal: the first page, then every `every` seconds."""
+    """Progress lines without a terminal: the first page, then every `every` s."""
 
     n_symbols: int
     every: float = 10.0

@@ -17,9 +17,10 @@ def vintages_beside(path: Path) -> Path:
 
 
 def as_known(vintages: pl.DataFrame) -> pl.DataFrame:
-    """available_at and a column per series: at each release the value of the newest reference date released by then.
+    """available_at and a column per series, as known at each release.
 
-    A release that changes only an earlier reference date gives no row, because the newest value stays the same.
+    The value is that of the newest reference date released by then. A release that changes only an earlier reference
+    date gives no row, because the newest value stays the same.
     """
     ordered = vintages.sort("series", "available_at", "date")
     newest = pl.col("date").cum_max().over("series")

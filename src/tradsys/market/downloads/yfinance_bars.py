@@ -35,12 +35,13 @@ FARTHEST_ZONE = timedelta(hours=3)
 
 @dataclass(frozen=True)
 class YfinanceBars:
-    """Bars of Yahoo. interval: 1d, or 1h (the last 729 days). calendar: the dates are its sessions.
+    """Bars of Yahoo.
 
-    The vendor adjusts its history at every split; that is undone, so prices, volumes and dividends are those of their
-    day. Splits and dividends become events of the dataset, which adjust stored bars when they are read. An hourly bar
-    closes an hour after it opens, also the half-hour bar before the session's close. Incomplete rows, such as the
-    current one, are left out. address: scheme and host that replace those of every URL. cache: folder of cookies.
+    interval: 1d, or 1h (the last 729 days). calendar: the dates are its sessions. The vendor adjusts its history at
+    every split; that is undone, so prices, volumes and dividends are those of their day. Splits and dividends become
+    events of the dataset, which adjust stored bars when they are read. An hourly bar closes an hour after it opens,
+    also the half-hour bar before the session's close. Incomplete rows, such as the current one, are left out. address:
+    scheme and host that replace those of every URL. cache: folder of cookies.
     """
 
     interval: str = "1d"
@@ -210,10 +211,11 @@ class YfinanceBars:
 
 
 def flat(frame: Any, symbol: str) -> pl.DataFrame:
-    """symbol, time (UTC, as stamped), local (in the exchange's zone), prices, volume, dividend, split, from pandas.
+    """One symbol's bars from pandas as a polars frame.
 
-    Columns of two levels (price, ticker), in either order, are those of the symbol; rows without a price are left out.
-    Raises MissingError for an empty frame, DataError where a column is missing or times have no zone.
+    symbol, time (UTC, as stamped), local (in the exchange's zone), prices, volume, dividend, split. Columns of two
+    levels (price, ticker), in either order, are those of the symbol; rows without a price are left out. Raises
+    MissingError for an empty frame, DataError where a column is missing or times have no zone.
     """
     if len(frame) == 0:
         raise MissingError(f"yfinance: no bars of {symbol!r}: the answer is empty; check the symbol")
@@ -240,7 +242,7 @@ def flat(frame: Any, symbol: str) -> pl.DataFrame:
 
 
 def as_traded(rows: pl.DataFrame) -> pl.DataFrame:
-    """Prices, volumes and dividends in the units of their day: the split adjustment of the vendor is undone.
+    """Prices, volumes and dividends with the vendor's split adjustment undone.
 
     rows: sorted by time, with `local` and `split` (new shares per old on its first day, else 0). The vendor's numbers
     are of single precision, so products are rounded to seven digits: a download after a split gives the same price.

@@ -32,12 +32,13 @@ AFTER_MIDNIGHT = timedelta(microseconds=1)  # a bare date begins after the bar t
 
 
 def read_actions(path: str | Path, symbol: str | None, keys: FormKeys, known: Collection[str]) -> pl.DataFrame:
-    """Events (SCHEMA) of one file: a column of moments with columns of dividends, splits or funding rates.
+    """Events (SCHEMA) of one file.
 
-    A long file has `kind` and `value` instead. symbol: names the series of a file without such a column; else the
-    file's name does. known: symbols of the dataset. A bare date is the ex-day: its event belongs to the first bar that
-    closes after its midnight. Funding times are rounded to the minute. A split or dividend of 0 is no event. Raises
-    DataError for a file without such columns, values out of range, and symbols that the dataset lacks.
+    It has a column of moments and columns of dividends, splits or funding rates. A long file has `kind` and `value`
+    instead. symbol: names the series of a file without such a column; else the file's name does. known: symbols of the
+    dataset. A bare date is the ex-day: its event belongs to the first bar that closes after its midnight. Funding times
+    are rounded to the minute. A split or dividend of 0 is no event. Raises DataError for a file without such columns,
+    values out of range, and symbols that the dataset lacks.
     """
     source = Path(path)
     values = {name for names in VALUES.values() for name in names}

@@ -35,7 +35,10 @@ KEY = ["symbol", "time", "kind", "source"]
 
 
 def check_events(events: pl.DataFrame, where: str) -> pl.DataFrame:
-    """The distinct events (SCHEMA); DataError for unknown kinds, bad values or two values of one event."""
+    """The distinct events (SCHEMA).
+
+    Raises DataError for unknown kinds, bad values or two values of one event.
+    """
     rows = events.select(SCHEMA.names()).cast(SCHEMA).unique(maintain_order=True)  # type: ignore[arg-type]
     value = pl.col("value")
     ranges = {"dividend": value > 0, "funding": value.abs() < 1, "split": value > 0}
@@ -69,10 +72,11 @@ def merged(stored: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, int, 
 
 
 def as_known(events: pl.DataFrame, moment: datetime | None) -> pl.DataFrame:
-    """One row per event: its newest value, or the value as of `moment`; symbol, time, kind, value.
+    """One row per event: its newest value, or the value as of `moment`.
 
-    An event without revisions counts as known since it happened, as bars do. Where a file of actions has a symbol's
-    events of a kind, those derived from adjusted closes are left out, because they are the same events.
+    Symbol, time, kind, value. An event without revisions counts as known since it happened, as bars do. Where a file of
+    actions has a symbol's events of a kind, those derived from adjusted closes are left out, because they are the same
+    events.
     """
     ordered = events.sort("seen")
     first = ordered.unique(KEY, keep="first", maintain_order=True)
@@ -87,9 +91,10 @@ def as_known(events: pl.DataFrame, moment: datetime | None) -> pl.DataFrame:
 
 
 def on_bars(bars: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """Bars in today's units, with `dividend_due` and `funding_due` where the dataset has such events.
+    """Bars in today's units, with `dividend_due` and `funding_due`.
 
-    events: as of `as_known`. Bars before a split are divided by its ratio (volume multiplied), dividends likewise.
+    Each column only where the dataset has such events. events: as of `as_known`. Bars before a split are divided by its
+    ratio (volume multiplied), dividends likewise.
     """
     splits = events.filter((pl.col("kind") == "split") & (pl.col("value") != 1))
     if splits.height:
@@ -115,7 +120,10 @@ def _in_units_of_the_last(
 
 
 def write_events(folder: Path, events: pl.DataFrame) -> dict[str, Any]:
-    """Writes the events under a name with their digest; returns their entry in the manifest."""
+    """Writes the events under a name with their digest.
+
+    Returns their entry in the manifest.
+    """
     digest = _events_digest(events)
     file = f"events.{digest[:16]}.parquet"
     with written_atomically(folder / file) as draft:
@@ -142,7 +150,7 @@ def _events_digest(events: pl.DataFrame) -> str:
 
 
 def returns_basis(bars: pl.DataFrame) -> str:
-    """Text for pages: whether returns on these bars are total or price returns, by symbols."""
+    """Whether returns on these bars are total or price returns, as text."""
     held = [name for name in COLUMN.values() if name in bars.columns]
     if not held:
         return "price only, without dividends and funding"

@@ -18,7 +18,10 @@ STEP_TOLERANCE = 0.03  # log distance of an adjusted close's step from a split's
 
 
 def nearest_split(log_ratio: Array) -> tuple[Array, Array]:
-    """Signed log ratio [n] of the listed split nearest to a signed log ratio [n], and the distance from it."""
+    """Nearest listed split to a signed log ratio [n], and the distance to it.
+
+    Signed log ratio [n] each.
+    """
     logs = np.log(SPLIT_RATIOS)
     at = np.abs(np.abs(log_ratio)[:, None] - logs).argmin(axis=1)
     found = np.sign(log_ratio) * logs[at]
@@ -73,10 +76,11 @@ def _volume_jump(series: pl.DataFrame) -> Array:
 
 
 def split_part(rows: pl.DataFrame) -> pl.Series:
-    """The factor of adj_close / close [n] due to splits: shares now per share at the last bar.
+    """The factor of adj_close / close [n] due to splits.
 
-    rows: symbol, stamp, close, adj_close, open; in any order. A step of the factor from one bar to the next is a split
-    where it is a listed ratio and the raw open fell (or rose) with it; every other step is a dividend's.
+    Shares now per share at the last bar. rows: symbol, stamp, close, adj_close, open; in any order. A step of the
+    factor from one bar to the next is a split where it is a listed ratio and the raw open fell (or rose) with it; every
+    other step is a dividend's.
     """
     ordered = rows.with_row_index("_row").sort("symbol", "stamp", nulls_last=True)
     factor = (pl.col("adj_close") / pl.col("close")).log()
@@ -95,11 +99,11 @@ def split_part(rows: pl.DataFrame) -> pl.Series:
 
 
 def dividends_from_adjusted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Cash dividends that an adjusted close implies: symbol, time, value (money a share, on the ex-session's bar).
+    """Cash dividends that an adjusted close implies: symbol, time, value.
 
-    rows: symbol, time, close (adjusted for splits), adj_close; sorted by (symbol, time). An adjusted close is scaled
-    by 1 - dividend / close before, so the dividend is close before * (1 - factor before / factor).
-    Steps below 0.01 % of the price, the rounding of the vendor, are none.
+    value: money a share, on the ex-session's bar. rows: symbol, time, close (adjusted for splits), adj_close; sorted by
+    (symbol, time). An adjusted close is scaled by 1 - dividend / close before, so the dividend is close before * (1 -
+    factor before / factor). Steps below 0.01 % of the price, the rounding of the vendor, are none.
     """
     factor = pl.col("adj_close") / pl.col("close")
     share = (1 - factor.shift(1) / factor).over("symbol")
@@ -108,11 +112,12 @@ def dividends_from_adjusted(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_events(bars: pl.DataFrame, events: pl.DataFrame, column: str) -> pl.DataFrame:
-    """The bars with a column of amounts due: `dividend_due` (money per unit) or `funding_due` (a rate).
+    """The bars with a column of amounts due.
 
-    events: symbol, time (UTC), value. An event belongs to the first bar of its symbol that closes at or after it;
-    several in one bar are summed; 0 where there is none. Raises DataError for another column, for events that are not
-    finite or share symbol and time, and for events between a symbol's first and last bar that find no bar.
+    `dividend_due` (money per unit) or `funding_due` (a rate). events: symbol, time (UTC), value. An event belongs to
+    the first bar of its symbol that closes at or after it; several in one bar are summed; 0 where there is none. Raises
+    DataError for another column, for events that are not finite or share symbol and time, and for events between a
+    symbol's first and last bar that find no bar.
     """
     if column not in ("dividend_due", "funding_due"):
         raise DataError(f"events: column {column!r}; it must be dividend_due or funding_due; give one of them")

@@ -30,12 +30,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class CrossSection:
-    """Cross-section of coins at each bar: share that rose, median, spread and the coin's own rank.
+    """Cross-section of coins at each bar: share that rose, median, spread, rank.
 
-    source: bars of the coins; None for the bars themselves. hours: spans h of the log returns, from exactly h hours
-    before. Columns for each h, over all coins with both bars: `<name>_up_<h>` share that rose, `<name>_median_<h>`,
-    `<name>_spread_<h>` standard deviation (ddof 1), and with `ranks` `<name>_rank_<h>`, the coin's own average rank as
-    a share, (rank - 1/2) / n. Null with fewer than three coins; a coin that is none of them has no rank.
+    The rank is the coin's own. source: bars of the coins; None for the bars themselves. hours: spans h of the log
+    returns, from exactly h hours before. Columns for each h, over all coins with both bars: `<name>_up_<h>` share that
+    rose, `<name>_median_<h>`, `<name>_spread_<h>` standard deviation (ddof 1), and with `ranks` `<name>_rank_<h>`, the
+    coin's own average rank as a share, (rank - 1/2) / n. Null with fewer than three coins; a coin that is none of them
+    has no rank.
     """
 
     name: str = "coins"
@@ -53,7 +54,10 @@ class CrossSection:
         return tuple(f"{self.name}_{kind}_{h}" for h in self.hours for kind in kinds)
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars with the columns on the right, in their order; only bars at or before a moment are read for it."""
+        """The bars with the columns on the right, in their order.
+
+        Only bars at or before a moment are read for it.
+        """
         bars = utc_bars(bars)
         check_free(bars, self.names)
         others = bars if self.source is None else utc_bars(self.source.bars())
@@ -84,11 +88,12 @@ class CrossSection:
 
 @dataclass(frozen=True)
 class Peers:
-    """The latest returns of other coins at a bar's close, one slot per coin, for a net that attends to them.
+    """Latest returns of other coins at a bar's close, one slot per coin.
 
-    symbols: the coins, one slot each; a coin's slot is empty on its own bars. source: their bars; None for the bars
-    themselves. hours: spans h of the log returns, from exactly h hours before. Columns of slot k: `<name>_<k>_<h>` for
-    each h, 0 where the coin lacks one of its bars, and `<name>_<k>_known`, 1 where it has them all, else 0.
+    For a net that attends to them. symbols: the coins, one slot each; a coin's slot is empty on its own bars. source:
+    their bars; None for the bars themselves. hours: spans h of the log returns, from exactly h hours before. Columns of
+    slot k: `<name>_<k>_<h>` for each h, 0 where the coin lacks one of its bars, and `<name>_<k>_known`, 1 where it has
+    them all, else 0.
     """
 
     symbols: Sequence[str]
@@ -108,7 +113,10 @@ class Peers:
         return tuple(f"{self.name}_{k}_{kind}" for k in range(len(self.symbols)) for kind in (*self.hours, "known"))
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars with the columns on the right, in their order; only bars at or before a moment are read for it."""
+        """The bars with the columns on the right, in their order.
+
+        Only bars at or before a moment are read for it.
+        """
         bars = utc_bars(bars)
         check_free(bars, self.names)
         others = bars if self.source is None else utc_bars(self.source.bars())
@@ -152,7 +160,10 @@ class Perpetual:
         return (f"{self.name}_basis_bps", f"{self.name}_funding_bps", f"{self.name}_funding_mean_bps")
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars with the columns on the right, in their order; null where one of the values is missing."""
+        """The bars with the columns on the right, in their order.
+
+        Null where one of the values is missing.
+        """
         bars = utc_bars(bars)
         check_free(bars, self.names)
         future = utc_bars(self.perp.bars()).filter(pl.col("symbol") == self.symbol).select("time", future="close")

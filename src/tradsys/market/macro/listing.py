@@ -16,13 +16,13 @@ DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True)
 class ListingAge:
-    """Class of a symbol's age since its first bar; each class is twice as long as the one before.
+    """Class of a symbol's age since its first bar.
 
-    sources: bars that hold each symbol from its first bar on, by any names. Column `<name>_class`: 1 below `first_days`
-    of age, 2 below twice as many, ..., `classes` from first_days * 2^(classes - 2) on; 0 where the age is unknown. A
-    symbol whose first bar lies within `first_days` of its source's first bar may have been listed earlier, so its class
-    is 0 until the oldest class is certain. A symbol without a source has class 0; in several sources, its earliest bar
-    counts.
+    Each class is twice as long as the one before. sources: bars that hold each symbol from its first bar on, by any
+    names. Column `<name>_class`: 1 below `first_days` of age, 2 below twice as many, ..., `classes` from first_days *
+    2^(classes - 2) on; 0 where the age is unknown. A symbol whose first bar lies within `first_days` of its source's
+    first bar may have been listed earlier, so its class is 0 until the oldest class is certain. A symbol without a
+    source has class 0; in several sources, its earliest bar counts.
     """
 
     sources: Mapping[str, Source] = field(default_factory=dict)
@@ -40,7 +40,10 @@ class ListingAge:
         return f"{self.name}_class"
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars with the column on the right, in their order; of the sources only first bars are read."""
+        """The bars with the column on the right, in their order.
+
+        Of the sources only first bars are read.
+        """
         bars = utc_bars(bars)
         check_free(bars, [self.column])
         joined = bars.join(self._listed(), on="symbol", how="left", maintain_order="left")

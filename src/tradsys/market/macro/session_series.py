@@ -83,7 +83,10 @@ class SessionSeries:
         return True
 
     def frame(self) -> pl.DataFrame:
-        """available_at (UTC, ascending), session (Date) and the columns without the age; one row per session."""
+        """available_at (UTC, ascending), session (Date) and the columns without the age.
+
+        One row per session.
+        """
         read = read_known(Path(self.path), [self.value], FormKeys())
         dated = self._sessions_of(read).join(self._known_from(read), on="session", how="inner").sort("available_at")
         if dated.is_empty():
@@ -99,7 +102,10 @@ class SessionSeries:
         return dated.select("available_at", "session", value.alias(self.name), *changes)
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars with the columns on the right, in their order; null where no value is available or it is too old."""
+        """The bars with the columns on the right, in their order.
+
+        Null where no value is available or it is too old.
+        """
         bars = utc_bars(bars)
         if taken := sorted(set(self.names) & set(bars.columns)):
             raise DataError(f"known: the bars have columns {taken} already; names must be unique; rename one")
@@ -184,10 +190,11 @@ class SessionSeries:
 
 @dataclass(frozen=True)
 class SessionClock:
-    """A bar's position between the sessions of an exchange, from its published calendar.
+    """A bar's position between an exchange's sessions.
 
-    Joined columns: `<name>` is 1 where the bar ends in a pause of more than 24 hours between two sessions (weekends and
-    holidays), else 0; `<name>_hours` the hours since the last session's close, 0 within a session.
+    From its published calendar. Joined columns: `<name>` is 1 where the bar ends in a pause of more than 24 hours
+    between two sessions (weekends and holidays), else 0; `<name>_hours` the hours since the last session's close, 0
+    within a session.
     """
 
     calendar: str = "XNYS"
@@ -217,7 +224,10 @@ class SessionClock:
         return bars.join(marked, on="time", how="left", maintain_order="left")
 
     def describe(self) -> dict[str, Any]:
-        """For run records: the columns and the rule; the calendar is published ahead, so it is point in time."""
+        """For run records: the columns and the rule.
+
+        The calendar is published ahead, so it is point in time.
+        """
         return {
             "file": f"calendar {self.calendar}",
             "sha256": None,

@@ -41,12 +41,12 @@ class ClockReading:
 def arrival_times(
     local_us: Array, exchange_us: Array, *, floor_ms: float = 0.0, max_latency_ms: float = 1_000.0
 ) -> tuple[Array, ClockReading]:
-    """Arrival times int64 [N] in microseconds on the exchange's clock, and the clock's estimate.
+    """Arrival times on the exchange's clock, and the clock's estimate.
 
-    No record arrives before it was sent, so the minimum of local - exchange is the clock's offset plus the least
-    latency. If it is below `floor_ms` the clock is behind; if it exceeds `max_latency_ms` the clock is ahead. Then the
-    offset and its drift (a line under the quickest records of each block) are subtracted. Returned arrivals never
-    precede their exchange time and never decrease. Raises DataError without records.
+    int64 [N], microseconds. No record arrives before it was sent, so the minimum of local - exchange is the clock's
+    offset plus the least latency. If it is below `floor_ms` the clock is behind; if it exceeds `max_latency_ms` the
+    clock is ahead. Then the offset and its drift (a line under the quickest records of each block) are subtracted.
+    Returned arrivals never precede their exchange time and never decrease. Raises DataError without records.
     """
     local, exchange = np.asarray(local_us, dtype=np.int64), np.asarray(exchange_us, dtype=np.int64)
     if len(local) == 0 or len(local) != len(exchange):

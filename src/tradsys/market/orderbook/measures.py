@@ -54,7 +54,7 @@ def quote_measures(
 
 
 def are_good(quotes_N4: Array) -> Array:
-    """True [N] for valid best prices: finite and positive on both sides, and not crossed."""
+    """True [N] for valid best prices: finite, positive, not crossed."""
     whole = (np.isfinite(quotes_N4) & (quotes_N4 > 0)).all(axis=1)
     good: Array = whole & (quotes_N4[:, 0] < quotes_N4[:, 2])
     return good
@@ -117,7 +117,7 @@ def _quotes(
 
 
 def depth_measures(arrived: Array, levels_N4L: Array, close_B: Array, stale_us: int) -> tuple[Array, Defects]:
-    """float64 [B, 4] in the order of DEPTH_COLUMNS, of the last valid snapshot that arrived by each close.
+    """float64 [B, 4], DEPTH_COLUMNS of the last valid snapshot by each close.
 
     levels_N4L: per level bid price, bid quantity, ask price, ask quantity. imbalance_k over the first k levels (fewer
     where the snapshot has fewer is NaN). depth_slope: quantity per basis point of distance from the mid, least squares
@@ -159,9 +159,9 @@ def _slope(distance_BL: Array, quantity_BL: Array) -> Array:
 
 
 def trade_measures(arrived: Array, trades_N3: Array, open_B: Array, close_B: Array) -> tuple[Array, Defects]:
-    """float64 [B, 2]: (bought - sold) / (bought + sold) by the taker's side, NaN without trades; and their volume.
+    """float64 [B, 2]: imbalance of trades by the taker's side, and volume.
 
-    trades_N3: price, quantity, side (+1, -1).
+    (bought - sold) / (bought + sold), NaN without trades. trades_N3: price, quantity, side (+1, -1).
     """
     quantity, side = trades_N3[:, 1], trades_N3[:, 2]
     good = np.isfinite(trades_N3).all(axis=1) & (quantity > 0) & (trades_N3[:, 0] > 0)

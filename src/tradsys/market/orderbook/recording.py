@@ -20,10 +20,11 @@ SHORT = timedelta(days=90)  # a shorter recording is too short for a verdict on 
 
 @dataclass(frozen=True)
 class OrderBookRecording:
-    """A recording on disk. values: its files and how they are read. interval_seconds: length of the bars built from it.
+    """A recording on disk.
 
-    `collect` stores bars of the trades (of mid prices where there are none) under the job's name and writes their
-    measures to `orderbook/NAME.parquet` beside it, with `available_at`.
+    values: its files and how they are read. interval_seconds: length of the bars built from it. `collect` stores bars
+    of the trades (of mid prices where there are none) under the job's name and writes their measures to
+    `orderbook/NAME.parquet` beside it, with `available_at`.
     """
 
     values: OrderBookValues
@@ -38,7 +39,10 @@ class OrderBookRecording:
             )
 
     def collect(self, job: Job, report: Report = silent) -> list[SymbolRow]:
-        """Reads, measures and stores; one row with remarks on clocks, damaged and stale books, and the length."""
+        """Reads, measures and stores.
+
+        One row with remarks on clocks, damaged and stale books, and the length.
+        """
         symbol = job.symbols[0] if job.symbols else self.values.symbol
         values = replace(self.values, symbol=symbol)
         step = timedelta(seconds=self.interval_seconds)

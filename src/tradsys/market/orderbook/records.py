@@ -40,9 +40,10 @@ LOCAL_NAMES = ("local_ns", "local_us", "local_ms", "received_ns")
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """Records of one kind. exchange, local: microseconds since 1970 [N]; local None where the file has none.
+    """Records of one kind.
 
-    values: float64 [N, C] in the order of `names`.
+    exchange, local: microseconds since 1970 [N]; local None where the file has none. values: float64 [N, C] in the
+    order of `names`.
     """
 
     exchange: Array
@@ -59,7 +60,10 @@ class Records:
 
 
 def read_quotes(path: Path) -> Records:
-    """Best bid and ask, one row per change (bookTicker): bid_px, bid_qty, ask_px, ask_qty."""
+    """Best bid and ask, one row per change (bookTicker).
+
+    bid_px, bid_qty, ask_px, ask_qty.
+    """
     return _records(_read_table(path), QUOTE_NAMES, path)
 
 
@@ -76,7 +80,10 @@ def read_trades(path: Path) -> Records:
 
 
 def read_depth(path: Path) -> Records:
-    """Snapshots of L levels: bid_px_1, bid_qty_1, ask_px_1, ask_qty_1, ..., or the lists `bids` and `asks`."""
+    """Snapshots of L levels.
+
+    bid_px_1, bid_qty_1, ask_px_1, ask_qty_1, ..., or the lists `bids` and `asks`.
+    """
     table = _read_table(path)
     if {"bids", "asks"} <= set(table.columns):
         table = _level_columns(table, path)

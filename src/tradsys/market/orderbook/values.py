@@ -30,7 +30,10 @@ KINDS = ("quotes", "depth", "trades")
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Records of one kind in the order of their arrival. clock: None where the file has no arrival times."""
+    """Records of one kind in the order of their arrival.
+
+    clock: None where the file has no arrival times.
+    """
 
     records: Records
     arrived: Array
@@ -39,7 +42,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class OrderBookValues:
-    """Columns of one symbol's order book, measured from records that had arrived by the bar's close.
+    """Columns of one symbol's order book, of records arrived by the close.
 
     symbol: the columns are joined to its bars; other symbols' bars get null. form: `binance` (quotes as bookTicker,
     depth snapshots, trades; any of them) or `lobster` (depth and message files). quotes, depth, trades: paths. Columns,
@@ -93,7 +96,10 @@ class OrderBookValues:
         return {kind: self._stream(records) for kind, records in read.items() if len(records)}
 
     def measures(self, close: Array, length: timedelta) -> tuple[Array, dict[str, Defects]]:
-        """float64 [B, C], columns as `names`, at ascending closes (datetime64); and defects by kind of record."""
+        """float64 [B, C], columns as `names`, at ascending closes (datetime64).
+
+        And defects by kind of record.
+        """
         close_B = close.astype("datetime64[us]").astype(np.int64)
         open_B = close_B - round(length.total_seconds() * 1e6)
         open_B[1:] = np.maximum(open_B[1:], close_B[:-1])
@@ -114,7 +120,10 @@ class OrderBookValues:
         return np.column_stack(parts), found
 
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
-        """The bars in their order with the columns on the right; null for other symbols or without a value."""
+        """The bars in their order with the columns on the right.
+
+        Null for other symbols or without a value.
+        """
         bars = utc_bars(bars)
         if taken := sorted(set(self.names) & set(bars.columns)):
             raise DataError(f"orderbook: the bars have columns {taken} already; names must be unique; set prefix=")
@@ -128,7 +137,7 @@ class OrderBookValues:
         return bars.join(keyed, on=["symbol", "time"], how="left", maintain_order="left")
 
     def describe(self) -> dict[str, Any]:
-        """For run records: files, their digests, columns, and a sentence on clock correction and latency."""
+        """For run records: files, digests, columns, clock and latency in words."""
         paths = [Path(getattr(self, kind)) for kind in KINDS if getattr(self, kind)]
         clocks = sorted({str(stream.clock) for stream in self.streams.values() if stream.clock})
         rule = "; ".join(clocks) or f"known {self.latency_ms:g} ms after exchange time"

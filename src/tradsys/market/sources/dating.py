@@ -23,10 +23,11 @@ def bare_dates(rows: pl.DataFrame) -> bool:
 
 
 def trading_dates(rows: pl.DataFrame, calendar: str) -> pl.Series:
-    """The date [n] of each `stamp`: as written where it is a bare date, else that of the exchange's own zone.
+    """The trading date [n] of each `stamp`.
 
-    A vendor that writes 2020-01-02 00:00+11:00 means the second of January in Sydney, although the stamp is on the
-    first in UTC. One row with a time of day among dates does not change how the others are read.
+    As written for a bare date, else in the exchange's own zone. A vendor that writes 2020-01-02 00:00+11:00 means the
+    second of January in Sydney, although the stamp is on the first in UTC. One row with a time of day among dates does
+    not change how the others are read.
     """
     local = pl.col("stamp").dt.convert_time_zone(time_zone(calendar)).dt.date()
     as_written = pl.col("stamp").dt.date()
@@ -35,14 +36,20 @@ def trading_dates(rows: pl.DataFrame, calendar: str) -> pl.Series:
 
 
 def dates_rule(rows: pl.DataFrame, calendar: str | None) -> bool:
-    """Whether the calendar sets the close of these bars; not for 24/7 stamps with a time of day."""
+    """Whether the calendar sets the close of these bars.
+
+    Not for 24/7 stamps with a time of day.
+    """
     return calendar is not None and (
         calendar != ROUND_THE_CLOCK or bool(rows.select(MIDNIGHT.fill_null(value=True).all()).item())
     )
 
 
 def off_calendar(rows: pl.DataFrame, calendar: str) -> pl.Series:
-    """True [n] at rows whose date is no session of the calendar; False where there is no stamp."""
+    """True [n] at rows whose date is no session of the calendar.
+
+    False where there is no stamp.
+    """
     dates = trading_dates(rows, calendar)
     if dates.drop_nulls().is_empty():
         return dates.is_null() & dates.is_not_null()
@@ -67,7 +74,10 @@ def off_session_clock(rows: pl.DataFrame, calendar: str) -> pl.Series:
 
 
 def session_closes(rows: pl.DataFrame, calendar: str) -> pl.Series:
-    """The close [n], UTC, of the session on each row's date; null where the date is no session."""
+    """The close [n], UTC, of the session on each row's date.
+
+    Null where the date is no session.
+    """
     dates = trading_dates(rows, calendar)
     if dates.drop_nulls().is_empty():
         return rows["stamp"]
@@ -97,9 +107,10 @@ def check_daily(
 
 
 def check_dated(found: Any, every: timedelta, name: str) -> None:
-    """Raises DataError where a file of dates is among files of shorter bars; found: `gathering.Gathered`.
+    """Raises DataError where a file of dates is among files of shorter bars.
 
-    A daily bar read as an hourly one would be available at one o'clock in the morning of its day.
+    found: `gathering.Gathered`. A daily bar read as an hourly one would be available at one o'clock in the morning of
+    its day.
     """
     if every < timedelta(days=1) and found.dated and not found.bare:
         raise DataError(
@@ -109,10 +120,11 @@ def check_dated(found: Any, every: timedelta, name: str) -> None:
 
 
 def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
-    """Raises DataError for intraday stamps without a zone of a market that closes at night or over the weekend.
+    """Raises DataError for intraday stamps without a zone.
 
-    A market that closes has local trading hours, and its stamps are usually local. Read as UTC, New York's bars would
-    be available five hours early. A market that never closes is stamped in UTC.
+    Of a market that closes at night or over the weekend. A market that closes has local trading hours, and its stamps
+    are usually local. Read as UTC, New York's bars would be available five hours early. A market that never closes is
+    stamped in UTC.
     """
     if every > timedelta(hours=6):
         return

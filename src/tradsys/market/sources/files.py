@@ -35,7 +35,7 @@ _CLOCK = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d")
 
 @dataclass(frozen=True, eq=False)
 class ReadResult:
-    """Bars with their provenance: repairs, normalisations, and remarks on unchanged oddities.
+    """Bars with their provenance: repairs, normalisations and remarks.
 
     meta: JSON values for a manifest (source file's name and SHA-256, layout, form, bar length, repairs, remarks,
     vendors' spellings). seen: the form of each file in a sentence. events: dividends and splits implied by adjusted and
@@ -173,7 +173,7 @@ class FileSource:
         return self.read().bars
 
     def describe(self) -> dict[str, Any]:
-        """Description for run records: kind, file name, content digest, symbols, `synthetic` False."""
+        """For run records: kind, file, digest, symbols, `synthetic` False."""
         result = self.read()
         symbols = result.bars["symbol"].unique().sort().to_list()
         return {

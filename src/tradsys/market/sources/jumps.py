@@ -32,7 +32,10 @@ def same_symbol(series: pl.DataFrame) -> Array:
 
 
 def quiet(series: pl.DataFrame) -> bool:
-    """Whether no bar opens or closes far from its neighbours, so that none of these rules applies."""
+    """Whether all bars open and close near their neighbours.
+
+    Then none of these rules applies.
+    """
     opened, closed = series["open"].to_numpy(), series["close"].to_numpy()
     starts = starts_of_symbols(series)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -105,6 +108,9 @@ def reused_tickers(series: pl.DataFrame) -> Array:
 
 
 def suspicious_jumps(series: pl.DataFrame) -> Array:
-    """True [n] where a bar opens far from the close before: a split, a special dividend, a wrong file."""
+    """True [n] where a bar opens far from the close before.
+
+    A split, a special dividend or a wrong file.
+    """
     moves = _moves(series)
     return np.asarray(_jumps(series, moves) & ~_reused(series, moves))

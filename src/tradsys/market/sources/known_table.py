@@ -42,9 +42,10 @@ class KnownTable:
 
 
 def read_known(path: Path, values: Collection[str], keys: FormKeys, roles: Mapping[str, str] = ROLES) -> KnownTable:
-    """Reads one file. values: the vendor's names of number columns, in any case. roles: meaning of other columns.
+    """Reads one file.
 
-    Raises DataError where the file is no table, a date cannot be read, or a value is no number.
+    values: the vendor's names of number columns, in any case. roles: meaning of other columns. Raises DataError where
+    the file is no table, a date cannot be read, or a value is no number.
     """
     notes: list[Finding] = []
     try:

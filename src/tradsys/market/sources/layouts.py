@@ -57,14 +57,14 @@ _ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f
 
 @dataclass(frozen=True)
 class Layout:
-    """One vendor's form. Header names match in lower case; a final `*` takes the first that starts so.
+    """One vendor's form.
 
-    columns: bar column -> header names, first match wins. time: header names of the stamp, first match wins; the
-    stamps' format is detected from the file. formats: the vendor's usual ones; they decide between day and month first
-    where no row does. check: header of a second stamp that must agree with the first. stamp: whether the
-    vendor stamps a bar's `open` or `close`. time_zone: of stamps without one (None: UTC is assumed). separator,
-    decimal_comma: None where they are detected from the file. fills_outages: the vendor writes bars for hours in which
-    nothing traded.
+    Header names match in lower case; a final `*` takes the first that starts so. columns: bar column -> header names,
+    first match wins. time: header names of the stamp, first match wins; the stamps' format is detected from the file.
+    formats: the vendor's usual ones; they decide between day and month first where no row does. check: header of a
+    second stamp that must agree with the first. stamp: whether the vendor stamps a bar's `open` or `close`. time_zone:
+    of stamps without one (None: UTC is assumed). separator, decimal_comma: None where they are detected from the file.
+    fills_outages: the vendor writes bars for hours in which nothing traded.
     """
 
     name: str
@@ -116,7 +116,10 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 
 
 def layout_named(layout: str | Layout) -> Layout:
-    """The layout of that name; a Layout passes through. DataError lists the existing names."""
+    """The layout of that name.
+
+    A Layout passes through. DataError lists the existing names.
+    """
     if isinstance(layout, Layout):
         return layout
     if layout not in LAYOUTS:

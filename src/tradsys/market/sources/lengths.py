@@ -21,7 +21,10 @@ SETTLED = 10  # with so many steps, a symbol's most common one is its bar length
 
 @dataclass(frozen=True)
 class BarLength:
-    """The length of all bars of a file; monthly: from one date to the same date of the next month."""
+    """The length of all bars of a file.
+
+    monthly: from one date to the same date of the next month.
+    """
 
     every: timedelta
     monthly: bool = False
@@ -33,7 +36,10 @@ class BarLength:
 
     @property
     def least_step(self) -> timedelta:
-        """The shortest step between two bars that do not overlap: days of 23 hours and short months are real."""
+        """The shortest step between two bars that do not overlap.
+
+        Days of 23 hours and short months are real.
+        """
         if self.monthly:
             return timedelta(days=28)
         if self.every == 7 * DAY:
@@ -45,7 +51,7 @@ class BarLength:
 
 
 def steps_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """symbol, stamp, step: distinct stamps of each symbol in order, and the time since the one before."""
+    """symbol, stamp, step: distinct stamps in order, and the time between."""
     frame = rows.select("symbol", "stamp").drop_nulls("stamp")
     if not in_order(frame):
         frame = frame.unique().sort("symbol", "stamp")
@@ -54,7 +60,10 @@ def steps_of(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def in_order(rows: pl.DataFrame) -> bool:
-    """Whether rows are sorted by (symbol, stamp) without a repetition; stamps that are null count as out of order."""
+    """Whether rows are sorted by (symbol, stamp) without a repetition.
+
+    Stamps that are null count as out of order.
+    """
     return bars_in_order(rows, "stamp")
 
 

@@ -38,7 +38,10 @@ _MINUTES = {"s": 1 / 60, "m": 1, "h": 60, "d": 1440, "w": 10080}
 
 
 def guess_symbol(stem: str) -> str:
-    """The symbol in a file's name: `DOGEUSDT-1h-2024-11` is DOGEUSDT; any other name is returned unchanged."""
+    """The symbol in a file's name: `DOGEUSDT-1h-2024-11` is DOGEUSDT.
+
+    Any other name is returned unchanged.
+    """
     name = _BEFORE.sub("", stem.strip())
     for _ in range(4):
         cuts = (_DATED.sub("", name), *(one.sub("", name) for one in (_INTERVAL, _TERMINAL, _COUNTED)))
@@ -53,7 +56,10 @@ def guess_symbol(stem: str) -> str:
 
 
 def guess_minutes(stem: str) -> float | None:
-    """The bar length in minutes that a file's name states, such as 240 of `FOUR_4h`; None without one."""
+    """The bar length in minutes that a file's name states, such as 240 of `FOUR_4h`.
+
+    None without one.
+    """
     name = _DATED.sub("", _MARKET.sub("", stem.strip()))
     name = _MARKET.sub("", name)
     if found := _TERMINAL.search(name):
@@ -72,7 +78,10 @@ def guess_minutes(stem: str) -> float | None:
 
 
 def normalised(vendor: pl.Series, notes: list[Finding]) -> pl.Series:
-    """Symbols without slashes: BTC/USDT is BTCUSDT; a dash is kept where two would become one."""
+    """Symbols without slashes: BTC/USDT is BTCUSDT.
+
+    A dash is kept where two would become one.
+    """
     if not vendor.str.contains("/", literal=True).any():
         return vendor
     spellings = vendor.drop_nulls().unique(maintain_order=True)
@@ -114,7 +123,7 @@ _PERIODS = re.compile(
 
 
 def alike_parts(spans: Sequence[tuple[str, str, datetime, datetime]]) -> list[tuple[str, str]]:
-    """Symbol and file of the first group that looks like one series, in consecutive parts.
+    """Symbol and file of the first group that looks like parts of one series.
 
     The names of a group differ only by numbers, months or `part`, and its files follow each other in time.
 
@@ -136,10 +145,10 @@ def _follows(one: tuple[str, str, datetime, datetime], other: tuple[str, str, da
 
 
 def read_mapping(path: str | Path) -> Mapping[str, str]:
-    """Names in the vendor's files -> symbols, from a CSV with a header and two columns.
+    """Names in the vendor's files -> symbols, from a CSV of two columns.
 
-    The first column holds a file's name, its stem, or a vendor's symbol. Several names may map to one symbol: they are
-    joined.
+    With a header. The first column holds a file's name, its stem, or a vendor's symbol. Several names may map to one
+    symbol: they are joined.
     """
     fix = "give a CSV with two columns: name,symbol"
     if not Path(path).is_file():
@@ -156,7 +165,10 @@ def read_mapping(path: str | Path) -> Mapping[str, str]:
 
 
 def applied(rows: pl.DataFrame, mapping: Mapping[str, str], files: Sequence[str]) -> pl.DataFrame:
-    """Rows with symbols from the mapping: by vendor's spelling, file name, or file name without suffixes."""
+    """Rows with symbols from the mapping.
+
+    By the vendor's spelling, the file name, or that without suffixes.
+    """
     by_file = pl.Series(
         [next((mapping[k] for k in (n, n.split(".")[0]) if k in mapping), None) for n in files], dtype=pl.String
     )

@@ -20,7 +20,10 @@ _COMMA_TWICE = r"^[+-]?\d{1,3}(?:\.\d{3}){2,}$"
 
 
 def cleaned(raw: pl.Series) -> pl.Series:
-    """Text [n] without blanks, quotes and currency signs; null for words and signs of a missing value."""
+    """Text [n] without blanks, quotes and currency signs.
+
+    Null for words and signs of a missing value.
+    """
     text = raw.str.strip_chars(" \t\"'$€£¥₹₩₽\u00a0\u202f")
     text = text.set(text.str.to_lowercase().is_in(ABSENT), None)
     text = _without_currency(text)
@@ -136,7 +139,10 @@ _REAL_TIME = datetime(1990, 7, 1, tzinfo=UTC)  # intraday bars with fine epochs 
 
 
 def plausible(stamp: pl.Series, latest: datetime, first_year: int = FIRST_YEAR) -> pl.Series:
-    """Whether each stamp [n] lies between the first plausible year and next week; False where it is missing."""
+    """Whether each stamp [n] lies between the first plausible year and next week.
+
+    False where it is missing.
+    """
     aware = stamp.dt.replace_time_zone("UTC") if stamp.dtype == NAIVE else stamp
     return (
         aware.to_frame("t")
@@ -159,7 +165,10 @@ def check_digits(known: pl.Series, name: str) -> None:
 def short_years(
     text: pl.Series, known: pl.Series, lengths: pl.Series, latest: datetime
 ) -> tuple[pl.Series, str] | None:
-    """Naive stamps [n] of digits with a year of two digits and their format; None where one does not fit."""
+    """Naive stamps [n] of digits with a year of two digits and their format.
+
+    None where one does not fit.
+    """
     for length, fmt in SHORT_DIGITS.items():
         if (lengths == length).all() and not known.str.contains(r"\.\d*[1-9]|[eE]").any():
             pad, full = ("00", fmt + "%S") if length == 10 else ("", fmt)
@@ -172,9 +181,10 @@ def short_years(
 def check_one_meaning(
     stamps: pl.Series, short: tuple[pl.Series, str] | None, n_known: int, example: str, name: str
 ) -> None:
-    """Raises DataError where digits are dates as well as epochs, or epochs of intraday bars before 1990.
+    """Raises DataError where digits may be dates as well as epochs.
 
-    Counts of 100 nanoseconds since the year 1 or 1601, of hundredths of a second and the like fall into those years.
+    Or epochs of intraday bars before 1990. Counts of 100 nanoseconds since the year 1 or 1601, of hundredths of a
+    second and the like fall into those years.
     """
     found = stamps.drop_nulls()
     if len(found) < n_known or found.is_empty():

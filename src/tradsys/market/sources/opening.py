@@ -74,7 +74,7 @@ class RawFile:
 
 
 def list_files(source: Path) -> tuple[list[RawFile], list[str]]:
-    """The tables of a file, folder or archive in the order of their names, and the names of skipped files.
+    """Tables of a file, folder or archive by name, and names of skipped files.
 
     Raises DataError where there is no table. A folder is read without its sub-folders.
     """
@@ -235,7 +235,10 @@ def _json_text(raw: RawFile, changed: int) -> bytes:  # noqa: ARG001 - part of t
 
 
 def table(raw: RawFile, max_rows: int = MAX_ROWS) -> pl.DataFrame:
-    """A parquet or feather file; DataError where it is damaged or has more than `max_rows` rows."""
+    """A parquet or feather file.
+
+    Raises DataError where it is damaged or has more than `max_rows` rows.
+    """
     try:
         if raw.kind == "parquet":
             n_rows = pl.scan_parquet(raw.path, glob=False).select(pl.len()).collect().item()

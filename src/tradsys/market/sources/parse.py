@@ -50,7 +50,10 @@ def parse_file(
     now: datetime | None = None,
     max_rows: int = MAX_ROWS,
 ) -> Parsed:
-    """Reads one table. Raises DataError where no time, open or close column is found, with the keys to give."""
+    """Reads one table.
+
+    Raises DataError where no time, open or close column is found, with the keys to give.
+    """
     notes: list[Finding] = []
     keys = _with_layout(keys or FormKeys(), layout)
     tickers: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of defect. mask: True [n] per row. series: the rule gets sorted, unique, priced rows only.
+    """One kind of defect, by a mask [n]; a series rule gets clean rows.
 
     evidence: the rule is checked on the rows as they were read, so that no other repair can hide the defect.
     """
@@ -79,7 +79,7 @@ class Rule:
 
 
 def presentable(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows that form a series: stamped, priced, positive, unique (first kept), sorted; ranges filled."""
+    """The rows that form a sorted series of unique, priced stamps."""
     body = ("open", "close")
     named = [rows[name] for name in ("stamp", *PRICES)]
     whole = not any(one.null_count() for one in named) and rows.select((pl.min_horizontal(*PRICES) > 0).all()).item()
@@ -122,7 +122,7 @@ def _hits(seen: pl.DataFrame, rule: Rule, context: Context) -> pl.DataFrame:
 
 
 def find_defects(rows: pl.DataFrame, context: Context, accepted: Sequence[str] = ()) -> list[tuple[Finding, Rule]]:
-    """Every kind of defect in the rows, except those in `accepted`, in the order of RULES."""
+    """Every kind of defect not in `accepted`, in the order of RULES."""
     found = []
     series = presentable(rows)
     for rule in RULES:
@@ -155,7 +155,7 @@ def flat_copies(series: pl.DataFrame) -> Array:
 
 
 def invented_bars(series: pl.DataFrame, context: Context) -> Array:
-    """True [n] at flat copies: all, where the vendor is known to fill outages, else runs of 24 or longer."""
+    """True [n] at flat copies of a bar: all of known fillers, else long runs."""
     flat = flat_copies(series)
     if not flat.any():
         return flat
@@ -173,7 +173,7 @@ def _weekend(series: pl.DataFrame) -> pl.Series:
 
 
 def weekend_sessions(series: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at daily bars dated on a Saturday or Sunday on which the instrument does not trade.
+    """True [n] at daily bars of a Saturday or Sunday without trading.
 
     With a calendar `non_sessions` is used instead, which covers holidays too.
     """
@@ -183,7 +183,7 @@ def weekend_sessions(series: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def non_sessions(rows: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at dates on which the exchange's calendar has no session; all False without a calendar."""
+    """True [n] at dates without a session of the exchange's calendar."""
     if context.calendar is None or not context.daily:
         return pl.repeat(value=False, n=rows.height, eager=True)
     return off_calendar(rows, context.calendar)
@@ -197,7 +197,7 @@ def _no_date_or_session(rows: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def live_rows(rows: pl.DataFrame, _: Context) -> pl.Series:
-    """True [n] at a symbol's last row where its stamp is off the grid of all others: a quote, no bar.
+    """True [n] at a symbol's last row if off the grid: a quote, no bar.
 
     The grid is the greatest common divisor of the other steps; it takes at least four rows.
     """
@@ -220,7 +220,7 @@ def _ahead(rows: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def unclosed(rows: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at bars that have not closed: by the vendor's flag, or with an end in the future."""
+    """True [n] at bars not closed yet, by the vendor's flag or their end."""
     flagged = rows["open_now"] if "open_now" in rows.columns else pl.repeat(value=False, n=rows.height, eager=True)
     recent = rows["stamp"] > (context.now - context.length.every - timedelta(days=4))
     if not recent.any():
@@ -233,7 +233,7 @@ def unclosed(rows: pl.DataFrame, context: Context) -> pl.Series:
 
 
 def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at bars between holes of over 30 days of which a fifth or more are weekend sessions."""
+    """True [n] at bars between long holes with many weekend sessions."""
     if not context.daily or context.length.every >= timedelta(days=5):
         return pl.repeat(value=False, n=series.height, eager=True)
     hole = (pl.col("stamp").diff() > pl.lit(HOLE)).fill_null(value=False) | (
@@ -262,7 +262,7 @@ def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:
 
 
 def overlapping(series: pl.DataFrame, context: Context) -> pl.Series:
-    """True [n] at bars that start within the bar before: partial bars, or a wrong bar length."""
+    """True [n] at bars that start within the bar before."""
     step = np.diff(series["stamp"].to_physical().to_numpy(), prepend=0)
     every, least = context.length.every, context.length.least_step
     if timedelta(hours=1) < every < timedelta(days=1) and context.zone != "UTC":

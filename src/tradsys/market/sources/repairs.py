@@ -27,7 +27,7 @@ Apply = Callable[[pl.DataFrame, Context], tuple[pl.DataFrame, pl.DataFrame]]
 
 @dataclass(frozen=True)
 class Repair:
-    """One kind of change made while reading: what was done, number of rows, first examples."""
+    """One kind of change made while reading, its number of rows, examples."""
 
     kind: str
     count: int
@@ -46,9 +46,10 @@ def normalisation(finding: Finding) -> Repair:
 
 @dataclass(frozen=True)
 class Remedy:
-    """How one named repair works. `apply` returns the new rows and the rows it touched.
+    """How one named repair works.
 
-    bounded: it drops or changes the vendor's values, so it may touch at most MAX_SHARE of the rows, or one a symbol.
+    `apply` returns the new rows and the rows it touched. bounded: it drops or changes the vendor's values, so it may
+    touch at most MAX_SHARE of the rows, or one a symbol.
     """
 
     note: str
@@ -213,9 +214,10 @@ def check_names(repair: Sequence[str]) -> None:
 def apply_repairs(
     rows: pl.DataFrame, repair: Sequence[str], context: Context
 ) -> tuple[pl.DataFrame, list[Repair], list[str]]:
-    """New rows, the changes of each repair (unless it changed nothing), the kinds now accepted.
+    """New rows, each repair's changes, and the kinds of defect now accepted.
 
-    Raises DataError where a repair would drop or change more than MAX_SHARE of the rows.
+    A repair without changes is left out. Raises DataError where a repair would drop or change more than MAX_SHARE of
+    the rows.
     """
     done, accepted = [], []
     most = max(MAX_SHARE * rows.height, rows["symbol"].n_unique())
@@ -241,9 +243,10 @@ def apply_repairs(
 def offered(
     defects: Sequence[tuple[Finding, Rule]], rows: pl.DataFrame, given: Sequence[str], context: Context
 ) -> dict[str, list[str]]:
-    """Kind of defect -> repairs to offer: those after which, with one for every other kind, all rules pass.
+    """Kind of defect -> repairs to offer.
 
-    rows: as they were read. given: repairs that the user has named already. Each is tried on the original rows.
+    After one of them, with one for every other kind, all rules pass. rows: as they were read. given: repairs that the
+    user has named already. Each is tried on the original rows.
     """
     there = {rule.kind for _, rule in defects}
     alone = {

@@ -125,7 +125,10 @@ def _ragged(data: bytes, form: FileForm, name: str) -> DataError:
 
 
 def clock_text(date: pl.Series, clock: pl.Series) -> pl.Series | None:
-    """Date and time of day of two columns as one text; None where the second is no time of day."""
+    """Date and time of day of two columns as one text.
+
+    None where the second is no time of day.
+    """
     if date.dtype == pl.Date or isinstance(date.dtype, pl.Datetime):
         date = date.dt.strftime("%Y-%m-%d")
     hour = clock.cast(pl.String).str.strip_chars(" \t\"'")

@@ -36,12 +36,18 @@ class Scaled:
         return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy with the transform fitted on the rows of `train`, then the model on the transformed table."""
+        """A copy with the transform, then the model, fitted on `train`.
+
+        The model reads the transformed table.
+        """
         scaler, train, valid = NetFits().scaled(self.scaler, train, valid)
         return self.of(scaler, self.model.fit(train, valid))
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
-        """The inner model's nets, on samples behind the transform; for models without nets nothing is fitted."""
+        """The inner model's nets, on samples behind the transform.
+
+        For models without nets nothing is fitted.
+        """
         if not hasattr(self.model, "net_fits"):
             return
         _, train, valid = found.scaled(self.scaler, train, valid)
@@ -59,7 +65,7 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """A model with a calibrator that is fitted on the validation rows, never on training rows.
+    """A model with a calibrator fitted on the validation rows only.
 
     Fitted: model_, calibrator_.
     """
@@ -75,7 +81,10 @@ class Calibrated:
         return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy with the model fitted on `train`, the calibrator on `valid`; TrainingError when that is empty."""
+        """A copy with the model fitted on `train`, the calibrator on `valid`.
+
+        Raises TrainingError when that is empty.
+        """
         if not len(valid):
             raise TrainingError(
                 "calibrated: no validation rows; a calibrator learns from rows the model was not fitted on; "
@@ -109,7 +118,10 @@ class Calibrated:
 
 
 def scaled(scaler: Transform | None, model: Model) -> Model:
-    """The model behind the scaler, or the model itself where it `reads_raw` values, such as trees and the base rate."""
+    """The model behind the scaler, or itself where it `reads_raw` values.
+
+    Trees and the base rate do.
+    """
     return model if scaler is None or getattr(model, "reads_raw", False) else Scaled(scaler, model)
 
 
@@ -182,11 +194,11 @@ class SeedAverage:
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """The weighted mean of named members' probabilities; all members predict the same label.
+    """The weighted mean of named members' probabilities.
 
-    scaler: before each member that does not read raw values; fitted per member, on its training rows.
-    weights: one per member, >= 0, with sum one; None weights all equally. One of them may be None: it takes the rest,
-    so that a sweep can vary the others. Fitted: members_.
+    All members predict the same label. scaler: before each member that does not read raw values; fitted per member, on
+    its training rows. weights: one per member, >= 0, with sum one; None weights all equally. One of them may be None:
+    it takes the rest, so that a sweep can vary the others. Fitted: members_.
     """
 
     reads_raw: ClassVar[bool] = True

@@ -27,7 +27,10 @@ def check_members(where: str, members: Mapping[str, Model]) -> None:
 
 
 def check_weights(members: Mapping[str, Model], given: Mapping[str, float | None], weight_of: dict[str, float]) -> None:
-    """TrainingError unless each member has one weight >= 0, at most one open, with sum one."""
+    """Raises TrainingError unless each member has one weight >= 0, sum one.
+
+    At most one may be open (null).
+    """
     left = [name for name, weight in given.items() if weight is None]
     known = set(given) == set(members) and len(left) <= 1
     if not (known and min(weight_of.values()) >= 0 and abs(sum(weight_of.values()) - 1) <= 1e-9):

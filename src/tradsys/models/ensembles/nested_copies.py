@@ -14,7 +14,10 @@ def seeded(model: Part, seed: int) -> Part:
 
 
 def watched(model: Part, watch: Callable[[int, float], None] | None) -> Part:
-    """A copy of a nested, unfitted model whose every net calls `watch(epoch, validation log-loss)` in training."""
+    """A copy of a nested model whose nets report each epoch's validation loss.
+
+    They call `watch(epoch, log-loss)`; the model is unfitted.
+    """
     return _with_every(model, "watch", watch)
 
 

@@ -31,7 +31,7 @@ class OutOfFold:
 def out_of_fold(
     model: Model, samples: Samples, splitter: Splitter, valid: Samples, workdir: Path | None = None
 ) -> OutOfFold:
-    """Predicts each purged fold of the training samples by a new copy fitted on the rest.
+    """Predicts each purged fold of the training samples by a new fit on the rest.
 
     samples: training samples, already purged from `valid`; every copy stops early on `valid`, which lies
     later in time. workdir: each copy writes below its own `fold_<k>`. A sample tested by several folds has
@@ -76,7 +76,10 @@ class HeldOut:
 
     @classmethod
     def of(cls, samples: Samples, likelihood_NK: Array, names: tuple[str, ...], confidence: float) -> Self:
-        """The skills over batches of time of at least four of the longest label, and the gated members."""
+        """Skills over batches of time, and the members gated by them.
+
+        Each batch is at least four times the longest label.
+        """
         _, decision, end = span_bars(samples)
         batch_N = time_batches(decision, int((end - decision).max()))
         loss_NK = -np.log(likelihood_NK)
@@ -89,7 +92,10 @@ class HeldOut:
         return cls(likelihood_NK, gated_K, skills, samples.rows, samples.weight, uniqueness_N)
 
     def weights(self, weight_N: Array) -> Array:
-        """Best pool weights [K] of the members that are not gated, under these sample weights."""
+        """Best pool weights [K] of the members that are not gated.
+
+        Under these sample weights.
+        """
         out_K = np.zeros(self.likelihood_NK.shape[1])
         if not weight_N.sum() > 0:  # a state that never occurred has no weights of its own
             out_K[-1] = 1.0

@@ -48,9 +48,9 @@ class PerSymbol:
         return self.model.lookback
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy with each symbol's model fitted on its own samples; warns of symbols that have too few.
+        """A copy with each symbol's model fitted on its own samples.
 
-        Raises TrainingError where no symbol has enough, or only one class occurs.
+        Warns of symbols that have too few. Raises TrainingError where no symbol has enough, or only one class occurs.
         """
         base: Any = BaseRate().fit(train, valid)
         done: dict[str, Model] = {}

@@ -22,7 +22,10 @@ MAX_STEPS = 100
 
 @dataclass(frozen=True)
 class Skill:
-    """1 - log-loss / log-loss of the base rate, with its interval over `n_batches` stretches of time."""
+    """1 - log-loss / log-loss of the base rate, with its interval.
+
+    Over `n_batches` stretches of time.
+    """
 
     value: float
     low: float
@@ -35,7 +38,10 @@ class Skill:
 
 
 def likelihoods(proba_KNC: list[Array], y_N: Array) -> Array:
-    """Each member's probability of the realised class, float64 [N, K], at least 1e-12; TrainingError for a NaN."""
+    """Each member's probability of the realised class, float64 [N, K], at least 1e-12.
+
+    Raises TrainingError for a NaN.
+    """
     reported = [np.asarray(proba_NC, dtype=np.float64)[np.arange(len(y_N)), y_N] for proba_NC in proba_KNC]
     likelihood_NK = np.stack(reported, axis=1)
     if bad := int((~np.isfinite(likelihood_NK)).any(axis=1).sum()):
@@ -47,8 +53,9 @@ def likelihoods(proba_KNC: list[Array], y_N: Array) -> Array:
 
 
 def pool_weights(likelihood_NK: Array, weight_N: Array) -> Array:
-    """Weights [K] on the simplex whose pool has the least weighted log-loss; useless members get exactly 0.
+    """Weights [K] on the simplex whose pool has the least weighted log-loss.
 
+    Useless members get exactly 0.
     likelihood_NK: positive probabilities of the realised class. weight_N: sample weights >= 0 with a positive sum.
     min -sum_n v_n log(sum_k w_k p_nk) over w >= 0, sum w = 1, v = weight / sum, is convex; with + sum w in place
     of the equality it has the same solution. Each step solves the quadratic model over w >= 0 by non-negative
@@ -102,16 +109,16 @@ def _step(likelihood_NK: Array, v_N: Array, w_K: Array, share_N: Array, slope_K:
 
 
 def floored(weights_K: Array, floor: float) -> Array:
-    """The weights [..., K] with those below `floor` at exactly 0 and the rest scaled to sum one."""
+    """The weights [..., K] with those below `floor` at 0, scaled to sum one."""
     kept = np.where(weights_K < floor, 0.0, weights_K)
     return kept / kept.sum(axis=-1, keepdims=True)
 
 
 def shrunk(own_K: Array, common_K: Array, n_effective: float, shrinkage: float) -> Array:
-    """(n own + kappa common) / (n + kappa): the common weights where a state has few samples.
+    """Own weights shrunk to the common ones where a state has few samples.
 
-    n_effective: independent samples behind `own_K`. shrinkage: kappa >= 0, number of samples that the common vector
-    counts as; infinity gives it alone, as does n = kappa = 0.
+    (n own + kappa common) / (n + kappa). n_effective: independent samples behind `own_K`. shrinkage: kappa >= 0, number
+    of samples that the common vector counts as; infinity gives it alone, as does n = kappa = 0.
     """
     if n_effective <= 0 or np.isinf(shrinkage):
         return common_K
@@ -136,9 +143,10 @@ def pooled(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = Non
 
 
 def time_batches(bar_N: Array, longest_label: int) -> Array:
-    """Batch 0..B-1 of each decision bar, int64 [N]: at most 30 equal stretches of at least four of the longest label.
+    """Batch 0..B-1 of each decision bar, int64 [N].
 
-    Batches of one label's length covered the true skill in .91 of cases, these in .94 (docs/coverage.md).
+    At most 30 equal stretches of at least four times the longest label. Batches of one label's length covered the true
+    skill in .91 of cases, these in .94 (docs/coverage.md).
     """
     since = np.asarray(bar_N, dtype=np.int64) - np.min(bar_N)
     n_bars = int(since.max()) + 1
@@ -147,7 +155,7 @@ def time_batches(bar_N: Array, longest_label: int) -> Array:
 
 
 def skill(loss_N: Array, base_N: Array, weight_N: Array, batch_N: Array, confidence: float) -> Skill:
-    """Weighted skill of losses against the base rate's, with a t-interval from batch means.
+    """Weighted skill against the base rate, with a t-interval by batches.
 
     s = 1 - sum v l / sum v b is a ratio; with D_i = sum v (b - l) and T_i = sum v b of batch i its standard error
     is sqrt(B / (B - 1) sum (D_i - s T_i)^2) / sum T, and (s_hat - s) / error is taken as Student's t with B - 1

@@ -30,8 +30,9 @@ SLIGHT = 0.05  # rows with a smaller belief in a state are left out: trees count
 
 @dataclass(frozen=True, eq=False)
 class RegimePooled:
-    """sum_s belief_s (n_s p_s + kappa p) / (n_s + kappa): the common model p where a state s has few samples.
+    """One model per regime, shrunk to a common one, mixed by belief.
 
+    sum_s belief_s (n_s p_s + kappa p) / (n_s + kappa) with p the common model.
     model: copied, once for all rows and once per state, whose weights are multiplied by the filtered belief in it.
     regime: fitted on the training rows' features, without labels; for a panel a `MarketRegime`. scaler: before
     each copy, unless the model reads raw values. shrinkage: kappa, number of independent samples that the common model
@@ -66,9 +67,9 @@ class RegimePooled:
         return max(self.model.lookback, self.regime.lookback)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy with the regime, the common model and the states' models fitted; errors of a copy name it.
+        """A copy with the regime, the common model and the states' models fitted.
 
-        Raises DataError where a training row has no belief, and as regime and model do.
+        Errors of a copy name it. Raises DataError where a training row has no belief, and as regime and model do.
         """
         regime = self.regime.fit(train, valid)
         belief_NS, held_MS = (regime.predict_proba(part.table, part.rows) for part in (train, valid))
@@ -99,7 +100,10 @@ class RegimePooled:
         return names, np.stack(rows)
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C], the mixture by each row's belief; NaN where the regime is unknown."""
+        """float64 [N, C], the mixture by each row's belief.
+
+        NaN where the regime is unknown.
+        """
         belief_NS = fitted(self, "regime_").predict_proba(table, rows)
         each = [model.predict_proba(table, rows) for model in fitted(self, "members_").values()]
         return pooled(self.earning()[1], each, belief_NS)

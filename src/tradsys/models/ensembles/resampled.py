@@ -36,7 +36,10 @@ class _Weighed:
         raise TrainingError(f"{self.kind}: not fitted; only a fitted model predicts; use what `fit` returns")
 
     def fit(self, train: Samples, valid: Samples) -> Model:
-        """The inner model, fitted on the reweighted training samples; `valid` is passed on unchanged."""
+        """The inner model, fitted on the reweighted training samples.
+
+        `valid` is passed on unchanged.
+        """
         return self.model.fit(self._weighed(train), valid)
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
@@ -56,11 +59,11 @@ class _Weighed:
 
 @dataclass(frozen=True, eq=False)
 class SequentialBootstrap(_Weighed):
-    """A model fitted on a sequential bootstrap of its training samples; `fit` returns the inner model, fitted.
+    """A model fitted on a sequential bootstrap of its training samples.
 
-    A sample that was drawn k times has k times its weight, which equals k copies for every model here. Inside a
-    `SeedAverage` each member draws its own, which is bagging by uniqueness. seed: of the draws and of the inner model.
-    share: draws per training sample. Source: Lopez de Prado 2018, section 4.5.
+    `fit` returns the inner model, fitted. A sample that was drawn k times has k times its weight, which equals k copies
+    for every model here. Inside a `SeedAverage` each member draws its own, which is bagging by uniqueness. seed: of the
+    draws and of the inner model. share: draws per training sample. Source: Lopez de Prado 2018, section 4.5.
     """
 
     kind: ClassVar[str] = "sequential bootstrap"
@@ -79,9 +82,10 @@ class SequentialBootstrap(_Weighed):
 
 @dataclass(frozen=True, eq=False)
 class Decayed(_Weighed):
-    """A model fitted with weights that fall with the age of a training sample; `fit` returns the inner model, fitted.
+    """A model fitted with weights that fall with the age of a training sample.
 
-    oldest: see `samples.weights.time_decay`. Validation samples keep their weights.
+    `fit` returns the inner model, fitted. oldest: see `samples.weights.time_decay`. Validation samples keep their
+    weights.
     """
 
     kind: ClassVar[str] = "decayed"

@@ -26,8 +26,9 @@ BASE = "base_rate"  # a member of every learned pool
 
 @dataclass(frozen=True, eq=False)
 class Stacked:
-    """A linear opinion pool sum_k w_k p_k whose weights are learned on out-of-fold probabilities.
+    """A linear opinion pool sum_k w_k p_k with learned weights.
 
+    Learned on out-of-fold probabilities.
     The training base rate is a member of every pool and takes the weight that no other member earns: without a skilled
     member the pool is the base rate. members: all predict the same label. scaler: as of
     `Average`. calibrator: fitted on the validation rows behind each member, out-of-fold copies included; None
@@ -71,10 +72,10 @@ class Stacked:
         return max(model.lookback for model in self.members.values())
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy with learned weights and the weighted members fitted; `valid` stops and calibrates each.
+        """A copy with learned weights and the weighted members fitted.
 
-        Raises as `out_of_fold` and members do, the member named, and TrainingError where the training span holds
-        fewer than two stretches longer than a label.
+        `valid` stops and calibrates each. Raises as `out_of_fold` and members do, the member named, and TrainingError
+        where the training span holds fewer than two stretches longer than a label.
         """
         held = self._held_out(train, valid)
         weights_K = floored(held.weights(held.weight_N), self.floor)
@@ -85,7 +86,10 @@ class Stacked:
         return pooled(self.earning()[1], self._member_probabilities(table, rows))
 
     def earning(self) -> tuple[tuple[str, ...], Array]:
-        """Names of the pooled members, the refitted ones and `base_rate`, and their weights [K]."""
+        """Names of the pooled members and `base_rate`, and their weights [K].
+
+        Members are refitted.
+        """
         weights = fitted(self, "weights_")
         names = (*fitted(self, "members_"), BASE)
         return names, np.array([weights[name] for name in names])
@@ -137,13 +141,14 @@ class Stacked:
 
 @dataclass(frozen=True, eq=False)
 class RegimeWeighted(Stacked):
-    """A stacked pool with one weight vector per regime, each shrunk to the common one, mixed by belief.
+    """A stacked pool with one weight vector per regime, mixed by belief.
 
-    regime: fitted on the training rows' features, without labels; beliefs are filtered, never smoothed.
-    shrinkage: kappa, number of independent samples that the common vector counts as. A state's own vector minimises the
-    log-loss weighted by belief; n_s is the sum of beliefs times each label's uniqueness on the common clock, so
-    that neither overlapping labels nor coins that move together count twice. Infinity is `Stacked`.
-    Fitted, besides those of `Stacked`: regime_; state_weights_ [S, K] in the order of weights_; n_effective_ [S].
+    Each vector is shrunk to the common one. regime: fitted on the training rows' features, without labels; beliefs are
+    filtered, never smoothed. shrinkage: kappa, number of independent samples that the common vector counts as. A
+    state's own vector minimises the log-loss weighted by belief; n_s is the sum of beliefs times each label's
+    uniqueness on the common clock, so that neither overlapping labels nor coins that move together count twice.
+    Infinity is `Stacked`. Fitted, besides those of `Stacked`: regime_; state_weights_ [S, K] in the order of weights_;
+    n_effective_ [S].
     """
 
     regime: HmmRegime = field(kw_only=True)
@@ -163,7 +168,10 @@ class RegimeWeighted(Stacked):
         return max(super().lookback, self.regime.lookback)
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A fitted copy, as `Stacked.fit`; also raises as the regime's fit, and DataError for incomplete windows."""
+        """A fitted copy, as `Stacked.fit`.
+
+        Also raises as the regime's fit, and DataError for incomplete windows.
+        """
         held = self._held_out(train, valid)
         regime = self.regime.fit(train, valid)
         belief_NS = regime.predict_proba(train.table, held.rows)
@@ -190,6 +198,9 @@ class RegimeWeighted(Stacked):
         return names, fitted(self, "state_weights_")[:, [every.index(name) for name in names]]
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """float64 [N, C], the pool by each row's belief; NaN where the regime's window is incomplete."""
+        """float64 [N, C], the pool by each row's belief.
+
+        NaN where the regime's window is incomplete.
+        """
         belief_NS = fitted(self, "regime_").predict_proba(table, rows)
         return pooled(self.earning()[1], self._member_probabilities(table, rows), belief_NS)

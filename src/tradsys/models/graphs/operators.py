@@ -32,7 +32,10 @@ MOST_NODES = 50_000
 
 
 def check_operators(model: onnx.ModelProto, where: str, fix: str) -> None:
-    """Raises BundleError where a graph holds more than numbers and the allowed operators on them."""
+    """Raises BundleError where a graph holds more than allowed operators.
+
+    They work on numbers.
+    """
     graph = model.graph
     parts = {
         "functions of its own": model.functions,

@@ -23,7 +23,10 @@ MOST_OF_WINDOW = 2**26  # of these, computed for one window: about as many as a 
 
 
 def read_graph(content: bytes, most: int, where: str, fix: str) -> int:
-    """Windows per call, see `batch_of`, of a graph in a file's bytes that holds arithmetic on tensors alone."""
+    """Windows per call of the graph in a file's bytes, checked.
+
+    It holds arithmetic on tensors alone; see `batch_of`.
+    """
     model = onnx.load_model_from_string(content)
     check_operators(model, where, fix)
     batch = batch_of(model, most, where, fix)
@@ -43,9 +46,10 @@ def _check_numbers(model: onnx.ModelProto, where: str, fix: str) -> None:
 
 
 def batch_of(model: onnx.ModelProto, most: int, where: str, fix: str) -> int:
-    """Windows per call, at most `most`, so that no call needs more than MOST numbers in all its tensors.
+    """Windows per call, at most `most`, within the limit of numbers.
 
-    Raises BundleError where a call of two windows needs more, or where the size of a tensor is unknown.
+    No call needs more than MOST numbers in all its tensors. Raises BundleError where a call of two windows needs more,
+    or where the size of a tensor is unknown.
     """
     n_of_two = numbers(model, 2, where, fix)
     batch = max(2, min(most, 2 * MOST // max(n_of_two, 1)))

@@ -10,10 +10,10 @@ from tradsys.models.nets.wide import Wide
 
 
 class Auxiliary(nn.Module):
-    """A net whose training output is [N, C + A], class scores first; in eval mode it is the net alone, [N, C].
+    """A net whose training output is [N, C + A], class scores first.
 
-    net: with `embed`, `embedding_dim`, `n_classes` and `head`, or Wide around one. It is shared, not copied, so that
-    training changes the net itself. Source: Caruana 1997 (multitask learning).
+    In eval mode it is the net alone, [N, C]. net: with `embed`, `embedding_dim`, `n_classes` and `head`, or Wide around
+    one. It is shared, not copied, so that training changes the net itself. Source: Caruana 1997 (multitask learning).
     """
 
     def __init__(self, net: nn.Module, n_targets: int) -> None:

@@ -13,8 +13,9 @@ from tradsys.models.nets.transformer import Block, without_head
 
 
 class CrossAsset(nn.Module):
-    """Reads a coin's own window [N, T, F - P V] and the other coins' values [N, P, V] at its decision bar.
+    """Reads a coin's window and other coins' values at its decision bar.
 
+    [N, T, F - P V] and [N, P, V].
     n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
     places, values: P and V; the last P * V features are the other coins' values at a bar's close, coin by coin
     (`market.macro.coins.Peers`, features=hourly_peers). They are tokens next to the embedding of the own window, which

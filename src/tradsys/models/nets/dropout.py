@@ -16,16 +16,20 @@ from torch import Generator, Tensor, nn
 
 @dataclass(frozen=True)
 class Site:
-    """A dropout site of a net: an empty tensor of the mask's shape and layout, and the share that is dropped."""
+    """A dropout site of a net: its mask's shape and the share dropped.
+
+    An empty tensor gives shape and layout.
+    """
 
     like: Tensor
     p: float
 
 
 def drawn_for_all(like: Tensor, own: Sequence[tuple[float, Generator]]) -> Tensor:
-    """One site's masks for several nets [K, ...]: 0 or 1 / (1 - p) each, by its own share and generator.
+    """One site's masks for several nets [K, ...], 0 or 1 / (1 - p) each.
 
-    The same numbers that torch's dropout on a CPU draws from that generator; ones, without a draw, where p is 0.
+    Each net has its own share and generator. The same numbers that torch's dropout on a CPU draws from that generator;
+    ones, without a draw, where p is 0.
     """
     mask_K = torch.empty((len(own), *like.shape), device=like.device)
     for k, (p, generator) in enumerate(own):
@@ -54,7 +58,10 @@ _SOURCE = _Source()
 
 @contextlib.contextmanager
 def given_masks(masks: Sequence[Tensor]) -> Iterator[None]:
-    """Inside, dropout takes these masks in turn, and attention is written out so that vmap can batch it."""
+    """Inside, dropout takes these masks in turn.
+
+    Attention is written out so that vmap can batch it.
+    """
     _SOURCE.masks = iter(masks)
     try:
         yield
@@ -64,7 +71,10 @@ def given_masks(masks: Sequence[Tensor]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def recorded_sites() -> Iterator[list[Site]]:
-    """Inside, nothing is dropped; the list holds each site where a forward pass would have drawn, in order."""
+    """Inside, nothing is dropped.
+
+    The list holds each site where a forward pass would have drawn, in order.
+    """
     _SOURCE.sites = []
     try:
         yield _SOURCE.sites
@@ -95,7 +105,10 @@ def dropped(x: Tensor, p: float) -> Tensor:
 
 
 def attend(q_NHQK: Tensor, k_NHTK: Tensor, v_NHTK: Tensor, *, dropout: float, causal: bool) -> Tensor:
-    """softmax(q k / sqrt(K)) v with dropout on the shares [N, H, Q, K]. Source: Vaswani et al. 2017, eq. 1."""
+    """softmax(q k / sqrt(K)) v with dropout on the shares [N, H, Q, K].
+
+    Source: Vaswani et al. 2017, eq. 1.
+    """
     if _SOURCE.masks is None and _SOURCE.sites is None:
         return F.scaled_dot_product_attention(q_NHQK, k_NHTK, v_NHTK, dropout_p=dropout, is_causal=causal)
     score_NHQT = q_NHQK @ k_NHTK.transpose(-2, -1) / math.sqrt(q_NHQK.shape[-1])

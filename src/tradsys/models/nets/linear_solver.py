@@ -17,7 +17,10 @@ STEEPEST = 1e-5  # largest gradient of the mean loss that counts as an optimum
 
 @dataclass(frozen=True)
 class Line:
-    """coef_CF [1, F] for two classes, else [C, F]; intercept_C likewise; slope: the largest gradient left."""
+    """coef_CF [1, F] for two classes, else [C, F].
+
+    intercept_C likewise; slope: the largest gradient left.
+    """
 
     coef_CF: Tensor
     intercept_C: Tensor

@@ -17,8 +17,9 @@ WIDENING = (1, 2, 2)  # channels of the three blocks over the first one's: 64, 1
 
 
 class ResNet(nn.Module):
-    """Maps the window [N, T, F] that ends at the decision bar to an embedding and class scores.
+    """Maps the window that ends at the decision bar to class scores.
 
+    [N, T, F] to an embedding, then scores.
     n_features, n_classes, lookback: F, C and T, taken from the data, never configured. width: channels of the first
     block; the embedding, a mean over the window, has twice as many. dropout: of the embedding.
     Three blocks of three convolutions of 8, 5 and 3 bars with shortcuts: Wang, Yan and Oates 2017, section II.C.
@@ -53,7 +54,10 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Three convolutions, each normalised, plus a shortcut of one bar: [N, K, T] -> [N, M, T]."""
+    """Three normalised convolutions plus a shortcut: [N, K, T] -> [N, M, T].
+
+    The shortcut is a convolution of one bar.
+    """
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()

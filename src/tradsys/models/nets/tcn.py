@@ -21,8 +21,9 @@ BOUNDS = {
 
 
 class TemporalConvNet(nn.Module):
-    """Maps the window [N, T, F] that ends at the decision bar to an embedding and class scores.
+    """Maps the window that ends at the decision bar to class scores.
 
+    [N, T, F] to an embedding, then scores.
     n_features, n_classes, lookback: F, C and T, taken from the data, never configured. width: channels K, which is
     D. kernel_bars: bars of each convolution. n_levels: residual blocks, of dilation 1, 2, 4, ...; None takes the fewest
     that cover the complete window. A number that covers less of it raises ValueError.
@@ -67,7 +68,7 @@ class TemporalConvNet(nn.Module):
         return x_NKT
 
     def embed(self, window_NTF: Tensor) -> Tensor:
-        """Embedding [N, D] of the window: the state after its last bar, not of unit length."""
+        """Embedding [N, D] of the window: its last state, not of unit length."""
         return self.states(window_NTF)[:, :, -1]
 
     def forward(self, window_NTF: Tensor) -> Tensor:
@@ -76,7 +77,10 @@ class TemporalConvNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two causal convolutions of one dilation plus a shortcut: [N, K, T] -> [N, M, T]. Fig. 1(b) of the paper."""
+    """Two causal convolutions of one dilation plus a shortcut: [N, K, T] -> [N, M, T].
+
+    Fig. 1(b) of the paper.
+    """
 
     def __init__(self, n_in: int, n_out: int, kernel_bars: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -95,7 +99,10 @@ class Block(nn.Module):
 
 
 def receptive_field(n_levels: int, kernel_bars: int) -> int:
-    """Bars that the last state reads: 1 + 2 (k - 1) (1 + 2 + ... + 2^(n_levels - 1)), two convolutions a level."""
+    """Bars that the last state reads.
+
+    1 + 2 (k - 1) (1 + 2 + ... + 2^(n_levels - 1)), two convolutions a level.
+    """
     return 1 + 2 * (kernel_bars - 1) * (2**n_levels - 1)
 
 

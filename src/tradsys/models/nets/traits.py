@@ -15,8 +15,9 @@ from tradsys.models.nets.shapes import check_window
 
 
 class WithTraits(nn.Module):
-    """Reads the window [N, T, F] whose last K features are codes of traits; returns the scores of `net`.
+    """Reads the window [N, T, F] whose last K features are codes of traits.
 
+    Returns the scores of `net`.
     n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
     classes: number of classes of each trait, in the order of their columns (`core.tables.trait_classes`). The codes
     are read at the decision bar alone, rounded; each is replaced by its class's embedding, which is appended to the
@@ -57,7 +58,10 @@ class WithTraits(nn.Module):
         self.head = nn.Linear(self.embedding_dim, n_classes)
 
     def check_columns(self, names: Sequence[str]) -> None:
-        """Raises CombinationError unless the last columns are the traits, with as many classes."""
+        """Raises CombinationError unless the last columns are the traits.
+
+        They need as many classes, too.
+        """
         found = trait_classes(names)
         wanted = dict(enumerate(self.classes, start=self.n_own))
         if found != wanted:

@@ -22,8 +22,9 @@ POOLINGS = ("last", "mean")
 
 
 class TransformerEncoder(nn.Module):
-    """Maps the window [N, T, F] that ends at the decision bar to an embedding and class scores.
+    """Maps the window that ends at the decision bar to class scores.
 
+    [N, T, F] to an embedding, then scores.
     n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
     d_model: width D. n_heads: must divide it. ffn_mult: hidden width of the feed-forward part over D.
     positions: `learned` table, or `rotary` embedding of query and key (Su et al. 2021, eq. 15).
@@ -91,17 +92,21 @@ class TransformerEncoder(nn.Module):
 
 
 def without_head(n_features: int, n_classes: int, lookback: int, **settings: Any) -> TransformerEncoder:
-    """A Transformer whose output is its embedding [N, D], as a part of another net; settings: its own."""
+    """A Transformer whose output is its embedding [N, D], as a part of another net.
+
+    settings: its own.
+    """
     net = TransformerEncoder(n_features, n_classes, lookback, **settings)
     net.head = nn.Identity()  # type: ignore[assignment]
     return net
 
 
 class Block(nn.Module):
-    """Self-attention, then feed-forward, each on normalised input and added to it: [N, T, D] -> [N, T, D].
+    """Self-attention, then feed-forward: [N, T, D] -> [N, T, D].
 
-    With `only_last` the output is that of the last bar alone, [N, 1, D]: keys and values of all bars, but one query
-    and one row of the feed-forward part. It equals the last row of the full block.
+    Each on normalised input and added to it. With `only_last` the output is that of the last bar alone, [N, 1, D]: keys
+    and values of all bars, but one query and one row of the feed-forward part. It equals the last row of the full
+    block.
     """
 
     def __init__(
@@ -160,9 +165,9 @@ class Block(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotates each pair (k, k + K/2) of a head by the bar's position times a frequency; keeps lengths.
+    """Rotates each pair (k, k + K/2) of a head by position times frequency.
 
-    Scores then depend on the distance between two bars alone. Source: Su et al. 2021, eq. 15 and 34.
+    Keeps lengths. Scores then depend on the distance between two bars alone. Source: Su et al. 2021, eq. 15 and 34.
     """
 
     cos_TK: Tensor
@@ -184,13 +189,16 @@ class Rotary(nn.Module):
 
 
 def in_tokens(window_NTF: Tensor, n_bars: int) -> Tensor:
-    """Blocks [N, L, bars, F] of `n_bars` bars that do not overlap, the last of which ends at the decision bar."""
+    """Blocks [N, L, bars, F] of `n_bars` bars each, without overlap.
+
+    The last ends at the decision bar.
+    """
     n, lookback, n_features = window_NTF.shape
     return window_NTF.reshape(n, lookback // n_bars, n_bars, n_features)
 
 
 def check_multiple(net: str, key: str, n_bars: int, lookback: int) -> None:
-    """Raises CombinationError where the window cannot be cut into blocks of `n_bars` bars without a remainder."""
+    """Raises CombinationError where `n_bars` does not divide the window."""
     if lookback % n_bars:
         raise CombinationError(
             f"{net}: lookback={lookback} with {key}={n_bars} leaves {lookback % n_bars} bars over; it must be "

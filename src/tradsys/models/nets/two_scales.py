@@ -13,8 +13,9 @@ from tradsys.models.nets.transformer import check_multiple, in_tokens, without_h
 
 
 class TwoScales(nn.Module):
-    """Maps the window [N, T, F] that ends at the decision bar, at two scales, to an embedding and class scores.
+    """Maps the window, at two scales, to class scores.
 
+    [N, T, F], ending at the decision bar, to an embedding, then scores.
     n_features, n_classes, lookback: F, C and T, taken from the data, never configured.
     fine: last bars of the window at full resolution. coarse: bars of a block (24 hours are a day); the complete
     window is read as the means of its T / coarse blocks, the last of which ends at the decision bar, so that each is

@@ -55,7 +55,10 @@ class SessionRegime:
         return self.regime.n_states
 
     def fit(self, train: Samples, valid: Samples) -> Self:
-        """A copy fitted on the training windows' sessions; raises as `HmmRegime.fit`, DataError without a session."""
+        """A copy fitted on the training windows' sessions.
+
+        Raises as `HmmRegime.fit`, DataError without a session.
+        """
         table = train.table
         symbol = np.bincount(table.symbol[train.rows]).argmax()
         own = train.take(table.symbol[train.rows] == symbol)
@@ -73,7 +76,10 @@ class SessionRegime:
         return with_fitted(self, {"regime_": self.regime.fit(windows, valid)})
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
-        """Filtered posterior float64 [N, K]; NaN where no session was published within the window."""
+        """Filtered posterior float64 [N, K].
+
+        NaN where no session was published within the window.
+        """
         rows = np.asarray(rows, dtype=np.int64)
         model, at = fitted(self, "regime_"), self.session_rows(table)
         out = np.full((len(rows), self.n_states), np.nan)

@@ -20,10 +20,10 @@ JOINT = "+"  # between the two names of a joint state
 
 @dataclass(frozen=True, eq=False)
 class SupervisedRegime:
-    """The market's regime and the macro regime as one: K * M joint states named `calm+risk_on`, ...
+    """The market's and the macro regime as K * M joint states.
 
-    Each filter uses its own columns alone; the joint posterior is the product of the two. A mask that blocks
-    `risk_off` blocks every joint state with that part. Fitted: market_, macro_.
+    Named `calm+risk_on`, ... Each filter uses its own columns alone; the joint posterior is the product of the two. A
+    mask that blocks `risk_off` blocks every joint state with that part. Fitted: market_, macro_.
     """
 
     market: HmmRegime
@@ -98,7 +98,10 @@ def filters_of(regime: Regime) -> tuple[HmmRegime, ...]:
 
 
 def with_effort(regime: Any, n_seeds: int, max_iter: int, max_rows: int) -> Any:
-    """An unfitted copy whose fits use fewer starts, steps and rows, at most as many as the original's."""
+    """An unfitted copy that fits with fewer starts, steps and rows.
+
+    At most as many as the original.
+    """
     if isinstance(regime, SupervisedRegime):
         return SupervisedRegime(
             *(with_effort(one, n_seeds, max_iter, max_rows) for one in (regime.market, regime.macro))

@@ -27,9 +27,9 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True)
 class Jitter:
-    """Independent Gaussian noise on every value; sigma in units of the scaled features (robust sigmas).
+    """Independent Gaussian noise on every value.
 
-    Source: Um et al. 2017, section 3.
+    Sigma in units of the scaled features (robust sigmas). Source: Um et al. 2017, section 3.
     """
 
     sigma: float
@@ -48,9 +48,9 @@ class Jitter:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Multiplies each feature of a window by one factor 1 + sigma * noise, the same at every bar.
+    """Multiplies each feature of a window by one random factor.
 
-    Source: Um et al. 2017, section 3.
+    1 + sigma * noise, the same at every bar. Source: Um et al. 2017, section 3.
     """
 
     sigma: float
@@ -68,9 +68,9 @@ class Scaling:
 
 @dataclass(frozen=True)
 class TimeMask:
-    """Sets one run of round(share * T) bars of each window to 0, all features of it; never the decision bar.
+    """Sets one run of round(share * T) bars of each window to 0, all features of it.
 
-    Source: Park et al. 2019, section 2 (time masking).
+    Never the decision bar. Source: Park et al. 2019, section 2 (time masking).
     """
 
     share: float
@@ -92,10 +92,10 @@ class TimeMask:
 
 @dataclass(frozen=True)
 class WindowCrop:
-    """Stretches the latest part of each window to its full length, so that the decision bar stays last.
+    """Stretches the latest part of each window to its full length.
 
-    share: largest share of the bars cut off at the old end; the cut is uniform. Values between bars are
-    interpolated linearly. Source: Le Guennec et al. 2016 (window slicing), with the end fixed.
+    The decision bar stays last. share: largest share of the bars cut off at the old end; the cut is uniform. Values
+    between bars are interpolated linearly. Source: Le Guennec et al. 2016 (window slicing), with the end fixed.
     """
 
     share: float
@@ -122,7 +122,10 @@ class WindowCrop:
 
 @dataclass(frozen=True)
 class FeatureDropout:
-    """Sets each feature of a window to 0 over all its bars with probability `share`; the rest keep their scale."""
+    """Sets each feature of a window to 0 over all its bars with probability `share`.
+
+    The rest keep their scale.
+    """
 
     share: float
 

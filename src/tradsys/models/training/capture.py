@@ -33,13 +33,13 @@ def can_record(device: torch.device) -> bool:
 def captured_step(
     step: Step, module: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, wish: str
 ) -> "Captured | None":
-    """The step as a graph, for batches of the shapes of `batch`; None where `wish` is auto and plain is as good.
+    """The step as a graph, for batches of the shapes of `batch`.
 
-    step: one complete optimiser step on a batch, without side effects beyond weights, gradients and moments; returns
-    what the module keeps of it. wish: `graph`, or `auto`, which uses the graph where it is faster in N_TIMED steps and
-    ends with the weights of plain steps; the measurement is logged. Weights, moments and generators are restored.
-    Raises TrainingError where `wish` is graph and the step cannot be recorded, or its weights are not those of plain
-    steps.
+    None where `wish` is auto and plain is as good. step: one complete optimiser step on a batch, without side effects
+    beyond weights, gradients and moments; returns what the module keeps of it. wish: `graph`, or `auto`, which uses the
+    graph where it is faster in N_TIMED steps and ends with the weights of plain steps; the measurement is logged.
+    Weights, moments and generators are restored. Raises TrainingError where `wish` is graph and the step cannot be
+    recorded, or its weights are not those of plain steps.
     """
     before = Snapshot(module, optimizer)
     for _ in range(N_WARM_UPS):  # the first one creates the moments
@@ -72,10 +72,10 @@ def captured_step(
 
 
 class Captured:
-    """A recorded step; called with a batch of the recorded shapes it does the same as the plain one.
+    """A recorded step, called with a batch of the recorded shapes.
 
-    step: see `captured_step`; it is run N_WARM_UPS times on `batch`, and recorded once. The learning rates are read
-    from the optimiser's groups before every replay.
+    It does the same as the plain one. step: see `captured_step`; it is run N_WARM_UPS times on `batch`, and recorded
+    once. The learning rates are read from the optimiser's groups before every replay.
     """
 
     def __init__(self, step: Step, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
@@ -133,7 +133,10 @@ def record(body: Callable[[], tuple[Tensor, ...]], optimizer: torch.optim.Optimi
 
 
 class Snapshot:
-    """Weights, buffers, moments and generators, restored in place: a graph holds their addresses."""
+    """Weights, buffers, moments and generators, restored in place.
+
+    A graph holds their addresses.
+    """
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.module, self.optimizer = module, optimizer
@@ -148,7 +151,10 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Restores all in place; moments that did not exist yet become 0, as AdamW begins them."""
+        """Restores all in place.
+
+        Moments that did not exist yet become 0, as AdamW begins them.
+        """
         for name, tensor in _tensors(self.module):
             tensor.copy_(self.kept[name])
         for p, state in self.optimizer.state.items():

@@ -28,8 +28,9 @@ Watch = Callable[[int, float], None]
 
 
 class CheckpointCallback(Checkpoint):
-    """Keeps best and last weights, stops early, and stops between two steps on request.
+    """Keeps best and last weights, stops early, and stops on request.
 
+    On request between two steps.
     stop_requested: an event, set to request a stop. every_steps: last.ckpt is also written after so many steps of the
     fit. watch: called after every epoch, once last.ckpt holds it. In a run of several ranks the first one evaluates and
     writes, and all stop at the same step.
@@ -58,7 +59,10 @@ class CheckpointCallback(Checkpoint):
         self._resumed: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """State of a resumed fit beyond Lightning's own: each rank's generators and the loader's position."""
+        """State of a resumed fit beyond Lightning's own.
+
+        Each rank's generators and the loader's position.
+        """
         rng = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state()
@@ -85,7 +89,10 @@ class CheckpointCallback(Checkpoint):
         trainer.should_stop = self.selection.stale(self.scores)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Saves where a save is due or a stop was requested. At an epoch's last step validation comes first."""
+        """Saves where a save is due or a stop was requested.
+
+        At an epoch's last step validation comes first.
+        """
         if trainer.is_last_batch:
             return
         stop = self._agreed(trainer)
@@ -131,13 +138,19 @@ class CheckpointCallback(Checkpoint):
 
 
 def weights_kept(module: L.LightningModule) -> dict[str, Any]:
-    """The weights that a fit keeps of an epoch: the module's `kept_state` where it has one, else its own."""
+    """The weights that a fit keeps of an epoch.
+
+    The module's `kept_state` where it has one, else its own.
+    """
     kept: Callable[[], dict[str, Any]] = getattr(module, "kept_state", module.state_dict)
     return kept()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain values on the CPU; no pickled object is run. Raises CheckpointError."""
+    """A checkpoint's tensors and plain values on the CPU.
+
+    No pickled object is run. Raises CheckpointError.
+    """
     with refused_in_one_line(f"training: checkpoint {path}", FIX, CheckpointError):
         try:
             _check_archive(path)

@@ -18,7 +18,10 @@ _open: dict[str, Callable[[str], "Logger | None"]] = {}
 
 @contextlib.contextmanager
 def attached(name: str, make: Callable[[str], "Logger | None"]) -> Iterator[None]:
-    """Inside, fits of this process that log to `name` use `make(fit)`. fit: path of its folder, as a prefix."""
+    """Inside, fits of this process that log to `name` use `make(fit)`.
+
+    fit: path of its folder, as a prefix.
+    """
     before = dict(_open)
     _open[name] = make
     try:
@@ -40,7 +43,10 @@ def loggers_of(names: tuple[str, ...], workdir: Path) -> "list[Logger]":
 
 
 def fit_name(workdir: Path) -> str:
-    """Name of the fit within its run: its folder below `checkpoints`, such as `primary` or `out_of_fold/fold_1`."""
+    """Name of the fit within its run: its folder below `checkpoints`.
+
+    Such as `primary` or `out_of_fold/fold_1`.
+    """
     parts = workdir.parts
     below = parts[parts.index("checkpoints") + 1 :] if "checkpoints" in parts else parts[-1:]
     return "/".join(below) or "fit"

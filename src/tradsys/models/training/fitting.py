@@ -30,7 +30,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a fit. epochs: how many ran. score: the best epoch's monitored value. scores: every epoch's."""
+    """Result of a fit.
+
+    epochs: how many ran. score: the best epoch's monitored value. scores: every epoch's.
+    """
 
     best_epoch: int
     epochs: int
@@ -53,8 +56,9 @@ def fit_module(
     callbacks: tuple[Callback, ...] = (),
     watch: Watch | None = None,
 ) -> FitResult:
-    """Trains `module` in place and leaves it on the CPU with its best epoch's weights, in eval mode.
+    """Trains `module` in place; leaves it on the CPU in eval mode.
 
+    With the weights of its best epoch.
     workdir: takes last.ckpt (after each epoch and on Ctrl-C), best.ckpt, finished.json and the logs.
     fingerprint: digest of settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
     is resumed, to the same weights as without the interruption; any other raises TrainingError.
@@ -212,7 +216,10 @@ def write_finished(workdir: Path, fingerprint: str, done: FitResult) -> None:
 
 
 def read_finished(workdir: Path, fingerprint: str) -> FitResult | None:
-    """Result of the finished fit in the folder; None where there is none. TrainingError for another fit's files."""
+    """Result of the finished fit in the folder.
+
+    None where there is none. TrainingError for another fit's files.
+    """
     path = workdir / "finished.json"
     if not path.exists():
         return None

@@ -118,7 +118,10 @@ class LitClassifier(L.LightningModule):
         return self.objective.loss(logits_NC, y_N, weight_N)
 
     def prepared_loss(self, logits_NC: Tensor, seen: Prepared) -> Tensor:
-        """Scalar loss of a batch after the recipe; for mixup, both labels' losses weighted by their shares."""
+        """Scalar loss of a batch after the recipe.
+
+        For mixup, both labels' losses weighted by their shares.
+        """
         return self.objective(logits_NC, seen)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -168,19 +171,28 @@ class LitClassifier(L.LightningModule):
             self.weight_C.copy_(balanced(loader.y_N, loader.weight_N, len(self.weight_C)))
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Loss of one batch; of several ranks, such that the ranks' mean is the loss of their joint batch."""
+        """Loss of one batch.
+
+        Of several ranks, such that the ranks' mean is the loss of their joint batch.
+        """
         loss, *seen = self.step_loss(batch)
         self.keep_step(*seen)
         return loss
 
     @property
     def recordable(self) -> bool:
-        """Whether a step is only `step_loss`, backward and the optimiser's, so that its kernels may be recorded."""
+        """Whether a step's kernels may be recorded.
+
+        It must be only `step_loss`, backward and the optimiser's.
+        """
         own = ("training_step", "optimizer_step")
         return all(getattr(type(self), name) is getattr(LitClassifier, name) for name in own)
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, ...]:
-        """The loss to minimise, then the arguments of `keep_step`; all on the device, nothing is kept here."""
+        """The loss to minimise, then the arguments of `keep_step`.
+
+        All on the device, nothing is kept here.
+        """
         seen = self.recipe(batch)
         loss = joint_share(seen.weight_N) * self.prepared_loss(self.net(seen.window_NTF), seen)
         return loss, loss.detach()
@@ -287,9 +299,9 @@ class LitClassifier(L.LightningModule):
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
-    """Share of the peak rate at a step: linear from 1 / warm-up steps to 1, then half a cosine to 0.
+    """Share of the peak rate at a step: linear warm-up, then half a cosine.
 
-    Source: Loshchilov & Hutter 2017, eq. 5, one period, after a linear warm-up.
+    From 1 / warm-up steps to 1, then to 0. Source: Loshchilov & Hutter 2017, eq. 5, one period, after a linear warm-up.
     """
     warmup = round(warmup_fraction * total_steps)
     if step < warmup:
@@ -299,10 +311,10 @@ def warmup_cosine(step: int, total_steps: int, warmup_fraction: float) -> float:
 
 
 def joint_share(weight_N: Tensor) -> Tensor | float:
-    """Factor of a rank's mean loss that makes the mean over ranks the mean over their joint batch.
+    """Factor of a rank's mean loss for the mean over the joint batch.
 
-    n W_r / sum(W), with W_r the weight of this rank's batch: a plain mean of ranks would overweight light
-    batches. 1 outside a distributed run. Every rank must call it at the same step.
+    The mean over ranks then equals it. n W_r / sum(W), with W_r the weight of this rank's batch: a plain mean of ranks
+    would overweight light batches. 1 outside a distributed run. Every rank must call it at the same step.
     """
     n_ranks = rank_of()[1]
     if n_ranks == 1:
@@ -314,7 +326,10 @@ def joint_share(weight_N: Tensor) -> Tensor | float:
 
 
 def balanced(y_N: Tensor, weight_N: Tensor, n_classes: int) -> Tensor:
-    """Class weights [C] = W / (C * W_c): equal totals per class; 0 for a class that never occurs."""
+    """Class weights [C] = W / (C * W_c): equal totals per class.
+
+    0 for a class that never occurs.
+    """
     per_class_C = torch.zeros(n_classes, dtype=torch.float64, device=y_N.device)
     per_class_C.scatter_add_(0, y_N, weight_N.double())
     share_C = per_class_C.sum() / (n_classes * per_class_C)

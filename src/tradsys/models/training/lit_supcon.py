@@ -27,13 +27,13 @@ Views = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class LitSupCon(LitClassifier):
-    """Contrastive loss on two views of every window; AdamW with warm-up and cosine, as the classifier has them.
+    """Contrastive loss on two views of every window.
 
-    net: any with `embed` (window [N, T, F] -> [N, D]), `embedding_dim` and `n_classes`. A `head` of its own is
-    removed, because the contrastive loss would never train it. views: window -> two views, as `augment.Views`.
-    temperature: > 0. projection_dim: width of what the loss compares; the projection (D -> D -> projection_dim) is
-    dropped after training. n_neighbours: k of the kNN accuracy. lr, weight_decay, warmup_fraction, ema:
-    of LitClassifier.
+    AdamW with warm-up and cosine, as the classifier has them. net: any with `embed` (window [N, T, F] -> [N, D]),
+    `embedding_dim` and `n_classes`. A `head` of its own is removed, because the contrastive loss would never train it.
+    views: window -> two views, as `augment.Views`. temperature: > 0. projection_dim: width of what the loss compares;
+    the projection (D -> D -> projection_dim) is dropped after training. n_neighbours: k of the kNN accuracy. lr,
+    weight_decay, warmup_fraction, ema: of LitClassifier.
 
     An online linear probe learns cross-entropy on the embeddings of the views with the gradient stopped, clipped
     separately: the encoder is the same with or without it. Its scores get the logarithm of the training class shares
@@ -94,7 +94,10 @@ class LitSupCon(LitClassifier):
             self.offset_C.copy_(_log_shares(torch.bincount(loader.y_N, minlength=len(self.offset_C))))
 
     def step_loss(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Contrastive loss over the batch of all ranks, plus the probe's, whose gradient stops at the probe."""
+        """Contrastive loss over the batch of all ranks, plus the probe's.
+
+        The probe's gradient stops at the probe.
+        """
         window_NTF, y_N, weight_N = batch
         embedding_ND = self.embed(torch.cat(self.views(window_NTF)))
         y_N, weight_N = y_N.repeat(2), weight_N.repeat(2)
@@ -115,13 +118,19 @@ class LitSupCon(LitClassifier):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Clips encoder and probe separately: in one norm a steep probe would slow the encoder down."""
+        """Clips encoder and probe separately.
+
+        In one norm a steep probe would slow the encoder down.
+        """
         if gradient_clip_val:
             for part in ([self.net, self.projection], [self.probe]):
                 nn.utils.clip_grad_norm_([p for m in part for p in m.parameters()], gradient_clip_val)
 
     def on_validation_start(self) -> None:
-        """Raises for values that are not finite; encodes the training windows of the kNN vote."""
+        """Raises for values that are not finite.
+
+        Encodes the training windows of the kNN vote.
+        """
         super().on_validation_start()
         loader: Any = self.trainer.train_dataloader
         self._bank = self._encoded_bank(loader) if isinstance(loader, WindowLoader) else None
@@ -184,10 +193,10 @@ class LitSupCon(LitClassifier):
 
 
 def alignment(z_ND: Tensor, y_N: Tensor) -> Tensor:
-    """Mean squared distance of unit embeddings over all pairs of one class, 0 to 4; NaN where there is no pair.
+    """Mean squared distance of unit embeddings over all pairs of one class, 0 to 4.
 
-    Source: Wang & Isola 2020, eq. 1 with alpha = 2; positive pairs are the supervised ones, two of a class.
-    Computed from class sums: the squared distances of a class of n add up to 2 (n^2 - |sum|^2).
+    NaN where there is no pair. Source: Wang & Isola 2020, eq. 1 with alpha = 2; positive pairs are the supervised ones,
+    two of a class. Computed from class sums: the squared distances of a class of n add up to 2 (n^2 - |sum|^2).
     """
     one_hot_NC = F.one_hot(y_N).double()
     n_C, sum_CD = one_hot_NC.sum(dim=0), one_hot_NC.T @ z_ND.double()
@@ -197,15 +206,19 @@ def alignment(z_ND: Tensor, y_N: Tensor) -> Tensor:
 
 
 def uniformity(z_ND: Tensor) -> Tensor:
-    """Log of the mean over all pairs of exp(-2 |distance|^2): 0 where all are one point; lower is more even.
+    """ln of the mean over all pairs of exp(-2 distance^2).
 
-    Source: Wang & Isola 2020, eq. 2 with t = 2, over pairs i < j as in the paper's listing.
+    0 where all are one point; lower is more even. Source: Wang & Isola 2020, eq. 2 with t = 2, over pairs i < j as in
+    the paper's listing.
     """
     return torch.pdist(z_ND).square().mul(-UNIFORMITY_T).exp().mean().log()
 
 
 def knn_vote(bank_BD: Tensor, y_B: Tensor, z_ND: Tensor, n_neighbours: int) -> Tensor:
-    """Class [N] that most of the nearest bank entries by cosine have; a tie goes to the lower code."""
+    """Class [N] that most of the nearest bank entries by cosine have.
+
+    A tie goes to the lower code.
+    """
     nearest_NK = (z_ND @ bank_BD.T).topk(min(n_neighbours, len(bank_BD)), dim=1).indices
     return F.one_hot(y_B[nearest_NK]).sum(dim=1).argmax(dim=1)
 

@@ -49,10 +49,11 @@ STEPS = {
 
 
 class DirectLoop:
-    """Fits a module on one device, and acts as the `trainer` of its hooks and of the CheckpointCallback.
+    """Fits a module on one device, without Lightning's Trainer.
 
-    module: a LightningModule with one optimiser and one schedule per step, or none. train, valid: on the device of
-    `settings`. workdir: where loggers write. callback: saves, stops early and stops on request.
+    It acts as the `trainer` of hooks and of CheckpointCallback. module: a LightningModule with one optimiser and one
+    schedule per step, or none. train, valid: on the device of `settings`. workdir: where loggers write. callback:
+    saves, stops early and stops on request.
     """
 
     world_size, is_global_zero = 1, True

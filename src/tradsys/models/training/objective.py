@@ -15,10 +15,11 @@ from tradsys.models.training.recipe import Prepared
 
 
 class Objective(NamedTuple):
-    """Focal loss with class weights, sample weights and smoothing, plus auxiliary losses.
+    """Focal loss with class and sample weights, plus auxiliary losses.
 
-    gamma, label_smoothing, auxiliary, quantiles: plain numbers, or tensors where nets under vmap each have their own.
-    auxiliary: a weight for each auxiliary target. quantiles: the share below which its output lies, 0 for a mean.
+    With label smoothing. gamma, label_smoothing, auxiliary, quantiles: plain numbers, or tensors where nets under vmap
+    each have their own. auxiliary: a weight for each auxiliary target. quantiles: the share below which its output
+    lies, 0 for a mean.
     """
 
     gamma: float | Tensor
@@ -54,7 +55,10 @@ class Objective(NamedTuple):
 
 
 def target_error(guess_N: Tensor, target_N: Tensor, quantile: float | Tensor) -> Tensor:
-    """Smooth L1 error [N], or for a quantile above 0 the pinball loss. Source: Koenker & Bassett 1978."""
+    """Smooth L1 error [N], or for a quantile above 0 the pinball loss.
+
+    Source: Koenker & Bassett 1978.
+    """
     smooth_N = F.smooth_l1_loss(guess_N, target_N, reduction="none")
     if not isinstance(quantile, Tensor) and quantile == 0:
         return smooth_N

@@ -32,9 +32,9 @@ BLOCK = re.compile(r"((?:.*\.)?blocks\.)(\d+)\.")
 
 
 def trained_parameters(names: Sequence[str], freeze: str) -> set[str]:
-    """Names of the parameters that supervised training moves under `freeze`; see SelfSupervised.
+    """Names of the parameters that supervised training moves under `freeze`.
 
-    Raises TrainingError for `lower` where no parameter lies in `blocks`.
+    See SelfSupervised. Raises TrainingError for `lower` where no parameter lies in `blocks`.
     """
     heads = {name for name in names if {"head", "wide"} & set(name.split("."))}
     if freeze == "encoder":
@@ -53,12 +53,12 @@ def trained_parameters(names: Sequence[str], freeze: str) -> set[str]:
 
 
 class SelfSupervised:
-    """A stage that pre-trains an encoder on the corpus without labels, before supervised training.
+    """Pre-trains an encoder on the corpus without labels.
 
-    Subclasses are frozen dataclasses with these settings and an `objective`. epochs, batch_size, lr: of this stage,
-    AdamW with warm-up and cosine. end: last moment of the corpus, null for the last training decision; a later one
-    raises LeakageError. freeze: what supervised training leaves as it is: `none`; `encoder`, all but head and linear
-    path; `lower`, of it all but the last block and the norm behind it.
+    Before supervised training. Subclasses are frozen dataclasses with these settings and an `objective`. epochs,
+    batch_size, lr: of this stage, AdamW with warm-up and cosine. end: last moment of the corpus, null for the last
+    training decision; a later one raises LeakageError. freeze: what supervised training leaves as it is: `none`;
+    `encoder`, all but head and linear path; `lower`, of it all but the last block and the norm behind it.
 
     The corpus is every window inside a run of training decisions, of all symbols, whether or not its last
     row is a decision: nothing after the training span, and nothing from a gap that a split left for its test block.
@@ -80,11 +80,17 @@ class SelfSupervised:
         _moment(self.end)
 
     def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-        """The module trained with the encoder and dropped afterwards, and the loss of windows [N, T, F]."""
+        """The module trained with the encoder, and the loss of windows [N, T, F].
+
+        The module is dropped afterwards.
+        """
         raise NotImplementedError
 
     def run(self, net: nn.Module, train: Samples, *, lookback: int, seed: int, device: torch.device) -> None:
-        """Trains the encoder in place; draws from the global generator, which a fit forks and seeds."""
+        """Trains the encoder in place.
+
+        Draws from the global generator, which a fit forks and seeds.
+        """
         rows = corpus_rows(train, lookback, self.end)
         loader = self._loader(train, rows, lookback, seed, device)
         net.to(device).train()
@@ -118,7 +124,10 @@ class SelfSupervised:
         net.cpu()
 
     def check_samples(self, train: Samples) -> None:
-        """Raises LeakageError where `end` lies beyond the last of these training decisions."""
+        """Raises LeakageError where `end` lies beyond these decisions' last.
+
+        They are the training decisions.
+        """
         _decisions(train, self.end)
 
     def _loader(self, train: Samples, rows: Array, lookback: int, seed: int, device: torch.device) -> WindowLoader:
@@ -165,7 +174,10 @@ class MaskedBars(SelfSupervised):
             )
 
     def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-        """A linear decoder [D] -> [T F], and the error of its reconstruction of the hidden values."""
+        """A linear decoder [D] -> [T F], and the error of its reconstruction.
+
+        Of the hidden values.
+        """
         decoder = nn.Linear(int(net.embedding_dim), window_shape[0] * window_shape[1])  # type: ignore[arg-type]
 
         def loss(window_NTF: Tensor) -> Tensor:
@@ -191,14 +203,14 @@ class MaskedBars(SelfSupervised):
 
 @dataclass(frozen=True)
 class ContrastInTime(SelfSupervised):
-    """Pulls two overlapping crops of one window together and pushes those of other windows apart.
+    """Pulls overlapping crops of a window together, other windows apart.
 
-    epochs, batch_size, lr, end, freeze: of SelfSupervised. overlap: least share of the window's bars that lie in both
-    crops. bar_share: probability that a bar of a crop is hidden, independently in each crop. temperature: of the loss;
-    a smaller one is sharper. Values outside a view are at 0, a column's median, so that positions stay.
-    The loss is InfoNCE over the 2 N views of a batch (Chen et al. 2020, eq. 1) on a projection that is dropped
-    afterwards. Source: TS2Vec (Yue et al. 2022, sections 3.2 and 3.3: random cropping, timestamp masking, instance-wise
-    contrast), reduced to one embedding per window; its temporal contrast and its hierarchy are left out.
+    Two crops each. epochs, batch_size, lr, end, freeze: of SelfSupervised. overlap: least share of the window's bars
+    that lie in both crops. bar_share: probability that a bar of a crop is hidden, independently in each crop.
+    temperature: of the loss; a smaller one is sharper. Values outside a view are at 0, a column's median, so that
+    positions stay. The loss is InfoNCE over the 2 N views of a batch (Chen et al. 2020, eq. 1) on a projection that is
+    dropped afterwards. Source: TS2Vec (Yue et al. 2022, sections 3.2 and 3.3: random cropping, timestamp masking,
+    instance-wise contrast), reduced to one embedding per window; its temporal contrast and its hierarchy are left out.
     """
 
     rules: ClassVar[Mapping[str, str]] = {
@@ -229,7 +241,10 @@ class ContrastInTime(SelfSupervised):
         return projection, loss
 
     def kept(self, window_NTF: Tensor) -> tuple[Tensor, Tensor]:
-        """True [N, T] where a bar belongs to the first and to the second view; the crops share a run of bars."""
+        """True [N, T] where a bar belongs to the first and to the second view.
+
+        The crops share a run of bars.
+        """
         n, n_bars, _ = window_NTF.shape
         draw_N6 = torch.rand(n, 6, device=window_NTF.device)
         least = max(1, round(self.overlap * n_bars))

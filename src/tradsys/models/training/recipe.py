@@ -19,9 +19,10 @@ EMA_WARMUP = 10  # steps after which the moving average has about the span of it
 
 
 class Prepared(NamedTuple):
-    """A training batch after the recipe. other: labels and weights [N] of mixup partners; share: weight of the own.
+    """A training batch after the recipe.
 
-    target_NA: auxiliary targets, mixed likewise; None for none.
+    other: labels and weights [N] of mixup partners; share: weight of the own. target_NA: auxiliary targets, mixed
+    likewise; None for none.
     """
 
     window_NTF: Tensor
@@ -34,12 +35,13 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchRecipe:
-    """Random changes of a training batch; with all at 0 the batch comes back unchanged and nothing is drawn.
+    """Random changes of a training batch.
 
-    bar_dropout: share of a window's bars blanked in one run, never the decision bar. feature_dropout: probability that
-    a column of a window is blanked. mixup: alpha of Beta(alpha, alpha), the share at which a window and its label's
-    loss are mixed with another window of the same training batch (Zhang et al. 2018, eq. 2): both labels resolve before
-    the training span ends, so nothing later enters.
+    With all at 0 the batch comes back unchanged and nothing is drawn. bar_dropout: share of a window's bars blanked in
+    one run, never the decision bar. feature_dropout: probability that a column of a window is blanked. mixup: alpha of
+    Beta(alpha, alpha), the share at which a window and its label's loss are mixed with another window of the same
+    training batch (Zhang et al. 2018, eq. 2): both labels resolve before the training span ends, so nothing later
+    enters.
     """
 
     bar_dropout: float = 0.0
@@ -67,10 +69,11 @@ class BatchRecipe:
 
 
 class WeightAverage:
-    """Exponential moving average of a module's weights, swapped in for validation and saving.
+    """Exponential moving average of a module's weights.
 
-    decay per step; after step t it is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
-    Source: Polyak & Juditsky 1992; the warm-up as in TensorFlow's ExponentialMovingAverage.
+    Swapped in for validation and saving. decay per step; after step t it is min(decay, (1 + t) / (10 + t)), so that the
+    first weights are soon forgotten. Source: Polyak & Juditsky 1992; the warm-up as in TensorFlow's
+    ExponentialMovingAverage.
     """
 
     def __init__(self, decay: float) -> None:
@@ -146,7 +149,10 @@ LEAST_RANGE = 1e-6  # log price: for bars that did not move at all
 
 
 def check_targets(weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Weights of auxiliary targets by name, checked; ValueError for an unknown target or a weight not above 0."""
+    """Weights of auxiliary targets by name, checked.
+
+    Raises ValueError for an unknown target or a weight not above 0.
+    """
     weights = dict(weights or {})
     if unknown := [name for name in weights if name not in TARGETS]:
         raise ValueError(
@@ -159,12 +165,12 @@ def check_targets(weights: Mapping[str, float] | None) -> dict[str, float]:
 
 
 def auxiliary_targets(train: Samples, names: Sequence[str]) -> Array:
-    """Auxiliary targets [N, A] of training samples, each of mean 0 and deviation 1 over them.
+    """Auxiliary targets [N, A] of training samples, standardised over them.
 
-    range: log of the realised range from entry to the label's end. time: log of the bars until the label resolves.
-    mean: whether that path trades at the trailing mean (`labels.realised_range.mean_met`). return_q10, return_q50,
-    return_q90: the label's return, of which the output learns that quantile (Koenker & Bassett 1978).
-    Raises TrainingError where a target is unknown for a sample, or the same for all.
+    Mean 0 and deviation 1. range: log of the realised range from entry to the label's end. time: log of the bars until
+    the label resolves. mean: whether that path trades at the trailing mean (`labels.realised_range.mean_met`).
+    return_q10, return_q50, return_q90: the label's return, of which the output learns that quantile (Koenker & Bassett
+    1978). Raises TrainingError where a target is unknown for a sample, or the same for all.
     """
     columns = []
     for name in names:

@@ -21,10 +21,10 @@ SMALL_STEP = 5e8  # weights times bars of a batch: below it one thread is as fas
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that the fit stops between two steps; a second one stops it at once.
+    """Ctrl-C and SIGTERM set the event, so that the fit stops between two steps.
 
-    Raises KeyboardInterrupt, or Terminated for SIGTERM, also where the fit ended before it saw the
-    event. A handler that ignores a signal is kept.
+    A second one stops it at once. Raises KeyboardInterrupt, or Terminated for SIGTERM, also where the fit ended before
+    it saw the event. A handler that ignores a signal is kept.
     """
     stop_requested, came = threading.Event(), list[int]()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -74,7 +74,10 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread_if_small(net: nn.Module, n_bars: int, device: torch.device) -> Iterator[None]:
-    """Uses one CPU thread where a batch of `n_bars` bars in all is less work than SMALL_STEP for this net."""
+    """Uses one CPU thread where a batch is too little work for more.
+
+    `n_bars` bars in all; the limit is SMALL_STEP for this net.
+    """
     before = torch.get_num_threads()
     work = n_bars * sum(weight.numel() for weight in net.parameters())
     if device.type == "cpu" and work < SMALL_STEP:

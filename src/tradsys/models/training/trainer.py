@@ -108,13 +108,19 @@ class TrainerSettings:
             )
 
     def device(self) -> "torch.device":
-        """Device of a fit's tensors in this process. Raises TrainingError where the configured devices are missing."""
+        """Device of a fit's tensors in this process.
+
+        Raises TrainingError where the configured devices are missing.
+        """
         import torch  # noqa: PLC0415 - only a fit needs it
 
         return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu() else torch.device("cpu")
 
     def uses_gpu(self) -> bool:
-        """Whether a fit runs on GPUs; CUDA is not initialised. Raises TrainingError where they are missing."""
+        """Whether a fit runs on GPUs.
+
+        CUDA is not initialised. Raises TrainingError where they are missing.
+        """
         import torch  # noqa: PLC0415
 
         found = torch.cuda.is_available()
@@ -143,9 +149,10 @@ class TrainerSettings:
         return self.devices * self.num_nodes > 1 or self.strategy == "ddp"
 
     def home(self) -> "torch.device":
-        """Device of the tables in the caller of a fit: the fit's, or the CPU where rank processes copy them.
+        """Device of the tables in the caller of a fit.
 
-        Raises TrainingError where the devices are not there, or cannot fit at the precision.
+        The fit's, or the CPU where rank processes copy them. Raises TrainingError where the devices are not there, or
+        cannot fit at the precision.
         """
         import torch  # noqa: PLC0415
 

@@ -30,10 +30,10 @@ FLAGS = 0b1111  # of a decision_type: categorical (never written here), default 
 
 
 def sound_lightgbm(text: str, n_features: int, n_classes: int, where: str) -> str:
-    """A LightGBM booster's text rewritten from its checked numbers; BundleError where these are invalid.
+    """A LightGBM booster's text rewritten from its checked numbers.
 
-    LightGBM reads nothing that was not checked: names, parameters and sizes are not copied. n_features: names in
-    the note. n_classes: of the classifier, 1 for a regressor.
+    Raises BundleError where these are invalid. LightGBM reads nothing that was not checked: names, parameters and sizes
+    are not copied. n_features: names in the note. n_classes: of the classifier, 1 for a regressor.
     """
     head, *trees = text.split("\nTree=")
     per_round = n_classes if n_classes > 2 else 1
@@ -132,7 +132,10 @@ NO_CATEGORIES = ("categories", "categories_nodes", "categories_segments", "categ
 
 
 def check_xgboost(text: str, where: str) -> dict[str, Any]:
-    """The JSON of an XGBoost booster, once its parameters and every tree are sound; BundleError otherwise."""
+    """The JSON of an XGBoost booster, once its parameters and every tree are sound.
+
+    Raises BundleError otherwise.
+    """
     value = parse_json(text, where, FIX)
     learner = _at(value, where, "learner")
     booster = _at(learner, where, "gradient_booster")

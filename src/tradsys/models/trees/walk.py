@@ -102,7 +102,10 @@ class Trees:
         return walked
 
     def proba(self, values_NF: Array) -> Array:
-        """P(class 1) [N] of one score, or [N, G]: float32 of XGBoost's trees, else float64."""
+        """P(class 1) [N] or [N, G] of scores.
+
+        float32 of XGBoost's trees, else float64.
+        """
         score_NG = self.scores(values_NF)
         found_NG = _single_proba(score_NG.astype(np.float32)) if self.is_single else _double_proba(score_NG)
         return found_NG[:, 0] if found_NG.shape[1] == 1 else found_NG

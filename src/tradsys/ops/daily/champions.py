@@ -59,9 +59,10 @@ class Champion:
 
 
 def models(session: Session) -> StageOutput:
-    """The members' forecasts of this session by the champion of each horizon, from `Bundle.predict` alone.
+    """Each member's forecasts by the champion of each horizon, this session.
 
-    Frame: symbol, time, horizon, close, atr, score (raw), probability (calibrated). Documents: champions.
+    From `Bundle.predict` alone. Frame: symbol, time, horizon, close, atr, score (raw), probability (calibrated).
+    Documents: champions.
     """
     champions = _champions(session)
     reported = session.frame("features").filter("member")["symbol"]
@@ -86,7 +87,7 @@ def models(session: Session) -> StageOutput:
 
 
 def bundle_of(session: Session, trained: date, horizon: str) -> Bundle:
-    """A stored bundle; BundleError where it is damaged or differs from the evaluated one."""
+    """A stored bundle; BundleError where it is not the evaluated one."""
     folder = _bundle_folder(session, trained) / horizon
     bundle = Bundle.load(folder)
     record = training_record(session.store, {"trained": trained.isoformat()}, horizon)

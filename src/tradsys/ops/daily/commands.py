@@ -37,7 +37,10 @@ COLOURS = {"pass": "green", "warn": "yellow", "stop": "red"}
 
 
 def run(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Runs the sessions of date= and until=, or those due by when=; sends a notice of the result."""
+    """Runs the sessions of date= and until=, or those due by when=.
+
+    Sends a notice of the result.
+    """
     first, last = session_named(parts["date"], "date"), session_named(parts["until"], "until")
     if last is not None and first is None:
         raise TradsysError(f"daily: until={last} without date=; a back-fill needs both ends; give date=")
@@ -72,7 +75,10 @@ def _run(settings: DailySettings, first: date | None, last: date | None) -> tupl
 
 
 def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Draws the report of `date`, by default the newest, from what the run left, and prints its core."""
+    """Draws the report of `date` from what its run left, prints its core.
+
+    By default the newest.
+    """
     store = Partitions(settings.folder)
     day = session_named(parts["date"], "date") or publishing.latest(store)
     if day is None:
@@ -84,7 +90,10 @@ def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 
 def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
-    """Prints which stages of the last sessions are done, which report is the newest, and who holds the folder."""
+    """Prints the stages done, the newest report, and who holds the folder.
+
+    Of the last sessions.
+    """
     store, console = Partitions(settings.folder), prose()
     console.print(f"folder   {settings.folder}")
     if note := holder(settings.folder):
@@ -111,7 +120,10 @@ def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
 
 
 def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Walks the stack forward over years and prints every horizon, every book and the market."""
+    """Walks the stack forward over years and prints every horizon and book.
+
+    And the market.
+    """
     from tradsys.ops.daily import evaluation  # noqa: PLC0415 - loads the books and their backtests
 
     with _on_the_terminal():
@@ -138,7 +150,10 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 
 def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
-    """Writes the signals table of a session and prints how its two models did on the folds."""
+    """Writes the signals table of a session and prints the folds' results.
+
+    Of its two models.
+    """
     from tradsys.ops.daily import evaluation  # noqa: PLC0415 - as above
 
     with _on_the_terminal():

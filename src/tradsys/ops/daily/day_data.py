@@ -22,9 +22,10 @@ from tradsys.research.pipeline.settings import Experiment
 
 @dataclass(frozen=True, eq=False)
 class DailyBars:
-    """All bars of a source, read once, and the sessions of its calendar, `data.calendar`.
+    """All bars of a source, read once, and its calendar's sessions.
 
-    Raises DataError for data that names no calendar: which sessions are missing can then not be determined.
+    The calendar is `data.calendar`. Raises DataError for data that names no calendar: which sessions are missing can
+    then not be determined.
     """
 
     experiment: Experiment
@@ -54,7 +55,10 @@ class DailyBars:
 
     @cached_property
     def closes(self) -> pl.DataFrame:
-        """session (Date) and close (UTC), ascending, from that of the first bar to the last that has closed by now."""
+        """session (Date) and close (UTC), ascending, of all closed sessions.
+
+        From that of the first bar.
+        """
         first, last = self.all.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
         now = max(utc_now(), last)
         known = sessions.closes(self.calendar, session_of(first), now.date())
@@ -66,7 +70,10 @@ class DailyBars:
         return last
 
     def close(self, day: date) -> datetime:
-        """The close of a session; DataError, with the neighbouring sessions, for any other date."""
+        """The close of a session.
+
+        Raises DataError, with the neighbouring sessions, for any other date.
+        """
         found = self.closes.filter(session=day)["close"]
         moment: datetime = found[0] if len(found) else sessions.close_of(self.calendar, day)
         return moment
@@ -81,7 +88,10 @@ class DailyBars:
         return found
 
     def range(self, first: date, last: date) -> list[date]:
-        """The sessions from `first` to `last`, both included; DataError where there is none."""
+        """The sessions from `first` to `last`, both included.
+
+        Raises DataError where there is none.
+        """
         if last < first:
             raise DataError(f"daily: from {first} until {last}; the first date is not after the last; swap them")
         found = self.closes.filter(pl.col("session").is_between(first, last))["session"].to_list()
@@ -115,7 +125,10 @@ class DailyBars:
         return DayBars(day, close, bars, self.digest(close))
 
     def digest(self, close: datetime) -> str:
-        """Hex SHA-256 of every bar up to a close: all inputs of the session's numbers. Computed once."""
+        """Hex SHA-256 of every bar up to a close: all inputs of the session's numbers.
+
+        Computed once.
+        """
         if close not in self._digests:
             self._digests[close] = content_digest(self.all.filter(pl.col("time") <= close))
         return self._digests[close]
@@ -123,7 +136,10 @@ class DailyBars:
 
 @dataclass(frozen=True, eq=False)
 class DayBars:
-    """Bars with segments up to one session's close. digest: of all of them, as of `DailyBars.digest`."""
+    """Bars with segments up to one session's close.
+
+    digest: of all of them, as of `DailyBars.digest`.
+    """
 
     day: date
     close: datetime
@@ -141,10 +157,11 @@ class DayBars:
         return self.bars["time"].unique().sort()
 
     def window(self, n_bars: int, since: datetime | None = None) -> pl.DataFrame:
-        """The bars needed so that features at or after `since` (default: the close) equal those on all bars.
+        """The fewest bars on which features equal those on all bars.
 
-        n_bars: bars that a row's features depend on, itself included. All symbols are cut at one time, so that joins
-        and cross-sectional ranks are complete; a symbol with holes moves the cut further back for all.
+        At or after `since`, by default the close. n_bars: bars that a row's features depend on, itself included. All
+        symbols are cut at one time, so that joins and cross-sectional ranks are complete; a symbol with holes moves the
+        cut further back for all.
         """
         at = self.close if since is None else since
         needed = (
@@ -173,7 +190,7 @@ def members(experiment: Experiment, bars: pl.DataFrame) -> Array:
 
 
 def data_notes(data: Mapping[str, Any]) -> list[str]:
-    """Warnings about the data for the reader: survivors only, not point in time, synthetic."""
+    """Warnings about the data: survivors only, not point in time, synthetic."""
     reported = data["source"].describe()
     notes = []
     if data.get("survivors_only"):

@@ -39,10 +39,10 @@ N_NAMED = 5  # findings of the refit that are reported
 
 
 def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
-    """Evaluates every horizon walk-forward, backtests every portfolio, refits once; writes `evaluation/`.
+    """Evaluates every horizon walk-forward, backtests every portfolio, refits once.
 
-    The folder holds report.json, report.html and predictions.parquet and is written atomically. Every portfolio's
-    returns enter the trial ledger before they are evaluated.
+    Writes `evaluation/`. The folder holds report.json, report.html and predictions.parquet and is written atomically.
+    Every portfolio's returns enter the trial ledger before they are evaluated.
     """
     log, first, folder = RunLog(settings.folder), settings.first, settings.folder / FOLDER
     ledger, runs = parts["paths"]["ledger"], parts["paths"]["runs"]
@@ -122,9 +122,10 @@ def _cut_notes(settings: DailySettings, bars: pl.DataFrame) -> list[str]:
 
 
 def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """Writes `signals/date=.../signals.parquet` of the given session, or of the last bar, and evaluates the folds.
+    """Writes a session's signals table and evaluates the folds.
 
-    Raises TradsysError for an experiment that has no `signals`, such as foundry.
+    In `signals/date=.../signals.parquet`; by default of the last bar. Raises TradsysError for an experiment that has no
+    `signals`, such as foundry.
     """
     if parts.get("signals") is None:
         raise TradsysError(

@@ -32,7 +32,10 @@ class RunLog:
         return self.folder / f"{FILE}.1"
 
     def write(self, event: str, **facts: Any) -> None:
-        """Adds one line in a single write, so that a crash truncates at most the last line."""
+        """Adds one line in a single write.
+
+        So a crash truncates at most the last line.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"at": utc_now().isoformat(timespec="milliseconds"), "event": event, **masked(facts)}
         text = json.dumps(line, default=str, allow_nan=False) + "\n"
@@ -44,7 +47,10 @@ class RunLog:
             file.write(text)
 
     def lines(self, **wanted: Any) -> list[dict[str, Any]]:
-        """All lines whose facts equal those wanted, oldest first; a line truncated by a crash is left out."""
+        """All lines whose facts equal those wanted, oldest first.
+
+        A line truncated by a crash is left out.
+        """
         files = [path for path in (self.rotated, self.path) if path.exists()]
         read = (_read_event(text) for path in files for text in path.read_text("utf-8", "replace").splitlines())
         return [line for line in read if line and all(line.get(key) == value for key, value in wanted.items())]

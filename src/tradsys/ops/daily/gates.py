@@ -63,7 +63,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Measure:
-    """A value for a gate. subject: its horizon, None for the day. detail: explanation in words."""
+    """A value for a gate.
+
+    subject: its horizon, None for the day. detail: explanation in words.
+    """
 
     gate: str
     value: float | None
@@ -73,7 +76,10 @@ class Measure:
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of a measure. said: the outcome in words, with the value and the bound."""
+    """The outcome of a measure.
+
+    said: the outcome in words, with the value and the bound.
+    """
 
     gate: str
     subject: str | None
@@ -84,7 +90,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Gates:
-    """The rules by gate, as conf/gates holds them. Raises TradsysError for a gate or a bound that does not exist."""
+    """The rules by gate, as conf/gates holds them.
+
+    Raises TradsysError for a gate or a bound that does not exist.
+    """
 
     rules: Mapping[str, Mapping[str, Any]]
 
@@ -110,7 +119,10 @@ class Gates:
             Rule(**rule)
 
     def check(self, measures: Sequence[Measure]) -> list[Check]:
-        """Outcomes of the measures that have a rule, in order; a rule without a measure is unknown."""
+        """Outcomes of the measures that have a rule, in order.
+
+        A rule without a measure is unknown.
+        """
         wanted = [*measures, *(Measure(g, None, None, "not measured") for g in self.rules if g not in _gates(measures))]
         return [self._check(measure) for measure in wanted if measure.gate in self.rules]
 
@@ -130,7 +142,10 @@ def withheld(checks: Sequence[Check]) -> dict[str, str]:
 
 
 def stopped(checks: Sequence[Check], horizons: Sequence[str]) -> list[str]:
-    """Why the day may not be published, empty where it may: a stop of the whole day, or of every horizon."""
+    """Why the day may not be published; empty where it may.
+
+    A stop of the day, or of every horizon.
+    """
     whole = [c.said for c in checks if c.outcome == "stop" and (c.gate not in PER_HORIZON or c.subject is None)]
     out = withheld(checks)
     if horizons and set(horizons) <= set(out):

@@ -18,7 +18,10 @@ LOCK, HOLDER = ".lock", ".holder.json"
 
 
 class Holder(TypedDict):
-    """The process that holds the folder; fields are None before it has written its note."""
+    """The process that holds the folder.
+
+    Fields are None before it has written its note.
+    """
 
     pid: int | None
     host: str | None
@@ -27,10 +30,10 @@ class Holder(TypedDict):
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds the folder while the block runs; TradsysError that names the holder where another process has it.
+    """Holds the folder while the block runs.
 
-    The kernel releases the lock of an ended process, so a killed run blocks nobody; its note stays until the next run
-    overwrites it.
+    Raises TradsysError that names the holder where another process has it. The kernel releases the lock of an ended
+    process, so a killed run blocks nobody; its note stays until the next run overwrites it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(folder / LOCK))

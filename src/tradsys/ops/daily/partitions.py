@@ -39,16 +39,20 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Lineage of a partition: digests of its inputs by name, and the config that decides it (JSON)."""
+    """Lineage of a partition: what determines its content.
+
+    Digests of its inputs by name, and its part of the config (JSON).
+    """
 
     inputs: Mapping[str, str]
     config: Mapping[str, Any]
 
 
 class Manifest(TypedDict):
-    """Manifest of a partition. files: digest by name. rows: by frame. inputs, config: its lineage.
+    """Manifest of a partition.
 
-    facts: the stage's further findings. digest: of the content. seconds: duration of the stage.
+    files: digest by name. rows: by frame. inputs, config: its lineage. facts: the stage's further findings. digest: of
+    the content. seconds: duration of the stage.
     """
 
     format: int
@@ -67,9 +71,10 @@ class Manifest(TypedDict):
 
 @dataclass(frozen=True)
 class Partitions:
-    """`root/<stage>/date=YYYY-MM-DD/`: files and a manifest with their SHA-256, lineage and duration.
+    """Stage outputs on disk, in `root/<stage>/date=YYYY-MM-DD/`.
 
-    A partition is a folder that is renamed into place, so that a reader sees an old one, a new one or none.
+    Files and a manifest with their SHA-256, lineage and duration. A partition is a folder that is renamed into place,
+    so that a reader sees an old one, a new one or none.
     """
 
     root: Path
@@ -96,7 +101,10 @@ class Partitions:
         return cast("Manifest", read) if whole else None
 
     def why_not(self, stage: str, day: date, lineage: Lineage) -> str | None:
-        """Why the stage has to run, in words; None where its partition is complete and of this lineage."""
+        """Why the stage has to run, in words.
+
+        None where its partition is complete and of this lineage.
+        """
         if not self.folder(stage, day).is_dir():
             return "it was never done"
         manifest = self.manifest(stage, day)
@@ -150,7 +158,10 @@ class Partitions:
         return manifest
 
     def frame(self, stage: str, day: date, name: str | None = None) -> pl.DataFrame:
-        """A frame of a partition, by default the one of the stage's own name; DataError where it is missing."""
+        """A frame of a partition, by default the one of the stage's own name.
+
+        Raises DataError where it is missing.
+        """
         path = self._file(stage, day, f"{name or stage}.parquet")
         return read_parquet(path, "run that date again", lists=True)  # quality holds lists of examples
 
@@ -159,7 +170,10 @@ class Partitions:
         return read_json(self._file(stage, day, f"{name}.json"), "run that date again", DataError, object)
 
     def sweep(self) -> list[str]:
-        """Removes incomplete files of a crashed run and returns their paths; needs the lock."""
+        """Removes incomplete files of a crashed run and returns their paths.
+
+        Needs the lock.
+        """
         left = [path for path in _drafts(self.root) if path.exists()]
         for path in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -21,7 +21,10 @@ def latest(store: Partitions) -> date | None:
 
 
 def publish(store: Partitions, day: date) -> bool:
-    """Writes a report's pages and links `report/latest` to the newest; returns whether anything changed."""
+    """Writes a report's pages and links `report/latest` to the newest.
+
+    Returns whether anything changed.
+    """
     folder, newest = store.folder("report", day), max(store.dates("report"))
     pages = all((folder / name).is_file() for name in ("report.html", "report.md"))
     if pages and latest(store) == newest and not (folder / OLD).exists():
@@ -37,7 +40,10 @@ def publish(store: Partitions, day: date) -> bool:
 
 
 def mark_old(store: Partitions, day: date, because: str) -> None:
-    """Marks the newest published report: a later session could not be published, with the reason."""
+    """Marks the newest report as outdated, with the reason.
+
+    A later session could not be published.
+    """
     shown = latest(store)
     if shown is None or shown >= day:
         return
@@ -48,7 +54,10 @@ def mark_old(store: Partitions, day: date, because: str) -> None:
 
 
 def old(store: Partitions, day: date) -> dict[str, Any] | None:
-    """Why a published report is outdated: of, failed, because, at; None where it is not."""
+    """Why a published report is outdated: of, failed, because, at.
+
+    None where it is not.
+    """
     path = store.folder("report", day) / OLD
     if not path.exists():
         return None

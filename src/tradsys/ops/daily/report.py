@@ -40,7 +40,10 @@ class IcSeries(TypedDict):
 
 
 class LiveForecasts(IcSeries):
-    """n resolved forecasts of `sessions` sessions: mean probability and observed frequency."""
+    """n resolved forecasts of `sessions` sessions, forecast and observed.
+
+    Mean probability and observed frequency.
+    """
 
     n: int
     sessions: int
@@ -49,7 +52,10 @@ class LiveForecasts(IcSeries):
 
 
 class StageSeconds(TypedDict):
-    """Duration of a stage, and when it was written. parts: seconds by part of that day's training."""
+    """Duration of a stage, and when it was written.
+
+    parts: seconds by part of that day's training.
+    """
 
     stage: str
     seconds: float
@@ -58,7 +64,10 @@ class StageSeconds(TypedDict):
 
 
 def report(session: Session) -> StageOutput:
-    """The report stage: frame plan, and document report, from which the pages are written."""
+    """The report stage: the frame `plan` and the document `report`.
+
+    The pages are written from the document.
+    """
     checks = checks_of(session.frame("gates"))
     champions = {name: Champion.of(one) for name, one in session.document("models", "champions").items()}
     records = {name: training_record(session.store, one.as_dict(), name) for name, one in champions.items()}
@@ -127,7 +136,10 @@ def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def has_weights(published: Mapping[str, Mapping[str, Any]], ranked_by: str) -> bool:
-    """Whether the plan may give names a share of the capital: no verdict of `no edge` on the day or on what ranks."""
+    """Whether the plan may give names a share of the capital.
+
+    No verdict of `no edge` on the day or on what ranks.
+    """
     asked = (published, {ranked_by: published[ranked_by]})
     return all(_verdict(records)["kind"] != "no edge" for records in asked)
 
@@ -225,9 +237,10 @@ def _reasons(
 
 
 def live_record(store: Partitions, until: date) -> dict[str, LiveForecasts]:
-    """Record of the forecasts that daily runs really made, by horizon, with their outcomes.
+    """Record of the forecasts that daily runs really made, by horizon.
 
-    Read from the models and labels partitions alone, so it holds only forecasts written before their label resolved.
+    With their outcomes. Read from the models and labels partitions alone, so it holds only forecasts written before
+    their label resolved.
     """
     said, came = _partition_frames(store, "models", until), _partition_frames(store, "labels", until)
     if said is None or came is None:
@@ -256,7 +269,10 @@ def _partition_frames(store: Partitions, stage: str, until: date) -> pl.DataFram
 
 
 def missing(store: Partitions, closes: pl.DataFrame, until: date) -> list[date]:
-    """Sessions between the first forecast and `until` without a forecast: gaps in the live record."""
+    """Sessions without a forecast since the first one, up to `until`.
+
+    They are gaps in the live record.
+    """
     made = set(store.dates("models"))
     if not made:
         return []

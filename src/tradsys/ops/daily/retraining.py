@@ -29,7 +29,10 @@ class Predicting(Protocol):
         """`span.valid`: first and last validation decision, ISO; `label.horizon_bars`."""
 
     def predict(self, bars: pl.DataFrame, since: datetime | None = None) -> pl.DataFrame:
-        """symbol, time, probability: calibrated, one row per bar with a full window at or after `since`."""
+        """symbol, time, calibrated probability of bars at or after `since`.
+
+        One row per bar with a full window.
+        """
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,11 @@ def due(
     sessions: Sequence[datetime] | None = None,
     every: int | None = None,
 ) -> bool:
-    """Whether a model fitted at `last` has to be refitted at `now`; True without an earlier fit.
+    """Whether a model fitted at `last` has to be refitted at `now`.
 
-    every: True once so many of the sessions' closes lie after `last` and not after `now`. None: once a new calendar
-    month (UTC) has begun. Raises DataError for naive moments, a `now` before `last`, or `every` without sessions or
-    below 1.
+    True without an earlier fit. every: True once so many of the sessions' closes lie after `last` and not after `now`.
+    None: once a new calendar month (UTC) has begun. Raises DataError for naive moments, a `now` before `last`, or
+    `every` without sessions or below 1.
     """
     if last is None:
         return True
@@ -100,12 +103,13 @@ def judge_challenger(
     events: Array | None = None,
     confidence: float = 0.95,
 ) -> Promotion:
-    """Promotes the challenger where the interval of the paired difference in log-loss lies above zero.
+    """Promotes the challenger where its log-loss is significantly lower.
 
-    bars, labels: row for row, as labelled by the experiment. since: earlier decisions are left out, and so are those
-    that a model could have seen, up to its horizon after its last validation decision. events: bool [R], rows that are
-    members. Without a champion the challenger is promoted. With too few rows or blocks of time for an interval it is
-    not. Raises DataError where labels and bars differ in length.
+    The interval of the paired difference lies above zero. bars, labels: row for row, as labelled by the experiment.
+    since: earlier decisions are left out, and so are those that a model could have seen, up to its horizon after its
+    last validation decision. events: bool [R], rows that are members. Without a champion the challenger is promoted.
+    With too few rows or blocks of time for an interval it is not. Raises DataError where labels and bars differ in
+    length.
     """
     if champion is None:
         return Promotion(True, "there was no champion")
@@ -123,9 +127,10 @@ def judge_challenger(
 
 
 def known_until(model: Predicting, bars: pl.DataFrame) -> datetime:
-    """The moment up to which the model saw outcomes: its horizon, in bars, after its last validation decision.
+    """The moment up to which the model saw outcomes.
 
-    With fewer bars after the decision it is the last bar, so that no row is compared.
+    Its horizon, in bars, after its last validation decision. With fewer bars after the decision it is the last bar, so
+    that no row is compared.
     """
     last = datetime.fromisoformat(model.card["span"]["valid"][1])
     clock = bars["time"].unique().sort()

@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: the earlier stages it reads, its function, and the part of the config that decides it."""
+    """A stage: the stages it reads, its function, its part of the config."""
 
     name: str
     reads: tuple[str, ...]
@@ -38,7 +38,10 @@ class Stage:
 
 @dataclass
 class DayDone:
-    """Result of a run for one session: (stage, why, seconds) of each stage run; stopped: why not published."""
+    """Result of a run for one session: (stage, why, seconds) of each stage run.
+
+    stopped: why not published.
+    """
 
     day: date
     stages: list[tuple[str, str, float]] = field(default_factory=list)
@@ -71,10 +74,11 @@ STAGES = (
 
 
 def run_days(settings: DailySettings, first: date | None, last: date | None) -> list[DayDone]:
-    """Runs the sessions from `first` to `last` (None: `first` alone; both None: the last closed session).
+    """Runs the sessions from `first` to `last`.
 
-    Returns the result of each. Raises GateError, after the last session, where gates stopped one: that session is not
-    published, and the newest report is marked as outdated. Any other TradsysError ends the run at its session.
+    last None: `first` alone; both None: the last closed session. Returns the result of each. Raises GateError, after
+    the last session, where gates stopped one: that session is not published, and the newest report is marked as
+    outdated. Any other TradsysError ends the run at its session.
     """
     store, data, log = Partitions(settings.folder), DailyBars(settings.first), RunLog(settings.folder)
     with held(settings.folder):

@@ -32,7 +32,10 @@ GIGABYTE = 1e9
 
 
 def check_horizons(overrides: Sequence[str], horizons: Sequence[int] | None) -> None:
-    """Raises CombinationError where a command line sets the one horizon that the list of horizons replaces."""
+    """Raises CombinationError where a command line sets the one horizon.
+
+    The list of horizons replaces it.
+    """
     if horizons and any(override_key(one) == "labels.horizon_bars" for one in overrides):
         raise CombinationError(
             f"daily: labels.horizon_bars= beside horizons={list(horizons)}; each horizon trains a model with its own "
@@ -65,7 +68,10 @@ class DailySettings:
         check_folder_name("daily: name", self.name, CombinationError)
 
     def command(self, verb: str, *others: str) -> str:
-        """The command line of this verb under these settings; others: in place of date, until and when."""
+        """The command line of this verb under these settings.
+
+        others: in place of date, until and when.
+        """
         kept = (o for o in self.overrides if o.partition("=")[0] not in ("date", "until", "when"))
         return masked_text(shlex.join(["python", "-m", "tradsys.daily", verb, *kept, *others]))
 
@@ -82,7 +88,10 @@ class DailySettings:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One session of a run: settings, store and the bars up to its close, read at first use."""
+    """One session of a run: settings, store and bars up to its close.
+
+    Bars are read at first use.
+    """
 
     settings: DailySettings
     store: Partitions
@@ -104,7 +113,10 @@ class Session:
 
 
 def prices(session: Session) -> StageOutput:
-    """The session's own bars; GateError where it has none, because the data end earlier."""
+    """The session's own bars.
+
+    Raises GateError where it has none, because the data end earlier.
+    """
     today = session.bars.today
     if today.is_empty():
         data, last = session.data, session.data.last_bar()
@@ -118,7 +130,10 @@ def prices(session: Session) -> StageOutput:
 
 
 def quality(session: Session) -> StageOutput:
-    """Warnings on the data (kind, count, examples, note), and counts of members with a fresh price."""
+    """Warnings on the data, and counts of members with a fresh price.
+
+    Warnings: kind, count, examples, note.
+    """
     bars = session.bars
     findings = daily_quality.warnings(bars.bars, session.data.calendar, session.day)
     frame = pl.DataFrame(
@@ -158,10 +173,10 @@ def _price_measures(session: Session) -> dict[str, Any]:
 
 
 def features(session: Session) -> StageOutput:
-    """Features of the session's rows, computed from the least history; counts of complete members.
+    """Features of the session's rows, computed from the least history.
 
-    Frames: features (symbol, time, member, then float32 columns), and recent: a sample of the members' rows of the last
-    sessions in time order, for the drift gate.
+    Counts of complete members. Frames: features (symbol, time, member, then float32 columns), and recent: a sample of
+    the members' rows of the last sessions in time order, for the drift gate.
     """
     settings, bars = session.settings, session.bars
     experiment = settings.first
@@ -229,7 +244,10 @@ def _newly_known(name: str, experiment: Experiment, bars: DayBars) -> pl.DataFra
 
 
 def gates(session: Session) -> StageOutput:
-    """Every gate's outcome: gate, subject, value, outcome, said; the day's outcome is in the manifest."""
+    """Every gate's outcome: gate, subject, value, outcome, said.
+
+    The day's outcome is in the manifest.
+    """
     settings = session.settings
     champions = session.document("models", "champions")
     checks = settings.gates.check([*_horizon_measures(session, champions), *_day_measures(session, champions)])

@@ -79,9 +79,9 @@ class Reliability:
         min_block: float,
         confidence: float = 0.95,
     ) -> "Reliability":
-        """Bins of about equally many forecasts (lo, hi], equal ones together; fewer bins where forecasts tie.
+        """Bins (lo, hi] of about equally many forecasts.
 
-        time_N: sessions. min_block: sessions that one label spans.
+        Equal ones stay together, so ties give fewer bins. time_N: sessions. min_block: sessions that one label spans.
         """
         edges = np.unique(np.quantile(probability_N, np.arange(1, n_bins) / n_bins))
         code = np.searchsorted(edges, probability_N, side="left")
@@ -107,7 +107,10 @@ class Reliability:
 
 
 def yearly_volatility(bars: pl.DataFrame, vol_bars: int, periods_per_year: float) -> pl.DataFrame:
-    """symbol, volatility: yearly deviation of each symbol's last `vol_bars` log returns; null where it has fewer."""
+    """symbol, volatility: yearly deviation of the last log returns.
+
+    Of `vol_bars` returns; null where a symbol has fewer.
+    """
     returns = pl.col("close").log().diff().over("symbol")
     last = (
         bars.select("symbol", "time", r=returns).filter(pl.col("r").is_finite()).group_by("symbol", maintain_order=True)
@@ -126,13 +129,13 @@ def make_plan(
     base_rates: Mapping[str, float],
     withheld: Sequence[str],
 ) -> pl.DataFrame:
-    """One row per name, best first: rank, symbol, close, entry, stop, target, volatility, weight, p_<horizon>...
+    """The trade plan: one row per name, best first.
 
-    forecasts: of one session, long: symbol, horizon, close, atr, score, probability. A name enters if its probability
-    at the horizon `ranked_by` is above the training base rate and its ATR is usable. Equal probabilities are ranked by
-    the raw score. A withheld horizon has null probabilities. entry is the reference price, today's close; the order
-    fills at the next open, so stop and target move with it. weight: share of capital, 0 where the volatility is
-    unknown.
+    rank, symbol, close, entry, stop, target, volatility, weight, p_<horizon>... forecasts: of one session, long:
+    symbol, horizon, close, atr, score, probability. A name enters if its probability at the horizon `ranked_by` is
+    above the training base rate and its ATR is usable. Equal probabilities are ranked by the raw score. A withheld
+    horizon has null probabilities. entry is the reference price, today's close; the order fills at the next open, so
+    stop and target move with it. weight: share of capital, 0 where the volatility is unknown.
     """
     wide = forecasts.pivot("horizon", index=("symbol", "close", "atr"), values=("probability", "score"))
     unit = usable_unit(wide["atr"].to_numpy(), wide["close"].to_numpy())

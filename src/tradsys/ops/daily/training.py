@@ -45,11 +45,11 @@ def train(
     *,
     reference_rows: int,
 ) -> StageOutput:
-    """Fits every horizon on the bars of the day and writes its bundle to `folder/<horizon>`.
+    """Fits every horizon on the day's bars; writes its bundle.
 
-    Frames: judged (symbol, time, horizon, fold, score, probability, base_rate, y, ret) on the test sessions, ic
-    (horizon, date, ic), importance (horizon, feature, share), reference (training rows of every feature, thinned to
-    `reference_rows`, in time order). Document: horizons, by name: bundle, spans, counts, metrics.
+    To `folder/<horizon>`. Frames: judged (symbol, time, horizon, fold, score, probability, base_rate, y, ret) on the
+    test sessions, ic (horizon, date, ic), importance (horizon, feature, share), reference (training rows of every
+    feature, thinned to `reference_rows`, in time order). Document: horizons, by name: bundle, spans, counts, metrics.
     """
     began = perf_counter()
     prepared = prepare_horizons(experiments, day.bars)
@@ -116,7 +116,10 @@ def _fit_horizon(
 
 
 def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars, base_rate: float) -> pl.DataFrame:
-    """The bundle's forecasts of every test sample with their outcomes, from `Bundle.predict` alone."""
+    """Forecasts of every test sample with their outcomes.
+
+    From `Bundle.predict` alone.
+    """
     test = prepared.test
     since = prepared.test_start
     said = bundle.predict(day.window(bundle.history, since), since)
@@ -137,7 +140,10 @@ def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars
 
 
 def dropped(experiment: Experiment, prepared: Prepared) -> dict[str, Any]:
-    """Counts of rows by reason of exclusion, each row once; and the missing features of members."""
+    """Counts of rows by reason of exclusion, each row once.
+
+    And the missing features of members.
+    """
     table, labels = prepared.table, prepared.labels
     member = members(experiment, prepared.bars)
     ready = table.ready(experiment.lookback)

@@ -89,9 +89,9 @@ def read_accelerator(
 
 
 def largest_batch(step: Callable[[int], None], start: int, most: int) -> int | None:
-    """The largest power of two up to `most` whose step does not run out of memory, None where 1 does.
+    """The largest power of two up to `most` that fits into memory.
 
-    It doubles from `start` until a step fails, or halves until one succeeds.
+    None where a step of 1 does not. It doubles from `start` until a step fails, or halves until one succeeds.
     """
     batch = _power_below(min(start, most))
     if _batch_fits(step, batch):
@@ -117,7 +117,10 @@ def largest_on_gpu(step: Callable[[int], None], start: int, most: int, headroom:
 
 
 def training_step(model: Any, n_features: int, device: torch.device, precision: str) -> Callable[[int], None]:
-    """A function of the batch size that runs forward, backward and one AdamW step of a SequenceModel's net."""
+    """A function of the batch size that runs one training step.
+
+    Forward, backward and AdamW of a SequenceModel's net.
+    """
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         module = model.module(model.built_net(n_features=n_features, n_classes=2)).to(device).train()
@@ -140,7 +143,10 @@ def training_step(model: Any, n_features: int, device: torch.device, precision: 
 
 
 def saved_bytes(step: Callable[[int], None], batch: int) -> float:
-    """Bytes per sample that one step keeps for its backward pass, without weights and other constant amounts."""
+    """Bytes per sample that one step keeps for its backward pass.
+
+    Without weights and other constant amounts.
+    """
 
     def kept(n: int) -> int:
         storages: dict[int, int] = {}

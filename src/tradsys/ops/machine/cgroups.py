@@ -93,10 +93,10 @@ def read_container(root: Path = Path("/")) -> Container:
 
 
 def settle_threads(environ: MutableMapping[str, str], container: Container) -> dict[str, str]:
-    """Sets unset thread variables where libraries would count CPUs beyond the limit; returns them.
+    """Sets unset thread variables where libraries would count CPUs beyond the limit.
 
-    It also makes OpenMP's threads sleep while they wait, unless the user chose otherwise: by default they spin, and
-    with one other busy process a step then takes ten times as long. It only affects libraries imported later.
+    Returns them. It also makes OpenMP's threads sleep while they wait, unless the user chose otherwise: by default they
+    spin, and with one other busy process a step then takes ten times as long. It only affects libraries imported later.
     """
     chosen = {}
     if container.threads < container.host_cpus:
@@ -244,7 +244,10 @@ def _value(limit: Limit) -> float:
 
 
 def size(n_bytes: float) -> str:
-    """Bytes as text in powers of 1024, as in `free -h`, Docker and RunPod: 512,000,000 is `488 MB`."""
+    """Bytes as text in powers of 1024: 512,000,000 is `488 MB`.
+
+    As in `free -h`, Docker and RunPod.
+    """
     value = float(n_bytes)
     for unit in ("B", "KB", "MB", "GB"):
         if abs(value) < 1000:

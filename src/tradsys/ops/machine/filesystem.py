@@ -20,10 +20,11 @@ NETWORK = re.compile(
 
 @dataclass(frozen=True)
 class Volume:
-    """The volume of a folder. folder: as configured. free, total: bytes. kind: file system type, None if unknown.
+    """The volume of a folder.
 
-    refused: why nothing can be written there, None where it can. skew_seconds: a new file's time less this
-    machine's clock, None where nothing could be written.
+    folder: as configured. free, total: bytes. kind: file system type, None if unknown. refused: why nothing can be
+    written there, None where it can. skew_seconds: a new file's time less this machine's clock, None where nothing
+    could be written.
     """
 
     folder: str
@@ -41,7 +42,10 @@ class Volume:
 
 
 def read_volume(folder: Path, root: Path = Path("/")) -> Volume:
-    """The volume of a folder, or of its nearest parent that exists; a file is written there and removed."""
+    """The volume of a folder, or of its nearest parent that exists.
+
+    A file is written there and removed.
+    """
     home = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     usage = shutil.disk_usage(home)
     kind, mountpoint = _mount_of(home.resolve(), root)
@@ -50,9 +54,10 @@ def read_volume(folder: Path, root: Path = Path("/")) -> Volume:
 
 
 def clock_problem(newest: float, now: float) -> str | None:
-    """Why this machine's clock is wrong; None where no problem is found. newest: time of this code's newest file.
+    """Why this machine's clock is wrong.
 
-    A clock before the time of the code is certainly wrong. Both in seconds since 1970.
+    None where no problem is found. newest: time of this code's newest file. A clock before the time of the code is
+    certainly wrong. Both in seconds since 1970.
     """
     if now >= newest - 60:  # an unpacked file may carry a second or two of another machine
         return None
@@ -75,7 +80,10 @@ def is_synchronised() -> bool | None:
 
 
 def keys_present(patterns: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Names of the variables that match a pattern and are not empty, sorted. Their values are never returned."""
+    """Names of the variables that match a pattern and are not empty, sorted.
+
+    Their values are never returned.
+    """
     return sorted(n for n, value in environ.items() if value and any(fnmatch.fnmatchcase(n, p) for p in patterns))
 
 

@@ -28,7 +28,10 @@ def refuse_tiny(container: Container) -> None:
 
 
 def enter() -> Container:
-    """The container's limits; one line on standard error and exit code 2 where it is too small."""
+    """The container's limits.
+
+    One line on standard error and exit code 2 where it is too small.
+    """
     container = read_container()
     try:
         refuse_tiny(container)

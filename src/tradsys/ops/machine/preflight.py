@@ -37,10 +37,11 @@ SKEW_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Machine:
-    """Properties of the machine of this process. accelerator: None where it was not read.
+    """Properties of the machine of this process.
 
-    pod: the rented pod's name, None elsewhere. keys: names of the credentials that are set, never their values.
-    clock: why the clock is wrong, None without a problem. synchronised: None without systemd.
+    accelerator: None where it was not read. pod: the rented pod's name, None elsewhere. keys: names of the credentials
+    that are set, never their values. clock: why the clock is wrong, None without a problem. synchronised: None without
+    systemd.
     """
 
     container: Container
@@ -56,7 +57,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """One check: name, value and judgement in words; level: ok, warn or refuse. A refusal has the next step."""
+    """One check: name, value and judgement in words.
+
+    level: ok, warn or refuse. A refusal has the next step.
+    """
 
     name: str
     value: str
@@ -67,7 +71,10 @@ class MachineCheck:
 def read_machine(
     config: Mapping[str, Any], container: Container, keys: Sequence[str] = (), ntp: bool = False
 ) -> Machine:
-    """The machine without its GPU; some milliseconds, no torch, no network. ntp: ask systemd about the clock."""
+    """The machine without its GPU.
+
+    Some milliseconds, no torch, no network. ntp: ask systemd about the clock.
+    """
     return Machine(
         container=container,
         runs=read_volume(Path(config["paths"]["runs"])),
@@ -81,9 +88,10 @@ def read_machine(
 
 
 def check(config: Mapping[str, Any], container: Container, n_processes: int = 1) -> None:
-    """Refuses a run that does not fit this machine; prints a container's limits, on a pod all checks.
+    """Refuses a run that does not fit this machine.
 
-    config: resolved, of train or tune. n_processes: fits at a time on this machine. Raises TradsysError.
+    Prints a container's limits, on a pod all checks. config: resolved, of train or tune. n_processes: fits at a time on
+    this machine. Raises TradsysError.
     """
     estimate = estimate_of(config)
     machine = read_machine(config, container)

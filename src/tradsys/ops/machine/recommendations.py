@@ -28,7 +28,10 @@ TRIAL_BATCH = 32  # small enough for any machine that passed the memory check
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A setting, its value, why; override: for the command line, None where no change is needed."""
+    """A setting, its value, why.
+
+    override: for the command line, None where no change is needed.
+    """
 
     name: str
     value: str
@@ -38,10 +41,11 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Rules:
-    """Rules of conf/doctor.yaml for recommendations. headroom: share of free memory kept unused.
+    """Rules of conf/doctor.yaml for recommendations.
 
-    least_steps: optimiser steps that an epoch must keep, so a batch is at most the training rows over that.
-    bf16_gain: how many times faster a step must be to be worth bf16's 8 bits of mantissa.
+    headroom: share of free memory kept unused. least_steps: optimiser steps that an epoch must keep, so a batch is at
+    most the training rows over that. bf16_gain: how many times faster a step must be to be worth bf16's 8 bits of
+    mantissa.
     """
 
     headroom: float = 0.2
@@ -59,9 +63,9 @@ class Rules:
 def recommend(
     machine: Machine, estimate: ResourceEstimate, model: Any, config: Mapping[str, Any], rules: Rules
 ) -> list[Recommendation]:
-    """Recommends threads, workers, device, precision, batch size and pinning; runs some steps of a net.
+    """Recommends threads, workers, device, precision, batch size and pinning.
 
-    model: built from the config. config: resolved, of train.
+    Runs some steps of a net. model: built from the config. config: resolved, of train.
     """
     assert machine.accelerator is not None
     gpu = machine.accelerator.device.type == "cuda"

@@ -24,10 +24,11 @@ DISK_BASE_BYTES, DISK_BYTES_PER_ROW = 20e6, 25.0
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """Resource estimate of a run. rows: bars of all symbols, None if unknown. n_features: columns of the table.
+    """Resource estimate of a run.
 
-    memory: least bytes that a run needs; comfort: bytes with which its libraries' pages are never evicted.
-    address_space: bytes of RLIMIT_AS. disk: bytes that a run writes.
+    rows: bars of all symbols, None if unknown. n_features: columns of the table. memory: least bytes that a run needs;
+    comfort: bytes with which its libraries' pages are never evicted. address_space: bytes of RLIMIT_AS. disk: bytes
+    that a run writes.
     """
 
     rows: int | None

@@ -33,10 +33,10 @@ class Record:
 
 
 def flat_metrics(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Every finite number of a JSON value as (path, number), parts of a path joined by `/`.
+    """Every finite number of a JSON value as (path, number).
 
-    An estimate {value, low, high, reason} becomes `name`, `name_low`, `name_high`; values that are no numbers are left
-    out.
+    Parts of a path are joined by `/`. An estimate {value, low, high, reason} becomes `name`, `name_low`, `name_high`;
+    values that are no numbers are left out.
     """
     if isinstance(value, Mapping) and value.keys() >= BOUNDED:
         for part, ending in (("value", ""), ("low", "_low"), ("high", "_high")):
@@ -50,7 +50,10 @@ def flat_metrics(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def flat_config(config: Mapping[str, Any]) -> dict[str, str]:
-    """The resolved config as dotted keys and texts, secrets masked; an empty group is left out."""
+    """The resolved config as dotted keys and texts, secrets masked.
+
+    An empty group is left out.
+    """
 
     def leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
@@ -63,7 +66,10 @@ def flat_config(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def run_record(report: Mapping[str, Any], folder: Path) -> Record:
-    """The record of a run's report.json: the headline as `skill`, figures of models and strategies."""
+    """A run's report as one record: skill, models and strategies.
+
+    The headline as `skill`.
+    """
     models = {row["name"]: row["metrics"] for row in report.get("models") or []}
     strategies = {row["name"]: row["performance"] for row in report.get("strategies") or []}
     headline = report.get("skill") or (headline_skill(models["primary"]) if "primary" in models else {})
@@ -79,7 +85,10 @@ def run_record(report: Mapping[str, Any], folder: Path) -> Record:
 
 
 def study_records(report: Mapping[str, Any]) -> tuple[Record, list[Record]]:
-    """Records of a sweep's report: the study, and each finished trial with parameters and bound."""
+    """A sweep's report as records: the study, and each finished trial.
+
+    Trials with parameters and bound.
+    """
     folder = Path(report["folder"])
     rows = {row["place"]: row for row in report["trials"]}
     children = [
@@ -109,7 +118,10 @@ def _trial_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def comparison_record(table: Mapping[str, Any]) -> Record:
-    """The record of a comparison: each variant's skill and difference with their intervals."""
+    """A comparison's report as one record: skills and differences.
+
+    Of each variant, with intervals.
+    """
     folder = Path(table["folder"])
     variants = {row["name"]: {k: v for k, v in row.items() if k != "name"} for row in table["variants"]}
     source = table["provenance"]

@@ -31,7 +31,10 @@ class NoBackend:
 
 
 class CsvBackend(NoBackend):
-    """figures.csv beside the report: name and value, a line each; trials as `trials/<place>/<name>`."""
+    """figures.csv beside the report: name and value, a line each.
+
+    Trials as `trials/<place>/<name>`.
+    """
 
     def __init__(self, settings: dict[str, Any], runs: Path) -> None:
         super().__init__(settings, runs)
@@ -58,7 +61,10 @@ class CsvBackend(NoBackend):
 
 
 class TensorBoardBackend(NoBackend):
-    """Event files under <paths.runs>/tensorboard/<run>: the config as hyperparameters, figures, trials below."""
+    """TensorBoard event files of a run under <paths.runs>/tensorboard/<run>.
+
+    The config as hyperparameters, figures, and trials below.
+    """
 
     def __init__(self, settings: dict[str, Any], runs: Path) -> None:
         super().__init__(settings, runs)

@@ -7,7 +7,10 @@ from pytorch_lightning.loggers import Logger
 
 
 class Guarded(Logger):
-    """A Lightning logger whose failures `guard` swallows; it neither ends the tracker's run nor stores settings."""
+    """A Lightning logger whose failures `guard` swallows.
+
+    It neither ends the tracker's run nor stores settings.
+    """
 
     def __init__(self, inner: Any, guard: Callable[[Callable[[], Any]], Any]) -> None:
         super().__init__()

@@ -46,18 +46,24 @@ class Backend(Protocol):
         ...
 
     def fit_logger(self, fit: str) -> Any | None:
-        """A Lightning logger that writes a fit's epochs into the open run under the prefix `fit`; None for none."""
+        """A Lightning logger that writes a fit's epochs into the open run.
+
+        Under the prefix `fit`; None without a run.
+        """
         ...
 
 
 class Tracker:
-    """A guarded backend: its first failure is logged as a warning, and nothing more is sent."""
+    """A guarded backend: after a first failure nothing more is sent.
+
+    That failure is logged as a warning.
+    """
 
     def __init__(self, kind: str, backend: Backend) -> None:
         self._kind, self._backend, self._is_alive = kind, backend, True
 
     def try_to(self, call: Callable[[], Any]) -> Any:
-        """The call's result; None, after one warning, where it fails or an earlier one did."""
+        """The call's result; None, after one warning, once a call has failed."""
         if not self._is_alive:
             return None
         try:

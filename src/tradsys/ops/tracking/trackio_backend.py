@@ -11,7 +11,10 @@ from tradsys.ops.tracking.contents import Record, flat_config
 
 
 class TrackioBackend:
-    """One trackio run; trials are runs of the same group. settings: project. Files lie under <runs>/trackio."""
+    """One trackio run; trials are runs of the same group.
+
+    settings: project. Files lie under <runs>/trackio.
+    """
 
     def __init__(self, settings: Mapping[str, Any], runs: Path) -> None:
         self._project = str(settings["project"])

@@ -35,7 +35,10 @@ FIXED = ("bundle", "mode", "strategy", "symbols", "capital", "bar_minutes", "exc
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings of one bot. mode: replay, paper or live. symbols: as named by the bundle and the journal."""
+    """Settings of one bot.
+
+    mode: replay, paper or live. symbols: as named by the bundle and the journal.
+    """
 
     name: str
     mode: str
@@ -82,9 +85,10 @@ class Plan:
 
 @contextlib.contextmanager
 def opened(plan: Plan) -> Iterator[tuple[TradeJournal, State]]:
-    """Yields the journal, locked for this process, and the state rebuilt from its events.
+    """Yields the journal, locked for this process, and the rebuilt state.
 
-    Raises TradsysError where another bot has the folder or the journal, or where the hash chain is broken.
+    Rebuilt from its events. Raises TradsysError where another bot has the folder or the journal, or where the hash
+    chain is broken.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(plan.folder / LOCK))
@@ -107,9 +111,10 @@ def opened(plan: Plan) -> Iterator[tuple[TradeJournal, State]]:
 
 
 def replayed(journal: TradeJournal) -> State:
-    """The state rebuilt from a journal; DataError where its hash chain or an event is invalid.
+    """The state rebuilt from a journal.
 
-    Control characters in texts of an exchange are removed, so that they reach neither a terminal nor a page.
+    Raises DataError where its hash chain or an event is invalid. Control characters in texts of an exchange are
+    removed, so that they reach neither a terminal nor a page.
     """
     if broken := journal.verify():
         raise DataError(
@@ -122,7 +127,10 @@ def replayed(journal: TradeJournal) -> State:
 
 
 def check_same_bot(plan: Plan, state: State, bar_minutes: float) -> None:
-    """Raises BundleError where the journal belongs to another bundle, profile, mode or set of symbols."""
+    """Raises BundleError where the journal belongs to another bot.
+
+    Another bundle, profile, mode or set of symbols.
+    """
     if not state.settings:
         return
     new = plan.settings(bar_minutes)

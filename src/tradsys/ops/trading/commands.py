@@ -67,7 +67,10 @@ def _bot_folder(plain: Config, name: str) -> Path:
 
 
 def of_the_bundle(verb: str, plain: Config) -> tuple[str, Config]:
-    """The level setting and data config of the bundle's run; `score` and {} without a bundle."""
+    """The level setting and data config of the bundle's run.
+
+    `score` and {} without a bundle.
+    """
     if verb not in ("replay", "paper", "live"):
         return "score", {}
     bundle = Bundle.load(_bundle_of(plain))
@@ -132,7 +135,10 @@ def paper(plain: Config, parts: Config, source: Source) -> None:
 
 
 def live(plain: Config, parts: Config, source: Source) -> None:
-    """Trades with real orders; needs confirm=live, and the verdict `edge` or accept_verdict=true."""
+    """Trades with real orders.
+
+    Needs confirm=live, and the verdict `edge` or accept_verdict=true.
+    """
     if plain["confirm"] != "live":
         raise GateError(
             f"trade live: confirm={plain['confirm']!r}; real orders need confirm=live; paper trading needs none: "

@@ -58,7 +58,10 @@ class Engine:
         self.refused: dict[str, bool] = {}  # newer bundles that were refused
 
     def record(self, *events: tuple[str, dict[str, Any]]) -> None:
-        """Journals events in one transaction, then applies them. Within a step they wait for its one transaction."""
+        """Journals events in one transaction, then applies them.
+
+        Within a step they wait for its one transaction.
+        """
         for event in self.journal.append(events):
             self.state.apply(event)
             self._news.append((event.kind, event.body))
@@ -73,9 +76,10 @@ class Engine:
             self.listen(kind, body)
 
     def step(self, moment: Moment) -> None:
-        """Processes one moment: book, settle, decide, send. It can be repeated after a crash at any point.
+        """Processes one moment: book, settle, decide, send.
 
-        Without orders all of its events are one transaction. Before an order is sent, its intent is on disk.
+        It can be repeated after a crash at any point. Without orders all of its events are one transaction. Before an
+        order is sent, its intent is on disk.
         """
         self._in_step = True
         try:
@@ -134,7 +138,10 @@ class Engine:
             )
 
     def take(self, report: Report, order: Order | None, bar: Bar | None = None) -> None:
-        """Journals a broker's report: fills, the end of an order, and the position's changes in this bar."""
+        """Journals a broker's report.
+
+        Fills, the end of an order, and the position's changes in this bar.
+        """
         events: list[tuple[str, dict[str, Any]]] = [
             ("fill", fill_body(fill)) for fill in report.fills if fill.trade_id not in self.state.seen_trades
         ]
@@ -162,7 +169,10 @@ class Engine:
             self.halt(*breach)
 
     def halt(self, rule: str, why: str) -> None:
-        """Stops new entries until a person lifts the halt; open positions keep their exits."""
+        """Stops new entries until a person lifts the halt.
+
+        Open positions keep their exits.
+        """
         if rule not in self.state.halts:
             self.record(("halt", {"rule": rule, "why": why, "time": str(self.state.moment)}))
 

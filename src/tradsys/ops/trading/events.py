@@ -30,7 +30,10 @@ Settings = dict[str, Any]  # of start and swap; the keys depend on the command
 
 
 class Bars(TypedDict):
-    """late: whether they are only booked, without a decision. bars: see `bar_body`. source: see `feeds.Source`."""
+    """late: whether they are only booked, without a decision.
+
+    bars: see `bar_body`. source: see `feeds.Source`.
+    """
 
     time: str
     late: bool
@@ -53,7 +56,10 @@ class Prediction(TypedDict):
 
 
 class Decision(TypedDict):
-    """By symbol: `action`, such as `enter long` or `no signal`, and the parts of the prediction to show."""
+    """What was decided for each symbol, and on which prediction.
+
+    `action`: such as `enter long` or `no signal`.
+    """
 
     time: str
     late: bool
@@ -69,7 +75,10 @@ class OrderEnd(TypedDict):
 
 
 class Carry(TypedDict):
-    """Cash after funding and dividends, the position's funding and dividends so far, and its exit order."""
+    """Cash and position after funding and dividends.
+
+    The position's funding and dividends so far, and its exit order.
+    """
 
     symbol: str
     time: str
@@ -99,7 +108,10 @@ class Slippage(TypedDict):
 
 
 class Watch(TypedDict, total=False):
-    """checks: rows of the page. out: why a check is out of its band. resolved: outcomes by moment."""
+    """checks: rows of the page.
+
+    out: why a check is out of its band. resolved: outcomes by moment.
+    """
 
     time: str
     checks: list[dict[str, Any]]
@@ -116,7 +128,10 @@ class Halt(TypedDict):
 
 
 class Foreign(TypedDict):
-    """quantity: held at the exchange but not in the journal. foreign: whether the symbol is not traded for it."""
+    """quantity: held at the exchange but not in the journal.
+
+    foreign: whether the symbol is not traded for it.
+    """
 
     symbol: str
     quantity: float

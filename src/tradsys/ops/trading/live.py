@@ -98,7 +98,10 @@ def run_live(
 
 
 def check_columns(engine: Engine) -> None:
-    """Raises StaleColumnsError where joined columns are too old to begin; a bot with open positions goes on."""
+    """Raises StaleColumnsError where joined columns are too old to begin.
+
+    A bot with open positions goes on.
+    """
     held = any(account.position is not None for account in engine.state.accounts.values())
     if held or not isinstance(engine.predictor, JoinedSession):
         return
@@ -170,10 +173,10 @@ def swapped(
     follow: Path,
     sessions: Callable[..., Predictor] = Session,
 ) -> bool:
-    """Switches to a newer promoted bundle between two bars; open positions keep their exits.
+    """Switches to a newer promoted bundle between two bars.
 
-    A bundle that is damaged, of another bar length, with columns of other data, or without the verdict needed for live
-    trading is refused with a note.
+    Open positions keep their exits. A bundle that is damaged, of another bar length, with columns of other data, or
+    without the verdict needed for live trading is refused with a note.
     """
     newest = newest_of(follow)
     current = Path(str(engine.state.settings["bundle_path"]))

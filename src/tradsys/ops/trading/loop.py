@@ -103,7 +103,10 @@ class Loop:
         self._marks = (time.time(), time.monotonic())
 
     def run(self) -> None:
-        """Runs until the end is requested; failures of the exchange are journaled and retried."""
+        """Runs until the end is requested.
+
+        Failures of the exchange are journaled and retried.
+        """
         while not self.ending.asked:
             try:
                 self._reconcile()

@@ -14,7 +14,10 @@ LEGS = ("stop", "target")
 
 
 def poll(engine: "Engine", account: Account) -> None:
-    """Looks up every open order of a symbol and books its fills; a limit entry is valid for one bar."""
+    """Looks up every open order of a symbol and books its fills.
+
+    A limit entry is valid for one bar.
+    """
     for order in [o for o in engine.state.open_orders.values() if o.symbol == account.symbol]:
         report = engine.broker.lookup(order, account)
         if report is None:
@@ -41,7 +44,10 @@ def withdraw(engine: "Engine", account: Account, order: Order) -> None:
 
 
 def protect(engine: "Engine", account: Account) -> None:
-    """Sends stop and target of the position as resting orders, where the exchange supports them."""
+    """Sends the position's stop and target as resting orders.
+
+    Where the exchange supports them.
+    """
     held = account.position
     if held is None:
         return
@@ -68,10 +74,10 @@ def protect(engine: "Engine", account: Account) -> None:
 
 
 def book_funding(engine: "Engine", account: Account, bar: Bar, *, at_close: bool = True) -> None:
-    """Funding of this bar into the account of a real position, once, by the rule of `portfolio.fills`.
+    """Books funding of this bar into a real position's account, once.
 
-    Before fills are looked up (at_close False) only funding to be paid is booked, which an exit inside the bar owes as
-    well; afterwards funding of either sign on the quantity held at the close.
+    By the rule of `portfolio.fills`. Before fills are looked up (at_close False) only funding to be paid is booked,
+    which an exit inside the bar owes as well; afterwards funding of either sign on the quantity held at the close.
     """
     held = account.position
     if held is None or not bar.funding or held.carried == bar.time or bar.time < held.entry_time:
@@ -85,12 +91,18 @@ def book_funding(engine: "Engine", account: Account, bar: Bar, *, at_close: bool
 
 
 def stop_price(held: Position) -> float:
-    """The stop price; a short's is at most the price at which covering uses up its capital."""
+    """The stop price.
+
+    A short's is at most the price at which covering uses up its capital.
+    """
     return min(held.stop, held.ruin) if held.order.side < 0 else held.stop
 
 
 def leave(engine: "Engine", account: Account, reason: str, moment: datetime) -> None:
-    """Closes a position at the market: cancels protective orders, then sells the remaining quantity."""
+    """Closes a position at the market.
+
+    Cancels protective orders, then sells the remaining quantity.
+    """
     for leg in LEGS:
         held = account.position
         resting = engine.state.open_orders.get(held.protective.get(leg, "")) if held else None
@@ -108,7 +120,10 @@ def leave(engine: "Engine", account: Account, reason: str, moment: datetime) -> 
 
 
 def watch(engine: "Engine", account: Account, bar: Bar) -> None:
-    """Exits without a resting order: barriers reached at the close, and the longest holding time."""
+    """Carries out exits that have no resting order.
+
+    Barriers reached at the close, and the longest holding time.
+    """
     held = account.position
     if held is None or bar.time < held.entry_time:
         return

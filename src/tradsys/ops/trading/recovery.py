@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def reconcile(engine: "Engine", *, adopt: bool = False) -> list[str]:
-    """Books missed fills, settles unanswered orders, marks foreign positions; returns findings in words.
+    """Books missed fills, settles unanswered orders, marks foreign positions.
 
-    Orders are looked up by client id. An entry that never arrived is dropped: its bar is over, or the repeated step
-    sends it again. A position at the exchange that the journal does not explain is not touched, and its symbol is not
-    traded unless `adopt`; a position smaller than the journal's halts the bot.
+    Returns findings in words. Orders are looked up by client id. An entry that never arrived is dropped: its bar is
+    over, or the repeated step sends it again. A position at the exchange that the journal does not explain is not
+    touched, and its symbol is not traded unless `adopt`; a position smaller than the journal's halts the bot.
     """
     if not engine.broker.immediate:
         return []

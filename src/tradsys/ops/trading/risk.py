@@ -70,7 +70,10 @@ class Risk:
         return "orders", f"{recent} orders within an hour; the limit is {self.max_orders_per_hour}"
 
     def size_allowed(self, state: State, symbol: str, size: float) -> float:
-        """The entry's share of its sub-account, reduced to the exposure limits; 0 where no exposure is left."""
+        """The entry's share of its sub-account, reduced to the exposure limits.
+
+        0 where no exposure is left.
+        """
         account = state.accounts[symbol]
         wanted = size * account.cash
         room = [wanted]

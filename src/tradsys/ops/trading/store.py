@@ -45,7 +45,10 @@ BEGIN SELECT RAISE(ABORT, 'the trade journal is append-only'); END"""
 
 @dataclass(frozen=True)
 class Event:
-    """One event. id counts from 1 without gaps; written: wall clock, UTC ISO text; body: JSON values."""
+    """One event.
+
+    Id counts from 1 without gaps; written: wall clock, UTC ISO text; body: JSON values.
+    """
 
     id: int
     written: str
@@ -115,7 +118,10 @@ class TradeJournal:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Events of the block go to disk in one transaction at its end, or at a `flush` inside."""
+        """Events of the block go to disk in one transaction at its end.
+
+        Or at a `flush` inside.
+        """
         self._together = True
         try:
             yield
@@ -172,7 +178,10 @@ class TradeJournal:
         return [self._event(row) for row in rows]
 
     def verify(self) -> list[str]:
-        """Defects of the hash chain: events changed, missing or out of order; empty if intact."""
+        """Defects of the hash chain: events changed, missing or out of order.
+
+        Empty if intact.
+        """
         chain = GENESIS
         for number, row in enumerate(self._paged(sa.select(_EVENTS), 0), start=1):
             if row.id != number:
@@ -196,7 +205,10 @@ class TradeJournal:
             return [(row.id, row.kind) for row in connection.execute(query)]
 
     def lock(self) -> Self:
-        """Takes the advisory lock of a database server; DataError where another bot has it."""
+        """Takes the advisory lock of a database server.
+
+        Raises DataError where another bot has it.
+        """
         if self._engine.dialect.name == "postgresql" and self._lock is None:
             connection = self._engine.connect()
             if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(POSTGRES_LOCK))).scalar():

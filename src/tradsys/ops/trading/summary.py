@@ -23,7 +23,10 @@ SHOWN_TRADES = 25
 
 
 class PositionRow(TypedDict):
-    """A position or a waiting entry, as shown; `bars` counts those held, `resting` the orders at the exchange."""
+    """A position or a waiting entry, as shown.
+
+    `bars` counts those held, `resting` the orders at the exchange.
+    """
 
     symbol: str
     side: str
@@ -40,7 +43,10 @@ class PositionRow(TypedDict):
 
 
 class LiveRecord(TypedDict):
-    """The live record in words, and by date mean, low and high of a day's return; expected: the backtest's mean day."""
+    """The live record in words, and by date mean, low and high of a day's return.
+
+    expected: the backtest's mean day.
+    """
 
     text: str
     date: list[str]
@@ -52,11 +58,11 @@ class LiveRecord(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """One bot at one moment; money in units of the initial capital unless stated otherwise.
+    """One bot at one moment.
 
-    time, equity, exposure [T]. band: (date, low, high) of the equity predicted from the backtest's daily returns, or
-    None. live: the daily record, see `live_record`. positions, decisions, trades, notes, slippage,
-    watch: rows of the tables, values as shown.
+    Money in units of the initial capital unless stated otherwise. time, equity, exposure [T]. band: (date, low, high)
+    of the equity predicted from the backtest's daily returns, or None. live: the daily record, see `live_record`.
+    positions, decisions, trades, notes, slippage, watch: rows of the tables, values as shown.
     """
 
     settings: events.Settings
@@ -77,7 +83,10 @@ class Summary:
 
 
 def summary(state: State, expected: Array | None) -> Summary:
-    """The bot's summary; expected: daily returns of the backtest, for the band, or None."""
+    """The bot's summary.
+
+    expected: daily returns of the backtest, for the band, or None.
+    """
     unit = 1.0 / state.capital
     return Summary(
         settings=state.settings,
@@ -99,10 +108,11 @@ def summary(state: State, expected: Array | None) -> Summary:
 
 
 def live_record(state: State, expected: Array | None) -> LiveRecord:
-    """The bot's daily returns with bounds on their mean that are valid at all times at once.
+    """The bot's daily returns with bounds on their mean.
 
-    A day's return runs from close to close of its last bar, UTC; the current day is left out. expected: daily returns
-    of the backtest; their deviation is the least that the bounds assume. Bounds begin on the 60th day.
+    The bounds are valid at all times at once. A day's return runs from close to close of its last bar, UTC; the current
+    day is left out. expected: daily returns of the backtest; their deviation is the least that the bounds assume.
+    Bounds begin on the 60th day.
     """
     from tradsys.evidence.sequential import MIN_PERIODS, followed, live_state  # noqa: PLC0415
 
@@ -127,9 +137,10 @@ def live_record(state: State, expected: Array | None) -> LiveRecord:
 
 
 def expected_daily(place: str | None, state: State) -> Array | None:
-    """Daily returns [D] of the same profile in a backtest's report.json; None where there is no such report.
+    """Daily returns [D] of the same profile in a backtest's report.json.
 
-    place: a run folder of train or backtest; by default the run that contains the bundle.
+    None where there is no such report. place: a run folder of train or backtest; by default the run that contains the
+    bundle.
     """
     folder = Path(place) if place else Path(str(state.settings.get("bundle_path", "")).replace("\0", "")).parent
     try:

@@ -25,21 +25,24 @@ INSIDE, OUT, UNKNOWN = "inside", "OUT", "not known"
 
 
 class ModelWatch:
-    """Compares live bars and forecasts with the run's training and validation spans, every 24 bars.
+    """Compares live bars and forecasts with the run's own, every 24 bars.
 
-    Checks, each a row {check, live, reported, state, note}: log loss and calibration of resolved forecasts against the
-    run's intervals (`evidence.classification`), share of bars with a signal against the backtest's, features against
-    the training span by PSI and by a classifier, and scores against the validation span (PSI), both ranked among blocks
-    of those spans (`evidence.controls.block_drift`). A check is OUT where the 95 % intervals do not overlap, or the
-    block shifted more than all 39 blocks of the span: at most 5 % of evaluations without a change. A check that is not
-    possible yet has a note with the reason.
+    With its training and validation spans. Checks, each a row {check, live, reported, state, note}: log loss and
+    calibration of resolved forecasts against the run's intervals (`evidence.classification`), share of bars with a
+    signal against the backtest's, features against the training span by PSI and by a classifier, and scores against the
+    validation span (PSI), both ranked among blocks of those spans (`evidence.controls.block_drift`). A check is OUT
+    where the 95 % intervals do not overlap, or the block shifted more than all 39 blocks of the span: at most 5 % of
+    evaluations without a change. A check that is not possible yet has a note with the reason.
     """
 
     def __init__(self, bundle: Bundle, past: pl.DataFrame | None = None) -> None:
         self.begin(bundle, past)
 
     def begin(self, bundle: Bundle, past: pl.DataFrame | None = None) -> None:
-        """Restarts with a bundle. past: bars before the first step, which fill the block of features."""
+        """Restarts with a bundle.
+
+        past: bars before the first step, which fill the block of features.
+        """
         self.bundle, self._past = bundle, past
         self.references = references_of(bundle)
         features = self.references.get("features")
@@ -76,7 +79,10 @@ class ModelWatch:
             engine.halt("model", f"the model stays out of its band: {'; '.join(again)}")
 
     def evaluate(self, state: State, past: pl.DataFrame | None) -> dict[str, Any]:
-        """The checks at this moment, those that are OUT with reasons, and newly resolved labels."""
+        """The checks at this moment, those that are OUT, and resolved labels.
+
+        With reasons; labels newly resolved.
+        """
         resolved = {} if past is None else self._resolved(state, past)
         outcomes = [*((t.isoformat(), pairs) for t, pairs in state.outcomes), *resolved.items()]
         rows = [*self._of_outcomes(outcomes), self._signals(state), *self._features(), self._scores(state)]
@@ -202,9 +208,9 @@ class ModelWatch:
 
 
 def references_of(bundle: Bundle) -> dict[str, Any]:
-    """The bundle's references by name: a BlockReference of each span, or the reason for its absence.
+    """The bundle's references by name, or the reason why one is missing.
 
-    BundleError for an invalid file.
+    A BlockReference of each span. BundleError for an invalid file.
     """
     path = bundle.folder / DRIFT
     if not path.is_file():

@@ -13,10 +13,10 @@ REFERENCE = {"value": 0.0, "low": None, "high": None, "reason": "the reference"}
 
 
 def skills_and_differences(table: Mapping[str, Any]) -> go.Figure:
-    """Two panels with a line per variant, best on top: skill, and paired difference from the reference.
+    """Skill and paired difference from the reference, a line per variant.
 
-    A difference is green where its interval lies above zero, red where below, blue where it holds zero. The reference
-    is grey and its difference a hollow zero. A value without an interval is hollow.
+    Two panels, best on top. A difference is green where its interval lies above zero, red where below, blue where it
+    holds zero. The reference is grey and its difference a hollow zero. A value without an interval is hollow.
     """
     variants: Sequence[Mapping[str, Any]] = table["variants"]
     skills = {v["name"]: Mark(v["skill_beyond_level"], QUIET if v["is_reference"] else INK, "square") for v in variants}

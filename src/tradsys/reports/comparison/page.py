@@ -36,7 +36,10 @@ OWN_ROWS = "* evaluated on its own rows, since its label differs; its skill is b
 
 
 def write_comparison(table: Mapping[str, Any], folder: Path) -> None:
-    """Writes table.json, metrics.json (for the journal), table.md and report.html into `folder`."""
+    """Writes the tables and the page of a comparison into `folder`.
+
+    table.json, metrics.json (for the journal), table.md and report.html.
+    """
     write_json(folder / "table.json", table)
     models = {
         variant["name"]: {HEADLINE: variant[HEADLINE], "difference": variant["difference"]}
@@ -60,7 +63,10 @@ def print_comparison(table: Mapping[str, Any]) -> None:
 
 
 def rich_table(table: Mapping[str, Any]) -> Table:
-    """One line per variant, best first; numbers to the right, intervals under their values."""
+    """One line per variant, best first.
+
+    Numbers to the right, intervals under their values.
+    """
     out = Table(title=title(table), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in HEADINGS:
         out.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
@@ -102,7 +108,10 @@ def cells(variant: Mapping[str, Any], reference: str) -> tuple[str, ...]:
 
 
 def notes(table: Mapping[str, Any]) -> list[str]:
-    """Notes below the table: coverage of intervals, number of comparisons, inconsistencies."""
+    """Notes below the table of a comparison.
+
+    Coverage of intervals, number of comparisons, inconsistencies.
+    """
     level, tested = f"{100 * table['confidence']:g} %", table["n_comparisons"]
     lines = [
         "skill beyond the level = 1 - log-loss / log-loss of the best constant, both at the level of each test block.",
@@ -125,7 +134,10 @@ def notes(table: Mapping[str, Any]) -> list[str]:
 
 
 def superior(table: Mapping[str, Any]) -> str:
-    """Text on the SPA test of the best variant against the reference, or why there is no test."""
+    """Text on the SPA test of the best variant, or why there is none.
+
+    Against the reference.
+    """
     found, reference = table["superiority"], table["reference"]
     if found["p"] is None:
         return f"Superior predictive ability is not tested: {found['reason']}."

@@ -15,9 +15,10 @@ N_SHOWN = 12
 
 
 def ic_over_time(report: Mapping[str, Any]) -> go.Figure:
-    """Rank IC of each test session (dots) and its trailing mean of 21 sessions, one panel per horizon.
+    """Rank IC of each test session and its trailing mean of 21 sessions.
 
-    The dashed line is the mean over all sessions; diamonds are live sessions, forecast before their labels resolved.
+    Sessions as dots; one panel per horizon. The dashed line is the mean over all sessions; diamonds are live sessions,
+    forecast before their labels resolved.
     """
     names = [one["name"] for one in report["horizons"]]
     titles = [f"{plain(one['name'])}: mean {interval(one['metrics']['rank_ic'], 3)}" for one in report["horizons"]]
@@ -69,7 +70,10 @@ def _trailing(values: Sequence[float]) -> list[float | None]:
 
 
 def importance(report: Mapping[str, Any]) -> go.Figure:
-    """Share of each feature in the mean absolute contribution, one panel per horizon, the largest on top."""
+    """Share of each feature in the mean absolute contribution.
+
+    One panel per horizon, the largest on top.
+    """
     ranked = {name: rows for name, rows in report["importance"].items() if rows}
     figure = make_subplots(cols=len(ranked), horizontal_spacing=0.54 / len(ranked), subplot_titles=list(ranked))
     for k, rows in enumerate(ranked.values()):

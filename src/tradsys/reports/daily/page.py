@@ -36,7 +36,10 @@ SECTIONS = (
 
 
 def write_daily(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes report.html and report.md into `folder`. report: of `ops.daily.report`, with `old` or None."""
+    """Writes report.html and report.md into `folder`.
+
+    report: of `ops.daily.report`, with `old` or None.
+    """
     write_text(folder / "report.html", render(report))
     write_text(folder / "report.md", markdown(report))
 

@@ -36,7 +36,10 @@ def gate_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def plan_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each name of the plan: rank, symbol, a cell per horizon, prices, weight, volatility, contributions."""
+    """The plan as rows of text, one per name.
+
+    rank, symbol, a cell per horizon, prices, weight, volatility, contributions.
+    """
     return [
         {
             "rank": row["rank"],
@@ -62,7 +65,10 @@ def forecast_cell(forecast: Mapping[str, Any] | None) -> Cell:
 
 
 def horizon_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each horizon: name, training facts, a cell per metric with its interval, and why it is withheld."""
+    """The horizons as rows of text.
+
+    Name, training facts, a cell per metric with its interval, and why it is withheld.
+    """
     return [
         {
             "name": one["name"],
@@ -89,7 +95,10 @@ def _no_interval(metrics: Mapping[str, Any]) -> str:
 
 
 def metric_cells(metrics: Mapping[str, Any]) -> list[Cell]:
-    """A cell per entry of METRICS; the hit rate next to that of always forecasting the more frequent class."""
+    """A cell per entry of METRICS.
+
+    The hit rate next to that of always forecasting the more frequent class.
+    """
     cells = [estimate_cell(metric(metrics, key), digits) for key, _, digits in METRICS]
     place = [key for key, _, _ in METRICS].index("hit_rate")
     base = metric(metrics, "hit_rate_base")

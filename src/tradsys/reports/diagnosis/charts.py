@@ -39,7 +39,10 @@ KINDS = {"event": "events", "near miss": "near misses", "false alarm": "compress
 
 
 def coverage_map(report: Mapping[str, Any]) -> go.Figure:
-    """Share of expected values by feature and date: all dates on the left, the last dates on the right."""
+    """Share of expected values by feature and date.
+
+    All dates on the left, the last dates on the right.
+    """
     found = report["coverage"]
     outcome = {f["feature"]: f["outcome"] for f in reversed(found["findings"])}
     outcome |= {f["feature"]: "stop" for f in found["findings"] if f["outcome"] == "stop"}
@@ -113,7 +116,10 @@ def _marked(name: str, outcome: str | None) -> str:
 
 
 def correlations(report: Mapping[str, Any]) -> go.Figure:
-    """Rank correlation of each column with the event; solid where significant after Holm, pale where not."""
+    """Rank correlation of each column with the event.
+
+    Solid where significant after Holm, pale where not.
+    """
     rows = [r for r in report["correlation"] if r["value"] is not None][:N_CORRELATIONS][::-1]
     held = [r["p_holm"] is not None and r["p_holm"] + report["confidence"] < 1 for r in rows]
     figure = go.Figure()
@@ -147,7 +153,10 @@ def _error_bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def distributions(report: Mapping[str, Any]) -> go.Figure:
-    """Histograms of the columns with the strongest correlation: events against the rest, as shares."""
+    """Histograms of the columns with the strongest correlation, as shares.
+
+    Events against the rest.
+    """
     shown = report["distributions"]
     n_rows = -(-len(shown) // COLUMNS)
     titles = [plain(d["name"]) for d in shown]
@@ -172,7 +181,10 @@ def distributions(report: Mapping[str, Any]) -> go.Figure:
 
 
 def compression_lift(report: Mapping[str, Any]) -> go.Figure:
-    """Lift of compressed rows: plain, against the rate of their own dates, of their own symbols; 1 is none."""
+    """Lift of compressed rows; 1 is none.
+
+    Plain, against the rate of their own dates, and of their own symbols.
+    """
     rows = report["compression"]["lifts"]
     measures = (("lift", "against all rows"), ("within_time", "against their own dates"),
                 ("within_symbol", "against their own symbols"))  # fmt: skip
@@ -196,7 +208,10 @@ def compression_lift(report: Mapping[str, Any]) -> go.Figure:
 
 
 def event_fifths(report: Mapping[str, Any]) -> go.Figure:
-    """Event rate by fifth of each compression column, its lowest first, against the rate of all rows."""
+    """Event rate by fifth of each compression column.
+
+    Its lowest first, against the rate of all rows.
+    """
     section = report["compression"]
     figure = go.Figure()
     for k, (name, fifths) in enumerate(section["fifths"].items()):
@@ -260,7 +275,10 @@ def balance_by_symbol(report: Mapping[str, Any]) -> go.Figure:
 
 
 def examples(report: Mapping[str, Any], kind: str) -> go.Figure:
-    """Small charts of one kind: close between its high and low, in percent of the entry, around the decision."""
+    """Small charts of one kind of example, around the decision.
+
+    Close between its high and low, in percent of the entry.
+    """
     shown = [e for e in report["examples"] if e["kind"] == kind]
     n_rows = -(-len(shown) // COLUMNS)
     titles = [f"{plain(e['symbol'])}  {e['time'][:10]}{_rise(e)}" for e in shown]

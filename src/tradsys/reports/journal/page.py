@@ -16,9 +16,9 @@ MOST_SETTINGS = 30
 
 
 def write_journal(journal: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
-    """Writes journal.md and journal.html into `folder`, each atomically, and returns both paths.
+    """Writes journal.md and journal.html into `folder`; returns both paths.
 
-    journal: the dict of `research.journal.journal`.
+    Each atomically. journal: the dict of `research.journal.journal`.
     """
     paths = folder / "journal.md", folder / "journal.html"
     write_text(paths[0], render_markdown(journal))
@@ -27,7 +27,10 @@ def write_journal(journal: Mapping[str, Any], folder: Path) -> tuple[Path, Path]
 
 
 def render_markdown(journal: Mapping[str, Any]) -> str:
-    """The journal as Markdown; text from runs is escaped, so that it is never read as markup."""
+    """The journal as Markdown.
+
+    Text from runs is escaped, so that it is never read as markup.
+    """
     return _markdown_environment().get_template("journal/journal.md.j2").render(journal=journal, most=MOST_SETTINGS)
 
 
@@ -38,7 +41,10 @@ def render_html(journal: Mapping[str, Any]) -> str:
 
 
 def setting(value: object) -> str:
-    """A config value on one line: null, true and false as in YAML, at most 80 characters."""
+    """A config value on one line, at most 80 characters.
+
+    null, true and false as in YAML.
+    """
     words = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -41,7 +41,7 @@ def print_run(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def honest_lines(report: Mapping[str, Any]) -> list[str]:
-    """Lines on an unconverged regime model, each auditor's value, and smoothed regimes."""
+    """Lines on an unconverged regime, auditors' value, smoothed regimes."""
     unconverged = (report.get("regime") or {}).get("warning")
     audited = (report.get("audit_value") or {}).get("rows", [])
     masked = (report.get("hindsight") or {}).get("strategies", [])
@@ -68,7 +68,10 @@ def models_table(report: Mapping[str, Any]) -> Table:
 
 
 def strategies_table(report: Mapping[str, Any]) -> Table:
-    """Return, Sharpe with interval and deflated probability, drawdown, trades and win rate per strategy."""
+    """One line per strategy: return, Sharpe, drawdown, trades, win rate.
+
+    Sharpe with its interval and deflated probability.
+    """
     costs, trials = report["costs"], report["ledger"]["n_trials"]
     yearly = report["benchmark"]["performance"]["periods_per_year"]
     out = table(
@@ -93,7 +96,10 @@ def strategies_table(report: Mapping[str, Any]) -> Table:
 
 
 def risk_table(report: Mapping[str, Any]) -> Table:
-    """The ratios and tail measures that fit 80 columns, each over its interval; the page has more."""
+    """The ratios and tail measures that fit 80 columns, each over its interval.
+
+    The page has more.
+    """
     shown = [column for column in RISK_COLUMNS if column[0] in ON_CONSOLE]
     names = [f"{title.replace(' a day', '').replace(', fully', chr(10) + 'fully')}" for _, _, title, _ in shown]
     out = table("Ratios and tails of daily returns after costs", ("strategy", *names))

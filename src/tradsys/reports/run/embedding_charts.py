@@ -20,7 +20,10 @@ CURVES = (
 
 
 def embedding_map(report: Mapping[str, Any]) -> go.Figure:
-    """Test windows on the first two principal components, three times: by label, by regime, by time."""
+    """Test windows on the first two principal components, three times.
+
+    By label, by regime, by time.
+    """
     section = report["embedding"]
     points = section["points"]
     figure = make_subplots(

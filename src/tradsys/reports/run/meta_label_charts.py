@@ -37,7 +37,10 @@ SPANS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def placebo_auditors(report: Mapping[str, Any]) -> go.Figure:
-    """Results of placebo auditors, one row per audited strategy; marks the real auditor and references."""
+    """Results of placebo auditors, one row per audited strategy.
+
+    Marks the real auditor and references.
+    """
     rows = [row for row in report["audit_value"]["rows"] if row["placebos"]]
     titles = [f"{plain(row['name'])}: {title.split(',')[0]}" for row in rows for _, title, _ in MEASURES]
     figure = make_subplots(
@@ -95,7 +98,10 @@ def _histogram(
 
 
 def hindsight_equity(report: Mapping[str, Any]) -> go.Figure:
-    """Daily equity of one strategy under each view of the regimes, views that use the future in broken lines."""
+    """Daily equity of one strategy under each view of the regimes.
+
+    Views that use the future in broken lines.
+    """
     curves = report["hindsight"]["curves"]
     figure = go.Figure()
     for view, (look, words) in VIEWS.items():
@@ -115,7 +121,10 @@ def hindsight_equity(report: Mapping[str, Any]) -> go.Figure:
 
 
 def regime_shares(report: Mapping[str, Any]) -> go.Figure:
-    """Left, the share of decisions in each state per span; right, the return of every strategy in each state."""
+    """Left, the share of decisions in each state per span.
+
+    Right, the return of every strategy in each state.
+    """
     section = report["hindsight"]
     shades = ordered_colours(len(section["names"]))
     figure = make_subplots(

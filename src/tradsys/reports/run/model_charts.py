@@ -16,13 +16,19 @@ SHOWN_SHARE = 0.01  # the chart's range covers intervals of bins with at least t
 
 
 def skills(report: Mapping[str, Any]) -> go.Figure:
-    """Skill beyond the level of every model with its interval, against zero, the skill of a constant."""
+    """Skill beyond the level of every model with its interval.
+
+    Against zero, the skill of a constant.
+    """
     estimates = {row["name"]: headline_skill(row["metrics"]) for row in report["models"]}
     return forest(estimates, "skill beyond the level", 4)
 
 
 def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:
-    """Observed rate against mean predicted probability, and a histogram of predicted probabilities."""
+    """Observed rate against mean predicted probability.
+
+    And a histogram of predicted probabilities.
+    """
     figure = make_subplots(
         cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.1,
         subplot_titles=("observed frequency", "number of forecasts"),
@@ -96,7 +102,10 @@ def _observed(figure: go.Figure, k: int, name: str, bins: Sequence[Mapping[str, 
 
 
 def importance(report: Mapping[str, Any]) -> go.Figure:
-    """Permutation importance of the model's columns, and gain of the auditor's, if there is one."""
+    """Permutation importance of the model's columns.
+
+    And gain of the auditor's, if there is one.
+    """
     permuted = report["importance"]["permutation"]
     gain = report["importance"]["auditor_gain"]
     titles = [f"model: permutation ({_count_line(permuted)})"]

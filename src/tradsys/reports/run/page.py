@@ -64,7 +64,10 @@ SECTIONS = (
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Writes the page atomically. report: the dict of report.json; missing sections are left out."""
+    """Writes the page atomically.
+
+    report: the dict of report.json; missing sections are left out.
+    """
     write_text(path, render(report))
 
 
@@ -104,7 +107,10 @@ def _context(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def synthetic_note(report: Mapping[str, Any]) -> str | None:
-    """Description of a synthetic market, from the report or the data's card; None on real data."""
+    """Description of a synthetic market, from the report or the data's card.
+
+    None on real data.
+    """
     if report.get("synthetic"):
         return str(report["synthetic"])
     data = report["provenance"]["data"]

@@ -14,9 +14,9 @@ MOST_BINS = 20
 
 
 def path_fan(report: Mapping[str, Any]) -> go.Figure:
-    """Equity of every path from a common 1, the median of the paths day by day, and the middle nine tenths.
+    """Equity of every path from a common 1, with the paths' median.
 
-    report["paths"]: the dict of `research.paths.Paths.as_dict`.
+    Day by day, and the middle nine tenths. report["paths"]: the dict of `research.paths.Paths.as_dict`.
     """
     paths = report["paths"]
     curves_PD = np.asarray(paths["curves"])

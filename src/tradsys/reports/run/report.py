@@ -67,7 +67,10 @@ class RunReport:
         return cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
 
     def summary(self) -> dict[str, Any]:
-        """The content of metrics.json: the verdict, and the figures of every model and strategy."""
+        """The content of metrics.json.
+
+        The verdict, and the figures of every model and strategy.
+        """
         rows = self.strategies
         out: dict[str, Any] = {"verdict": self.verdict}
         if self.skill is not None:

@@ -12,7 +12,10 @@ from tradsys.reports.wording import counted
 
 
 def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
-    """Yearly Sharpe ratio of every strategy with its interval, against zero and the best expected by luck alone."""
+    """Yearly Sharpe ratio of every strategy with its interval.
+
+    Against zero and the best expected by luck alone.
+    """
     rows = compared(report)
     luck = report["benchmark"]["performance"]["expected_max_sharpe"]
     estimates = {row["name"]: row["performance"]["sharpe"] for row in rows}
@@ -31,20 +34,26 @@ def sharpe_ratios(report: Mapping[str, Any]) -> go.Figure:
 
 
 def has_sharpe(report: Mapping[str, Any]) -> bool:
-    """Whether any strategy or the benchmark has a Sharpe ratio; short or idle records have none."""
+    """Whether any strategy or the benchmark has a Sharpe ratio.
+
+    Short or idle records have none.
+    """
     return any(row["performance"]["sharpe"]["value"] is not None for row in compared(report))
 
 
 def expected_live(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Expected bounds of a live record by strategy, with an edge and with not enough evidence."""
+    """Expected bounds of a live record by strategy.
+
+    With an edge and with not enough evidence.
+    """
     return {r["name"]: live for r in report["strategies"] if (live := (r.get("verdict") or {}).get("live"))}
 
 
 def live_records(report: Mapping[str, Any]) -> go.Figure:
-    """Expected lower bound of a live record's Sharpe over years of trading; a mark where it exceeds zero.
+    """Expected lower bound of a live record's Sharpe over years of trading.
 
-    It assumes that the backtest's Sharpe is true. Dotted: the upper bound of a record without an edge, which falls
-    below the backtest's Sharpe at the same moment.
+    A mark where it exceeds zero. It assumes that the backtest's Sharpe is true. Dotted: the upper bound of a record
+    without an edge, which falls below the backtest's Sharpe at the same moment.
     """
     figure = go.Figure()
     for k, (name, live) in enumerate(expected_live(report).items()):

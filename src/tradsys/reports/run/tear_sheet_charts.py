@@ -21,7 +21,10 @@ PRICE_TRACES = (
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
-    """`tear_<k>_<kind>` for the k-th strategy of the tear sheet, and `tear_price`; none without one."""
+    """`tear_<k>_<kind>` for the k-th strategy of the tear sheet, and `tear_price`.
+
+    None without one.
+    """
     sheet = report.get("tear_sheet")
     if not sheet:
         return {}
@@ -38,7 +41,10 @@ def figures(report: Mapping[str, Any]) -> dict[str, go.Figure]:
 
 
 def rolling(found: Mapping[str, Any]) -> go.Figure:
-    """Sharpe ratio of the last window at each day with its interval as a band, and the window's volatility."""
+    """Sharpe ratio and volatility of the last window at each day.
+
+    The ratio's interval as a band.
+    """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07)
     time, sharpe = found["time"], found["sharpe"]
     figure.add_trace(band(time, sharpe["low"], sharpe["high"]), row=1, col=1)
@@ -106,7 +112,10 @@ def _in_basis_points(estimate: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def price() -> go.Figure:
-    """A symbol's close with entries and exits; the page's script fills in the chosen symbol."""
+    """A symbol's close with entries and exits.
+
+    The page's script fills in the chosen symbol.
+    """
     figure = go.Figure()
     figure.add_scatter(x=[], y=[], mode="lines", name="close", line={"color": QUIET, "width": 1.4})
     for name, colour, marker in PRICE_TRACES:

@@ -27,7 +27,10 @@ WIDE_RANGE = 2.0
 
 
 def regime_ribbon(report: Mapping[str, Any]) -> go.Figure:
-    """The close of one symbol over bands of the filtered regime, each from its bar to the next."""
+    """The close of one symbol over bands of the filtered regime.
+
+    Each band reaches from its bar to the next.
+    """
     ribbon = report["regime"]
     time = [_utc(t) for t in ribbon["time"]]
     figure = go.Figure()
@@ -62,7 +65,10 @@ def regime_ribbon(report: Mapping[str, Any]) -> go.Figure:
 
 
 def regime_bands(time: Sequence[datetime], state: Sequence[int]) -> list[tuple[datetime, datetime, int]]:
-    """Runs of one state as (start, end, state); a run ends where the next begins, or one step after a hole's edge."""
+    """Runs of one state as (start, end, state).
+
+    A run ends where the next begins, or one step after a hole's edge.
+    """
     step = _step(time)
     bands: list[tuple[datetime, datetime, int]] = []
     for k, (now, s) in enumerate(zip(time, state, strict=True)):
@@ -132,7 +138,10 @@ def _mark_test(figure: go.Figure, report: Mapping[str, Any]) -> None:
 
 
 def fold_timeline(report: Mapping[str, Any]) -> go.Figure:
-    """Decisions of each part of each fold; pale: spans of windows and labels; hatched: purge gaps."""
+    """Decisions of each part of each fold.
+
+    pale: spans of windows and labels; hatched: purge gaps.
+    """
     folds = report["folds"]
     figure = go.Figure()
     names = [f"fold {k + 1}" for k in range(len(folds))]

@@ -36,7 +36,10 @@ MOST_ROWS = 700  # of the page, which stays below two megabytes
 
 
 def print_runs(rows: Sequence[Any], page: Path) -> None:
-    """Prints one line per run, numbers over their intervals. rows: of `research.run_index`."""
+    """Prints one line per run, numbers over their intervals.
+
+    rows: of `research.run_index`.
+    """
     console = screen()
     if not rows:
         console.print(
@@ -111,7 +114,10 @@ def render(rows: Sequence[Any], boards: Sequence[Mapping[str, Any]]) -> str:
 
 
 def equity_curves(rows: Sequence[Any]) -> go.Figure:
-    """Equity of the best strategy of each run from a common 1; `meta` ties a curve to its tick box."""
+    """Equity of the best strategy of each run from a common 1.
+
+    `meta` ties a curve to its tick box.
+    """
     figure = go.Figure()
     for k, row in enumerate(rows):
         figure.add_scatter(

@@ -40,7 +40,10 @@ def history(report: Mapping[str, Any]) -> go.Figure:
 
 
 def importance(report: Mapping[str, Any]) -> go.Figure:
-    """Share of importance by parameter with its interval over resamples of the trials, both methods side by side."""
+    """Share of importance by parameter, with its interval, by two methods.
+
+    Intervals over resamples of the trials; methods side by side.
+    """
     figure = go.Figure()
     first = next(iter(report["importances"].values()))
     names = sorted({n for found in report["importances"].values() for n in found}, key=lambda n: first.get(n, 0.0))
@@ -88,7 +91,10 @@ def slices(report: Mapping[str, Any]) -> go.Figure:
 
 
 def parallel(report: Mapping[str, Any]) -> go.Figure:
-    """One line per trial through all parameters that every finished trial has, darker the higher its lower bound."""
+    """One line per trial through all its parameters.
+
+    Those that every finished trial has; darker the higher its lower bound.
+    """
     done = ranked(report)
     paths = [p for p in report["space"] if all(p in t["params"] for t in done)]
     axes = [_Axis("lower bound", [t["lower_bound"] for t in done], "linear", ())]

@@ -38,7 +38,10 @@ def ranked(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def trial_cells(trial: Mapping[str, Any]) -> tuple[str, ...]:
-    """Cells under HEADINGS. Skills are shares of the best constant's log-loss that the model takes away."""
+    """Cells under HEADINGS.
+
+    Skills are shares of the best constant's log-loss that the model takes away.
+    """
     return (
         f"{trial['place']}{' *' if trial['in_front'] else ''}",
         number(trial["lower_bound"], 4),
@@ -87,7 +90,10 @@ def conclusions(report: Mapping[str, Any]) -> list[str]:
 
 
 def importance_lines(report: Mapping[str, Any]) -> list[str]:
-    """The parameters that matter most by the first method, each with its interval; nothing without intervals."""
+    """The parameters that matter most by the first method, each with its interval.
+
+    Nothing without intervals.
+    """
     for method, spans in report.get("importance_intervals", {}).items():
         found = report["importances"][method]
         first = sorted(spans, key=lambda name: -found[name])[:MOST_NAMED]

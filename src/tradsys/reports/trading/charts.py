@@ -14,7 +14,10 @@ HALF_A_DAY = timedelta(hours=12)
 
 
 def equity(page: Any) -> go.Figure:
-    """Equity per bar from a start of 1, the band of 90 % of bootstrapped backtests, and the fall from the peak."""
+    """Equity per bar from 1, the band of 90 % of backtests, the drawdown.
+
+    Backtests are bootstrapped.
+    """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
     if page.band is not None:
         dates, low, high = page.band
@@ -35,7 +38,10 @@ def equity(page: Any) -> go.Figure:
 
 
 def slippage(rows: Sequence[dict[str, Any]]) -> go.Figure:
-    """Each real entry against the simulated fill at the open of its bar, in basis points; above 0 is worse."""
+    """Each real entry against the simulated fill, in basis points.
+
+    At the open of its bar; above 0 is worse.
+    """
     figure = go.Figure()
     figure.add_scatter(
         x=[row["time"] for row in rows], y=rounded([row["bps"] for row in rows]), mode="markers",
@@ -51,7 +57,10 @@ def slippage(rows: Sequence[dict[str, Any]]) -> go.Figure:
 
 
 def live_record(live: Mapping[str, Any]) -> go.Figure:
-    """Running mean of the bot's daily returns inside bounds that are valid at all times, with the backtest's mean."""
+    """Running mean of the bot's daily returns within its bounds.
+
+    The bounds are valid at all times; with the backtest's mean.
+    """
     figure = go.Figure()
     shade = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     bps = {k: rounded([1e4 * v for v in live[k]]) for k in ("mean", "low", "high")}

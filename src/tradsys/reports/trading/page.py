@@ -34,7 +34,10 @@ NOT_WATCHED = "Only on live bars are forecasts, signals and features compared wi
 
 
 def write_page(page: Any, path: Path) -> None:
-    """Writes the page. page: an `ops.trading.summary.Summary`; every text in it is escaped."""
+    """Writes the page.
+
+    page: an `ops.trading.summary.Summary`; every text in it is escaped.
+    """
     write_text(path, render(page))
 
 

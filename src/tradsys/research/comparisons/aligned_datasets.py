@@ -35,12 +35,12 @@ class Aligned:
 def aligned_datasets(
     variants: Mapping[str, tuple[Experiment, Mapping[str, object]]], splitter: Splitter, tested: Sequence[str] = ()
 ) -> dict[str, Aligned]:
-    """One dataset for every variant; variants with one data set, feature set and task share the same object.
+    """One dataset for every variant.
 
-    variants: the experiment and its resolved config, from which equal choices are recognised. The lookback is the
-    longest of all variants. tested: symbols whose rows are tested, all where empty; a variant's other data are
-    its own. Raises DataError where a part of a fold holds one class only, or where variants of one task would be
-    tested on other rows, with the variant and the fold.
+    Variants with one data set, feature set and task share the same object. variants: the experiment and its resolved
+    config, from which equal choices are recognised. The lookback is the longest of all variants. tested: symbols whose
+    rows are tested, all where empty; a variant's other data are its own. Raises DataError where a part of a fold holds
+    one class only, or where variants of one task would be tested on other rows, with the variant and the fold.
     """
     lookback = max(experiment.model.lookback for experiment, _ in variants.values())
     chosen = {name: _data_digest(config) for name, (_, config) in variants.items()}

@@ -51,7 +51,7 @@ LARGE = ("pytorch_lightning",)  # training library of nets; loaded in the caller
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One fit to run: paths of its dataset, of its two result files, and of a net's checkpoints."""
+    """One fit to run: paths of its dataset, results and checkpoints."""
 
     variant: str
     experiment: Experiment
@@ -65,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Fits of one variant that one process runs, their nets as one stack where there are several.
+    """Fits of one variant that one process runs, as one stack if several.
 
     stack: folder of that stack's checkpoint.
     """
@@ -78,7 +78,7 @@ class Unit:
 def compare_study(
     variants: Sequence[Variant], settings: ComparisonSettings, config: Mapping[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """Runs every fit that is missing and writes table.json, table.md and report.html; returns the table.
+    """Runs the missing fits and writes the tables and the page; returns the table.
 
     The folder is runs/compare/<study>_<digest of the reference's samples and folds>, so that other seeds, other
     variants and other settings of one variant reuse the fits that stay the same. config: resolved, of the command line,
@@ -200,7 +200,7 @@ def _run(todo: Sequence[Unit], settings: ComparisonSettings) -> None:
 
 
 def run_jobs(work: Callable[[Any], Any], todo: Sequence[Any], n_jobs: int, backend: str) -> Iterator[Any]:
-    """Yields results as they finish, in any order; ray returns them all at once. One job runs in this process."""
+    """Yields results as they finish, in any order; ray yields them at the end."""
     if backend == "sequential" or (n_jobs == 1 and backend != "ray") or not todo:
         yield from map(work, todo)
         return
@@ -259,7 +259,7 @@ def run_unit(unit: Unit) -> list[Path]:
 
 
 def run_job(job: Job, planned: PlannedFit, seconds: float) -> Path:
-    """Runs one fit and writes its two files atomically, the JSON last; then removes its checkpoints.
+    """Runs one fit, writes its two files (the JSON last), drops checkpoints.
 
     seconds: that its nets took before, in a stack.
     """

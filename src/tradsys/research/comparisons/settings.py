@@ -21,9 +21,10 @@ UNDECIDING = ("progress_bar", "loggers", "checkpoint_every_steps", "step", "work
 
 @dataclass(frozen=True)
 class VariantChoice:
-    """One variant as configured: Hydra overrides, its seeds, and its rival (None for the reference itself).
+    """One variant as configured: overrides, seeds, and its rival.
 
-    mean_of: the variants whose probabilities it averages, empty for a variant with fits of its own.
+    The rival is None for the reference itself. mean_of: the variants whose probabilities it averages, empty for a
+    variant with fits of its own.
     """
 
     overrides: tuple[str, ...]
@@ -103,7 +104,10 @@ class ComparisonSettings:
 
     @property
     def splitter(self) -> Splitter:
-        """`split`, without the held-out symbols in training, or with only the tested ones in the tests."""
+        """`split`, restricted to the held-out or the tested symbols.
+
+        Held-out ones are left out of training; tested ones alone are in the tests.
+        """
         if self.held_out:
             return HeldOutSymbols(self.split, tuple(self.held_out))
         return TestedSymbols(self.split, tuple(self.tested)) if self.tested else self.split
@@ -182,7 +186,10 @@ def _spliced(overrides: Any, where: str) -> Iterator[str]:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A variant ready to run. experiment: built from `config`, which is resolved. Other fields: see `VariantChoice`."""
+    """A variant ready to run.
+
+    experiment: built from `config`, which is resolved. Other fields: see `VariantChoice`.
+    """
 
     name: str
     experiment: Experiment
@@ -192,7 +199,10 @@ class Variant:
     mean_of: tuple[str, ...] = ()
 
     def digest(self, panel: str) -> str:
-        """Digest of what determines a fit: its samples and folds, its model, scaler and calibration."""
+        """Digest of what determines a fit.
+
+        Its samples and folds, its model, scaler and calibration.
+        """
         decides = {key: self.config[key] for key in ("model", "transforms", "calibration")}
         if (decay := self.config.get("time_decay", 1.0)) != 1.0:  # fits without one keep their names
             decides["time_decay"] = decay

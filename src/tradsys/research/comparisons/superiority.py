@@ -17,11 +17,12 @@ LEAST_VARIANTS = 3  # the reference included: for two, the paired difference is 
 def superiority(
     variants: Mapping[str, VariantLosses], reference: str, *, min_block: float, n_draws: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Superior predictive ability of the best variant over the reference, corrected for choosing the best.
+    """Tests the best variant against the reference (SPA).
 
-    variants: the reference and those on its rows. min_block: distinct times that one label overlaps. Losses are means
-    over seeds, summed over the samples of a time; the noise of few seeds is not in the p-value. Keys: p (`consistent`),
-    p_low, p_high, best, n_variants, and reason, None where there is a p-value. Source: Hansen 2005.
+    Superior predictive ability, corrected for choosing the best. variants: the reference and those on its rows.
+    min_block: distinct times that one label overlaps. Losses are means over seeds, summed over the samples of a time;
+    the noise of few seeds is not in the p-value. Keys: p (`consistent`), p_low, p_high, best, n_variants, and reason,
+    None where there is a p-value. Source: Hansen 2005.
     """
     same = [
         name for name, variant in variants.items() if name != reference and _same_rows(variant, variants[reference])

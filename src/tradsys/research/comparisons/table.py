@@ -54,7 +54,10 @@ class VariantFits:
 
     @property
     def losses(self) -> VariantLosses:
-        """Losses at the level of each fold, one row per seed; DataError where seeds have different samples."""
+        """Losses at the level of each fold, one row per seed.
+
+        Raises DataError where seeds have different samples.
+        """
         first = self.fits[0]
         for row in self.fits[1:]:
             for a, b in zip(first, row, strict=True):
@@ -76,7 +79,10 @@ class VariantFits:
 
 
 def enter_trials(variants: Mapping[str, VariantFits], place: Path, config: Mapping[str, Any]) -> None:
-    """Records every variant as a trial in the ledger, before its figures are shown; existing ones stay."""
+    """Records every variant as a trial in the ledger, before its figures are shown.
+
+    Existing ones stay.
+    """
     path = place / LOOKS
     entered = read_json(path, "restore it from a copy", DataError) if path.is_file() else {}
     uuid = entered.setdefault("uuid", uuid4().hex)
@@ -185,7 +191,10 @@ def _variant_row(variant: VariantFits, reported: Comparison, losses: VariantLoss
 def conclusions(
     reported: Comparison, variants: Mapping[str, VariantFits], reference: str, confidence: float
 ) -> list[dict[str, str]]:
-    """One {variant, kind, text} per variant but the reference: kind is better, worse, none or unknown."""
+    """One {variant, kind, text} per variant but the reference.
+
+    kind is better, worse, none or unknown.
+    """
     return [
         {
             "variant": name,

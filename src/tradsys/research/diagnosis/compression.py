@@ -43,7 +43,10 @@ class FifthRow(EstimateRow):
 
 
 class CompressionSection(TypedDict):
-    """levels: a column at or below its level is low, the lowest `share` of n rows. rate: of the event over all rows."""
+    """levels: a column at or below its level is low, the lowest `share` of n rows.
+
+    rate: of the event over all rows.
+    """
 
     share: float
     levels: dict[str, float]
@@ -55,9 +58,10 @@ class CompressionSection(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Compressed:
-    """Which of N rows are compressed. values_NK [N, K]: the columns; known [N]: rows where all are finite.
+    """Which of N rows are compressed.
 
-    low_NK: bool, the value is at most the level, the edge of the lowest share. all_of_them [N]: low in every column.
+    values_NK [N, K]: the columns; known [N]: rows where all are finite. low_NK: bool, the value is at most the level,
+    the edge of the lowest share. all_of_them [N]: low in every column.
     """
 
     names: tuple[str, ...]
@@ -74,7 +78,10 @@ class Compressed:
 
 
 def compressed_rows(table: FeatureTable, rows: Array, columns: Sequence[str], share: float) -> Compressed | None:
-    """The rows in the lowest `share` of each column; None where the table lacks the columns, or no row has all."""
+    """The rows in the lowest `share` of each column.
+
+    None where the table lacks the columns, or no row has all.
+    """
     names = tuple(name for name in columns if name in table.names)
     if not names:
         return None
@@ -90,7 +97,10 @@ def compressed_rows(table: FeatureTable, rows: Array, columns: Sequence[str], sh
 def compression_section(
     squeezed: Compressed | None, event_N: Array, time_N: Array, symbol_N: Array, drawn: Drawn
 ) -> CompressionSection | None:
-    """Lifts of all columns together and of each, and the event rate by fifth of each column; None without columns."""
+    """Lifts of compressed rows, and event rates by fifth of each column.
+
+    Lifts of all columns together and of each; None without columns.
+    """
     if squeezed is None:
         return None
     known = squeezed.known

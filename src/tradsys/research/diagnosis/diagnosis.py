@@ -58,14 +58,17 @@ class DiagnosisSettings:
 
 
 class Dead(TypedDict):
-    """Last bar of each delisted instrument, and the number of rows labelled by its delisting."""
+    """A delisted instrument: its last bar, and the rows labelled by it."""
 
     symbols: dict[str, str]
     n_rows: int
 
 
 class AssociationRow(EstimateRow):
-    """Correlation of a column with the event. median_event, median_rest: of the column, with and without the event."""
+    """Correlation of a column with the event.
+
+    median_event, median_rest: of the column, with and without the event.
+    """
 
     name: str
     p_holm: float | None
@@ -75,7 +78,10 @@ class AssociationRow(EstimateRow):
 
 
 class Distribution(TypedDict):
-    """Histograms [K] of a column over shared edges [K + 1], each as shares of its own rows."""
+    """Histograms [K] of a column over shared edges [K + 1].
+
+    Each as shares of its own rows.
+    """
 
     name: str
     edges: list[float]
@@ -86,7 +92,10 @@ class Distribution(TypedDict):
 def diagnose(
     experiment: Experiment, settings: DiagnosisSettings, config: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The complete diagnosis as one JSON-safe dict; `stops` names the features that fail it."""
+    """The complete diagnosis as one JSON-safe dict.
+
+    `stops` names the features that fail it.
+    """
     timings = Timings()
     with timings.stage("bars"):
         bars = load_bars(experiment)

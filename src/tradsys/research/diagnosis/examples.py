@@ -13,9 +13,10 @@ EVENT, NEAR_MISS, FALSE_ALARM = "event", "near miss", "false alarm"
 
 
 def episodes(event_rows: Array, end_R: Array, symbol_R: Array) -> Array:
-    """First rows of the events that do not overlap: of each run of overlapping labels, the first [E], ascending.
+    """First rows [E], ascending, of the events that do not overlap.
 
-    event_rows: ascending rows. Ten rows before one explosion are ten events and one episode.
+    Of each run of overlapping labels, the first. event_rows: ascending rows. Ten rows before one explosion are ten
+    events and one episode.
     """
     kept: list[int] = []
     last_end, last_symbol = -1, -1
@@ -41,11 +42,12 @@ def worked_examples(
     until: datetime,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Up to `n_each` charts of each kind, ready for JSON, no symbol twice within a kind.
+    """Up to `n_each` charts of each kind, ready for JSON.
 
-    rows [N]: candidate rows, with best_move_N, their largest log rise within the horizon, and compressed_N.
-    Events are drawn at random among first rows of episodes, false alarms among compressed rows without an event; near
-    misses are the rows with the largest rises below the event. No bar at or after `until` is shown.
+    No symbol twice within a kind. rows [N]: candidate rows, with best_move_N, their largest log rise within the
+    horizon, and compressed_N. Events are drawn at random among first rows of episodes, false alarms among compressed
+    rows without an event; near misses are the rows with the largest rises below the event. No bar at or after `until`
+    is shown.
     """
     rng = np.random.default_rng(seed)
     symbol = bars["symbol"].rle_id().to_numpy()  # bars are sorted by symbol
@@ -73,7 +75,10 @@ class _Frame:
         self.before, self.horizon, self.until = before_bars, horizon_bars, until
 
     def chart(self, kind: str, row: int, best_move: float) -> dict[str, Any]:
-        """Prices in percent of the entry, the open after the decision; offset 0 is the decision bar."""
+        """Prices in percent of the entry, the open after the decision.
+
+        Offset 0 is the decision bar.
+        """
         last = min(row + self.horizon + self.horizon // 2, len(self.symbol) - 1)
         shown = np.arange(max(0, row - self.before), last + 1)
         shown = shown[self.symbol[shown] == self.symbol[row]]

@@ -59,18 +59,21 @@ class ExplosionSettings:
 
 @dataclass(frozen=True, eq=False)
 class ScoreScale:
-    """Maps a calibrated probability to 0..100: its percentile among the validation rows' probabilities.
+    """Maps a calibrated probability to 0..100, its percentile.
 
-    The score of p is 100 * (share below p + half the share equal to p): 50 is the median of the validation rows, and
-    equal probabilities share one score, as after isotonic calibration. known_M: the validation probabilities,
-    ascending.
+    Among the validation rows' probabilities. The score of p is 100 * (share below p + half the share equal to p): 50 is
+    the median of the validation rows, and equal probabilities share one score, as after isotonic calibration. known_M:
+    the validation probabilities, ascending.
     """
 
     known_M: Array
 
     @classmethod
     def of(cls, probability_M: Array) -> "ScoreScale":
-        """The scale of these validation probabilities; DataError where there is none, or one is not finite."""
+        """The scale of these validation probabilities.
+
+        Raises DataError where there is none, or one is not finite.
+        """
         known = np.sort(np.asarray(probability_M, dtype=np.float64))
         if not len(known) or not np.isfinite(known).all():
             raise DataError(
@@ -94,9 +97,10 @@ def evaluate_explosions(
     config: dict[str, Any],
     compression: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Fits, bundles, evaluates the test span once with a ledger entry; writes predictions.parquet; one JSON-safe dict.
+    """Fits, bundles, evaluates the test span once with a ledger entry.
 
-    bars: with segments. compression: columns whose mean rank, lowest first, is the ranking without a model.
+    Writes predictions.parquet; one JSON-safe dict. bars: with segments. compression: columns whose mean rank, lowest
+    first, is the ranking without a model.
     """
     timings = Timings()
     with timings.stage("samples"):
@@ -126,9 +130,9 @@ def evaluate_explosions(
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Largest log rises of the test rows [N]: expected, low and high of their interval, and realised.
+    """Largest log rises of the test rows [N]: expected and realised.
 
-    n_calibration: rows that set the interval's width.
+    With low and high of the expected one's interval. n_calibration: rows that set the interval's width.
     """
 
     expected_N: Array
@@ -139,14 +143,20 @@ class Moves:
 
 
 def largest_rises(experiment: Experiment, prepared: Prepared) -> Array:
-    """Largest log rise within the label's horizon after each row, float64 [R]; up to the last bar of delisted names."""
+    """Largest log rise within the label's horizon after each row, float64 [R].
+
+    Up to the last bar of delisted names.
+    """
     card = experiment.labels.card()
     horizon = experiment.labels.horizon_bars
     return best_move(prepared.bars, horizon, dead_after_bars=card.get("dead_after_bars"))
 
 
 def expected_moves(prepared: Prepared, rise_R: Array, settings: ExplosionSettings) -> Moves:
-    """Trees fitted on training rows, stopped on the earlier validation rows, calibrated on the later ones."""
+    """Largest rises expected by trees, with conformal intervals.
+
+    Fitted on training rows, stopped on the earlier validation rows, calibrated on the later ones.
+    """
     train, valid = (_with_rises(part, rise_R) for part in (prepared.train, prepared.valid))
     stops, calibrates = in_halves(valid)
     model = settings.move_model.fit(train, stops)
@@ -175,7 +185,10 @@ def _with_rises(samples: Samples, rise_R: Array) -> Samples:
 
 
 def in_halves(valid: Samples) -> tuple[Samples, Samples]:
-    """The earlier and the later half of the decisions in time, the earlier purged of labels that reach the later."""
+    """The earlier and the later half of the decisions in time.
+
+    The earlier is purged of labels that reach the later.
+    """
     start, decision, end = span_bars(valid)
     middle = np.median(np.unique(decision))
     earlier, later = np.flatnonzero(decision < middle), np.flatnonzero(decision >= middle)
@@ -189,7 +202,10 @@ def in_halves(valid: Samples) -> tuple[Samples, Samples]:
 
 
 def quiet_ranking(test: Samples, columns: Sequence[str]) -> dict[str, Array]:
-    """Minus the mean of the columns' ranks within each time [N]: the ranking by compression alone; {} without any."""
+    """The ranking by compression alone [N]; {} without any column.
+
+    Minus the mean of the columns' ranks within each time.
+    """
     present = [name for name in columns if name in test.table.names]
     if not present:
         return {}

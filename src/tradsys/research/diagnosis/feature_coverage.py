@@ -99,15 +99,19 @@ def date_coverage(
 
 
 def warmups_of(features: FeatureSet) -> dict[str, int]:
-    """Rows before each column is expected to have a value; a rank's are those of its feature."""
+    """Rows before each column is expected to have a value.
+
+    A rank's are those of its feature.
+    """
     own = {feature.name: feature.warmup for feature in features.features}
     return {name: own[name if name in own else name.removesuffix(RANK)] for name in features.names}
 
 
 def coverage_section(found: DateCoverage, most_columns: int, recent_dates: int) -> dict[str, Any]:
-    """The heat map's cells, ready for JSON: the complete record in at most `most_columns` runs of dates, each at its
-    worst date, and the last dates one by one; features that fail first. Dates on which a column was frozen count as
-    missing.
+    """The heat map's cells, ready for JSON.
+
+    The complete record in at most `most_columns` runs of dates, each at its worst date, and the last dates one by one;
+    features that fail first. Dates on which a column was frozen count as missing.
     """
     share_TF = _shown_coverage(found)
     failing = [finding.feature for finding in found.findings]

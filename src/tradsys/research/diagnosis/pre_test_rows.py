@@ -18,10 +18,11 @@ from tradsys.samples.splits import folds_of
 
 @dataclass(frozen=True, eq=False)
 class KnownOutcomes:
-    """Rows with a label that resolved before the first test decision; N of the table's R rows.
+    """Rows with a label that resolved before the first test decision.
 
-    rows [N]; event bool [N]: class 1. members bool [R], None for all. test_start: the first test decision.
-    train_rate, valid_rate: share of events in the first fold's parts, among rows with all features finite.
+    N of the table's R rows. rows [N]; event bool [N]: class 1. members bool [R], None for all. test_start: the first
+    test decision. train_rate, valid_rate: share of events in the first fold's parts, among rows with all features
+    finite.
     """
 
     bars: pl.DataFrame

@@ -43,10 +43,11 @@ class CheckResult:
 def audit(
     experiment: Experiment, settings: AuditSettings, folder: Path, config: Mapping[str, Any]
 ) -> list[CheckResult]:
-    """Runs the checks in `settings` on a reduced copy of the experiment, in the order of the flow.
+    """Runs the checks in `settings` on a reduced copy of the experiment.
 
-    Writes audit.json into `folder`. config: the resolved config, whose data part goes into the copy's bundle.
-    Raises TradsysError for a part that the experiment lacks, and whatever the experiment itself would raise.
+    In the order of the flow. Writes audit.json into `folder`. config: the resolved config, whose data part goes into
+    the copy's bundle. Raises TradsysError for a part that the experiment lacks, and whatever the experiment itself
+    would raise.
     """
     check_stages(experiment)
     subject = AuditSubject(experiment, settings, folder, config)
@@ -56,7 +57,10 @@ def audit(
 
 
 def run_checks(s: AuditSubject) -> Iterator[CheckResult]:
-    """Yields the results one by one. A LeakageError that tradsys itself raises is a finding, too."""
+    """Yields the results one by one.
+
+    A LeakageError that tradsys itself raises is a finding, too.
+    """
     checks = checks_of(s)
     wanted = s.settings.parts
     parts = {part for one in checks.values() for part in one}
@@ -95,7 +99,10 @@ def _result(s: AuditSubject, part: str, question: str, one: Check) -> CheckResul
 
 
 def results_table(results: list[CheckResult]) -> Table:
-    """Table of part, question, verdict and how; first offending column, row and size where one was found."""
+    """Table of part, question, verdict and how.
+
+    First offending column, row and size where one was found.
+    """
     n_leaks, n_skipped = sum(a.finding is not None for a in results), sum(bool(a.skipped) for a in results)
     asked = f"{counted(len(results) - n_skipped, 'question')} asked" + (f", {n_skipped} not" if n_skipped else "")
     reported = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())

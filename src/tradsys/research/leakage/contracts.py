@@ -33,9 +33,10 @@ def looking_ahead(features: FeatureSet, bars: pl.DataFrame, columns: Sequence[st
 
 
 def remembering(features: FeatureSet, bars: pl.DataFrame, symbol: str, market_symbol: str) -> set[str]:
-    """Features whose value differs by more than 1e-7 when all that precedes their warm-up is cut.
+    """Features that depend on what precedes their warm-up.
 
-    bars: 800 times at least. symbol: the one that is checked; market_symbol: of the market series.
+    By more than 1e-7 when all of that is cut. bars: 800 times at least. symbol: the one that is checked; market_symbol:
+    of the market series.
     """
     found = set()
     one = bars.filter(pl.col("symbol") == symbol)
@@ -51,7 +52,10 @@ def remembering(features: FeatureSet, bars: pl.DataFrame, symbol: str, market_sy
 
 
 def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
-    """Features of a symbol's second segment that depend on its first, or on another symbol."""
+    """Features of a segment that depend on another segment or symbol.
+
+    Of a symbol's second segment on its first.
+    """
     hole = bars["time"].unique().sort()[390]
     later = bars.filter(pl.col("time") > hole).sort("symbol", "time")
     late = pl.when(pl.col("time") > hole).then(pl.col("time") + timedelta(days=3)).otherwise(pl.col("time"))
@@ -66,7 +70,10 @@ def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
 
 
 def forgotten_by_json(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
-    """Features that are not the same to the bit after a round trip through a bundle's card."""
+    """Features that change in a round trip through a bundle's card.
+
+    By as much as one bit.
+    """
     again = FeatureSet.from_json(features.to_json())
     return differing(features, features.table(bars).values, again.table(bars).values)
 

@@ -32,7 +32,10 @@ REPEATS = timedelta(days=146_097)
 
 
 def sparse_leak(s: AuditSubject) -> Finding | None:
-    """The first feature value that changes with bars later than its own time, or None; see the module docstring."""
+    """The first feature value that changes with bars later than its own time, or None.
+
+    See the module docstring.
+    """
     features, bars = s.prepared.features, s.bars
     truth = features.table(bars)
     times = chosen_moments(truth, bars, np.random.default_rng([s.settings.seed, 2]))
@@ -52,7 +55,10 @@ def sparse_leak(s: AuditSubject) -> Finding | None:
 
 
 def chosen_moments(truth: FeatureTable, bars: pl.DataFrame, rng: np.random.Generator) -> list[np.datetime64]:
-    """Moments of the cuts, rising: spread, a dense run, first bars, gaps and ties of bars, values that look filled."""
+    """Moments of the cuts, rising.
+
+    Spread, a dense run, first bars, gaps and ties of bars, values that look filled.
+    """
     clock = np.unique(truth.time)
     n = len(clock)
     run = int(rng.integers(0, max(1, n - N_RUN)))

@@ -18,7 +18,10 @@ from tradsys.samples.splits import Holdout, PurgedKFold, WalkForward, folds_of, 
 
 
 def split_spans(s: AuditSubject) -> Outcome:
-    """Checks every fold of the complete data, and of the auditor's out-of-fold scores, span by span."""
+    """Checks the span of every fold, and of the auditor's scores.
+
+    Folds of the complete data; the scores are out of fold.
+    """
     e, bars = s.experiment, s.whole
     # for the rows alone: fitted features are checked elsewhere
     samples = dataset.label_rows(e, bars, features=e.features.fit(bars)).samples()
@@ -61,7 +64,7 @@ def _open_fold(samples: Samples, fold: Fold, split: Any, name: str) -> Finding |
 
 @dataclass(frozen=True)
 class LastSeen:
-    """A feature that records up to when it may be fitted: `until` is the last bar passed to `fit`."""
+    """A feature that records the last bar passed to `fit`, as `until`."""
 
     name: str = "last_bar_learned_from"
     warmup: int = 0
@@ -77,7 +80,7 @@ class LastSeen:
 
 
 def features_learn_early(s: AuditSubject) -> Outcome:
-    """Checks that fitted features are fitted before the first bar of any validation or test span."""
+    """Checks that features are fitted before any validation or test bar."""
     e = s.experiment
     watched = e.features.like([*e.features.features, LastSeen()])
     prepared = dataset.prepare(replace(e, features=watched), s.whole)

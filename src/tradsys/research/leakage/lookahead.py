@@ -56,7 +56,10 @@ def future_checks(s: AuditSubject) -> dict[str, Check]:
 
 
 def classifiers(s: AuditSubject) -> dict[str, Callable[[AuditSubject], Any]]:
-    """Functions that return each fitted classifier, by part: the primary and its baselines."""
+    """Functions that return each fitted classifier, by part.
+
+    The primary and its baselines.
+    """
     primary: dict[str, Callable[[AuditSubject], Any]] = {"primary": lambda s: s.fitted.primary}
     return primary | {f"baseline {name}": partial(_baseline, name=name) for name in s.experiment.baselines}
 
@@ -76,10 +79,10 @@ def unmoved(
     tolerance: float = 0.0,
     n_cuts: int | None = None,
 ) -> Outcome:
-    """Compares `answer` at or before t, before and after all later data are changed in each way.
+    """Compares `answer` up to t before and after later data change.
 
-    Its frames have unique (symbol, time); a row counts as known at `known`, where it has that column, else at
-    its time.
+    All of it, in each way. Its frames have unique (symbol, time); a row counts as known at `known`, where it has that
+    column, else at its time.
     """
     rng = s.rng()
     for t in s.cuts(n_cuts):
@@ -111,9 +114,9 @@ def _source(s: AuditSubject) -> Outcome:
 
 
 def known_at(part: Any, t: datetime) -> Any | None:
-    """The part with only what was published by `t`: its own `known_at(t)`, else a copy with `end` = t.
+    """The part with only what was published by `t`.
 
-    None where it has neither.
+    Its own `known_at(t)`, else a copy with `end` = t. None where it has neither.
     """
     if hasattr(part, "known_at"):
         return part.known_at(t)

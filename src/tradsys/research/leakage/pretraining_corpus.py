@@ -16,7 +16,10 @@ from tradsys.research.leakage.subject import SEALED, AuditSubject, aware_key
 
 
 def corpus_checks(s: AuditSubject) -> dict[str, Check]:
-    """The check by part: one for every model inside the primary or a baseline that pre-trains its encoder."""
+    """The check of each model that pre-trains its encoder, by part.
+
+    Models inside the primary or a baseline.
+    """
     models = {"primary": s.experiment.model} | {f"baseline {n}": m for n, m in s.experiment.baselines.items()}
     return {
         f"{part} pre-training": partial(_corpus, part=part)
@@ -50,7 +53,10 @@ def _corpus(s: AuditSubject, part: str) -> Outcome:
 
 @dataclass(frozen=True)
 class Moved:
-    """An encoder that depends on later rows: its first differing weight, the size, and the last training decision."""
+    """An encoder that depends on later rows.
+
+    Its first differing weight, the size, and the last training decision.
+    """
 
     weight: str
     size: float
@@ -58,11 +64,11 @@ class Moved:
 
 
 def reads_beyond(model: SequenceModel, train: Samples) -> Moved | None:
-    """The change of the encoder when every number after the training span is changed; None without a change.
+    """The change of the encoder when every number after the training span is changed.
 
-    train: training samples on the scaled table. Rows of all symbols that close after the last training decision are
-    mirrored and scaled, those of validation and test alike; the pre-training runs on both tables from the same start.
-    Equal corpora give equal weights to the bit on one device, so no tolerance is allowed.
+    None without a change. train: training samples on the scaled table. Rows of all symbols that close after the last
+    training decision are mirrored and scaled, those of validation and test alike; the pre-training runs on both tables
+    from the same start. Equal corpora give equal weights to the bit on one device, so no tolerance is allowed.
     """
     at = int(train.rows[np.argmax(train.time)])
     later_R = train.table.time > train.table.time[at]

@@ -31,7 +31,10 @@ VALID_BARS = 126  # where the experiment's split has none
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """One side: the result of each stage, as columns in the order of the rows that the cut side has."""
+    """One side of the check: the result of each stage, as columns.
+
+    In the order of the rows that the cut side has.
+    """
 
     table: FeatureTable
     stages: Mapping[str, Columns]
@@ -41,14 +44,15 @@ class Refit:
 def refit_check(
     experiments: Mapping[str, Experiment], bars: pl.DataFrame, at: datetime, *, tolerance: float = 0.0
 ) -> list[Finding]:
-    """The first stage of each horizon that differs once the bars after `at` are removed; empty where none does.
+    """The first stage of each horizon that later bars change; empty if none.
 
-    bars: with segments, as `dataset.load_bars` returns them. at: a close of the bars, with enough before it to fit. The
-    model is fitted on labels resolved by `at`, calibrated and stopped on the last `valid_bars` decision days of the
-    split (126 where it has none). Stages, in order: features (every row up to `at`), labels (resolved by `at`), samples
-    (rows, weights), prediction (raw score and probability of every member at `at`). tolerance: relative, as of
-    `causality.first_difference`; 0 requires equal bits, which lines and trees on equal inputs give; 1e-6 for nets.
-    Raises DataError where no bar closes at `at`, nothing lies after it, or no name can be predicted at it.
+    Later bars are those after `at`. bars: with segments, as `dataset.load_bars` returns them. at: a close of the bars,
+    with enough before it to fit. The model is fitted on labels resolved by `at`, calibrated and stopped on the last
+    `valid_bars` decision days of the split (126 where it has none). Stages, in order: features (every row up to `at`),
+    labels (resolved by `at`), samples (rows, weights), prediction (raw score and probability of every member at `at`).
+    tolerance: relative, as of `causality.first_difference`; 0 requires equal bits, which lines and trees on equal
+    inputs give; 1e-6 for nets. Raises DataError where no bar closes at `at`, nothing lies after it, or no name can be
+    predicted at it.
     """
     later = bars.filter(pl.col("time") > at).height
     if not later or bars.filter(pl.col("time") == at).is_empty():

@@ -161,7 +161,10 @@ class AuditSubject:
     def fit_again(
         self, experiment: Experiment, prepared: Prepared, name: str, trained_on: list[Samples] | None = None
     ) -> Fitted:
-        """All parts fitted by the package's own `fit`; `trained_on` receives the auditor's training samples."""
+        """All parts fitted by the package's own `fit`.
+
+        `trained_on` receives the auditor's training samples.
+        """
         listener = None if experiment.auditor is None else Listener(experiment.auditor, [])
         fitted = fit(replace(experiment, auditor=listener), prepared, self.folder / name, Timings())  # type: ignore[arg-type]
         if listener is None:
@@ -176,7 +179,10 @@ class AuditSubject:
         return self.bars["time"].unique().sort().to_list()
 
     def cuts(self, n_cuts: int | None = None) -> list[datetime]:
-        """Moments to check: evenly spread over the later part of the clock, each moved a little by the seed."""
+        """Moments to check, spread over the later part of the clock.
+
+        Evenly, each moved a little by the seed.
+        """
         n, clock = n_cuts or self.settings.n_cuts, self.clock
         edges = np.linspace(CUT_FROM * len(clock), CUT_TO * len(clock), n + 1)
         rng = np.random.default_rng(self.settings.seed)
@@ -194,7 +200,10 @@ class AuditSubject:
 
 @dataclass(frozen=True, eq=False)
 class Listener:
-    """An auditor that records its training samples and otherwise behaves as the one inside."""
+    """An auditor that records its training samples.
+
+    Otherwise it behaves as the one inside.
+    """
 
     auditor: Any
     trained_on: list[Samples]

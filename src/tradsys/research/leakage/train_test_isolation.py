@@ -44,7 +44,7 @@ def sealed_checks(s: AuditSubject) -> dict[str, Check]:
 
 
 def tampered(s: AuditSubject) -> Prepared:
-    """The copy with test windows, and labels of all samples whose span touches a test span, changed.
+    """The copy with test windows changed, and labels that touch a test span.
 
     Values are mirrored and scaled, labels flipped, returns negated, weights tripled; spans and folds stay.
     """
@@ -158,7 +158,10 @@ def _flat(part: Any, path: str) -> list[tuple[str, Array]]:
 
 @dataclass(frozen=True, eq=False)
 class Gauge:
-    """A stand-in model that ignores labels: P(1) rises with the first column of the row."""
+    """A stand-in model that ignores labels.
+
+    P(1) rises with the first column of the row.
+    """
 
     lookback: int
 

@@ -60,7 +60,10 @@ class BookSettings:
             )
 
     def delisting_rule(self, costs: Costs) -> dict[str, Any]:
-        """`dead_after_bars` and `delisting_return` of every book: those of the costs, unless the old keys are set."""
+        """`dead_after_bars` and `delisting_return` of every book.
+
+        Those of the costs, unless the old keys are set.
+        """
         rule: dict[str, Any] = {}
         for key in ("dead_after_bars", "delisting_return"):
             own = getattr(self, key)
@@ -74,9 +77,9 @@ class BookSettings:
 
 @dataclass(frozen=True, eq=False)
 class LedgerContext:
-    """Where every evaluation of the span is recorded before its result: the ledger, and the source of the data.
+    """Where every evaluation of the span is recorded before its result.
 
-    source: as of `provenance.provenance`. run: the folder that holds the run.
+    The ledger, and the source of the data. source: as of `provenance.provenance`. run: the folder that holds the run.
     """
 
     ledger: TrialLedger
@@ -99,12 +102,12 @@ def run_books(
     seed: int = 0,
     made_up: bool = False,
 ) -> dict[str, Any]:
-    """Every book on every horizon's raw scores, ready for JSON: rows, benchmark, equity, deflation.
+    """Every book on every horizon's raw scores, ready for JSON.
 
-    predictions: as of `walk_forward`, also of members with an unresolved label. horizon_bars, skill_low: by horizon;
-    the latter the lower bound of the log-loss skill, None where unknown. context: None deflates by these books alone,
-    which is too lenient where others were tried before. calendar: the exchange's, as of `days_in_a_year`. made_up: the
-    market is synthetic and pays no dividends, so that shorts of shares owe none.
+    Rows, benchmark, equity, deflation. predictions: as of `walk_forward`, also of members with an unresolved label.
+    horizon_bars, skill_low: by horizon; the latter the lower bound of the log-loss skill, None where unknown. context:
+    None deflates by these books alone, which is too lenient where others were tried before. calendar: the exchange's,
+    as of `days_in_a_year`. made_up: the market is synthetic and pays no dividends, so that shorts of shares owe none.
 
     Books and benchmark are compared on the days that all have: `span` holds first, last, in `cut` what was left out of
     which, in `words` the series that caused it; every figure of `performance` is of that span, equity curves begin at

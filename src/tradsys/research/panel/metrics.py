@@ -36,10 +36,11 @@ COLUMNS = ("symbol", "time", "fold", "score", "probability", "base_rate", "y", "
 def panel_metrics(
     predictions: pl.DataFrame, *, horizon_bars: int, costs: Costs, evaluation: Evaluation, seed: int = 0
 ) -> dict[str, Any]:
-    """All metrics of one horizon's forecasts in a report, ready for JSON; numbers or None with a reason, never NaN.
+    """All metrics of one horizon's forecasts in a report, ready for JSON.
 
-    predictions: symbol, time, fold, score (raw), probability (calibrated), base_rate (of the fold's training rows), y
-    and ret (log return), which are null where the label is unresolved; those rows are counted and left out.
+    Numbers or None with a reason, never NaN. predictions: symbol, time, fold, score (raw), probability (calibrated),
+    base_rate (of the fold's training rows), y and ret (log return), which are null where the label is unresolved; those
+    rows are counted and left out.
 
     Each estimate is {value, low, high, reason}, its interval of blocks of days no shorter than the horizon.
     auc: of scores ranked within their fold, since two fits share no scale. skill_beyond_level: the headline, each fold

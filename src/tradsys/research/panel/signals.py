@@ -55,12 +55,12 @@ class SignalSettings:
 def signals_at(
     experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame, at: datetime | None = None
 ) -> pl.DataFrame:
-    """One row per member with a full window at a close: date, symbol, probability, expected_return, rank.
+    """One row per member with a full window at a close.
 
-    at: a close of the bars, by default the last; nothing later is read. date: of the session, UTC. probability:
-    calibrated P(the label is 1). expected_return: simple, of the label's position, exp(mean log return) - 1. rank: 1
-    is the highest probability, then the highest expected return, then the name. Raises DataError where no member has a
-    complete window then, or too few labels have resolved for a fit.
+    date, symbol, probability, expected_return, rank. at: a close of the bars, by default the last; nothing later is
+    read. date: of the session, UTC. probability: calibrated P(the label is 1). expected_return: simple, of the label's
+    position, exp(mean log return) - 1. rank: 1 is the highest probability, then the highest expected return, then the
+    name. Raises DataError where no member has a complete window then, or too few labels have resolved for a fit.
     """
     moment = bars["time"].max() if at is None else at
     assert isinstance(moment, datetime)
@@ -91,9 +91,9 @@ def signals_at(
 
 
 def newly_above(bar: float | None, before: pl.DataFrame | None, table: pl.DataFrame) -> list[str]:
-    """Symbols at or above the threshold that were below it, or absent, in the previous table, the highest first.
+    """Symbols newly at or above the threshold, the highest first.
 
-    before: None without a previous table; then none is new.
+    In the previous table they were below it, or absent. before: None without a previous table; then none is new.
     """
     if bar is None or before is None:
         return []

@@ -37,9 +37,10 @@ PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def prepare_horizons(experiments: Mapping[str, Experiment], bars: pl.DataFrame) -> dict[str, Prepared]:
-    """Every experiment prepared on the same bars; equal feature sets share one table, equal universes one mask.
+    """Every experiment prepared on the same bars.
 
-    bars: with segments, as `dataset.load_bars` returns them. Raises as `dataset.prepare`, prefixed with the horizon.
+    Equal feature sets share one table, equal universes one mask. bars: with segments, as `dataset.load_bars` returns
+    them. Raises as `dataset.prepare`, prefixed with the horizon.
     """
     cache = DatasetCache(bars)
     out = {}
@@ -55,12 +56,12 @@ def walk_forward(
     splitter: Splitter | None = None,
     workdir: Path | None = None,
 ) -> pl.DataFrame:
-    """Predictions of each horizon's model for every member on every test day of every fold, as PREDICTIONS_SCHEMA.
+    """Predictions of each horizon's model on every fold's test days.
 
-    splitter: None is each experiment's own. workdir: lets a net's fit resume. score: raw P(1), for order within a day
-    and fold; probability: calibrated on the fold's validation rows; base_rate: of the fold's training rows; y and ret
-    are null where the label is unresolved. Sorted by horizon as given, fold, symbol, time; (symbol, time) is unique
-    within a horizon. Raises as `dataset.label_rows`.
+    For every member; as PREDICTIONS_SCHEMA. splitter: None is each experiment's own. workdir: lets a net's fit resume.
+    score: raw P(1), for order within a day and fold; probability: calibrated on the fold's validation rows; base_rate:
+    of the fold's training rows; y and ret are null where the label is unresolved. Sorted by horizon as given, fold,
+    symbol, time; (symbol, time) is unique within a horizon. Raises as `dataset.label_rows`.
     """
     cache = DatasetCache(bars)
     parts = []
@@ -81,7 +82,10 @@ def walk_forward(
 def predictions_with_outcomes(
     model: Calibrated, table: FeatureTable, rows: Array, labels: Labels, rate: float
 ) -> pl.DataFrame:
-    """Scores and calibrated probabilities of these rows [N]; y and ret are null where the label is unresolved."""
+    """Scores and calibrated probabilities of these rows [N].
+
+    Y and ret are null where the label is unresolved.
+    """
     score_NC = model.score(table, rows)
     known = labels.y[rows] >= 0
     return pl.DataFrame(

@@ -15,9 +15,10 @@ from tradsys.samples.splits import check_fold, purge, span_bars
 
 
 def as_of_fold(samples: Samples, at: datetime, valid_bars: int) -> Fold:
-    """The training data as of `at`: labels resolved by then; the last `valid_bars` decision times of them validate.
+    """The training data as of `at`: labels resolved by then.
 
-    Training is purged against validation by spans; the test part is empty. Raises DataError where a part is.
+    The last `valid_bars` decision times of them validate. Training is purged against validation by spans; the test part
+    is empty. Raises DataError where a part is.
     """
     known = np.flatnonzero(samples.table.time[samples.end] <= utc64(at))
     start, decision, end = span_bars(samples)

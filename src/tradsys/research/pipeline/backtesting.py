@@ -48,7 +48,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Backtest:
-    """Strategies evaluated on one span: rows of the table, equity curves, trades, the ledger's trials."""
+    """Strategies on one span: rows, equity curves, trades, trials."""
 
     rows: list[StrategyRow]
     verdicts: dict[str, Verdict]
@@ -87,7 +87,7 @@ def backtest(
     until: datetime,
     with_tear_sheet: bool = True,
 ) -> Backtest:
-    """Backtests profiles on decisions from `since` to `until`; bars may start earlier, for warm-up only.
+    """Backtests profiles from `since` to `until`; earlier bars are warm-up.
 
     Every strategy's daily return series enters the ledger before any is evaluated, the best on the bundle's validation
     decisions first, so that each is tested among all trials on this span, including those of its run. The tested
@@ -164,7 +164,7 @@ def best_on_validation(
     data: Mapping[str, Any],
     since: datetime,
 ) -> str | None:
-    """The profile with the highest Sharpe after costs on the bundle's validation decisions.
+    """The profile with the highest Sharpe after costs on validation.
 
     None where there is no choice, where the data are not the bundle's own or validation is not over before `since`,
     and where no profile traded. data: as the source describes them (digest, reference).
@@ -188,7 +188,7 @@ def validation_sharpes(
     span: tuple[datetime, datetime],
     reference: str | None = None,
 ) -> dict[str, float]:
-    """Yearly Sharpe after costs of each profile on decisions of that span; minus infinity where it never traded.
+    """Yearly Sharpe after costs of each profile on that span, -inf unless traded.
 
     reference: a symbol that is only read.
     """
@@ -255,7 +255,7 @@ def bounds(estimate: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def buy_and_hold(bars: pl.DataFrame, costs: Costs) -> Ledger:
-    """Every symbol bought at its second open with its share of the capital and held to the last bar."""
+    """Every symbol bought at its second open and held to the last bar."""
     first = bars.group_by("symbol", maintain_order=True).first()
     wanted = first.select(
         "symbol",
@@ -278,7 +278,7 @@ def record_trials(
     periods_per_year: float,
     chosen: str | None = None,
 ) -> None:
-    """Records each series of daily returns as a trial of the span, before any is evaluated.
+    """Records each daily series as a trial of the span, before evaluation.
 
     chosen: the strategy with the best validation result; it is recorded first and tested on its own.
     """
@@ -301,7 +301,7 @@ def record_trials(
 def trials_on_span(
     ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime], periods_per_year: float
 ) -> tuple[dict[str, float | None], list[TrialRow]]:
-    """Deflation of a Sharpe on this span (`Deflation.as_dict`), and its trials as rows, one per distinct series."""
+    """Deflation of a Sharpe on this span, and its distinct trials as rows."""
     sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
     trials = ledger.trials(data_digest, *span)
     looks = {look["id"]: look for look in ledger.entries()}

@@ -39,10 +39,10 @@ def export_bundle(
     *,
     with_drift: bool = True,
 ) -> Bundle:
-    """Writes the bundle atomically, then loads it: from here on probabilities come from this object alone.
+    """Writes the bundle atomically, then loads it.
 
-    with_drift: also writes drift references for live bars, which take seconds; omit them for a bundle that is not
-    served.
+    From here on probabilities come from this object alone. with_drift: also writes drift references for live bars,
+    which take seconds; omit them for a bundle that is not served.
     """
     with written_atomically(folder) as draft:
         draft.mkdir()
@@ -170,7 +170,10 @@ def is_pool(model: Any) -> bool:
 
 
 def has_graph(model: Any) -> bool:
-    """Whether one ONNX graph can hold the model; the exporter and torch are imported for models that need them."""
+    """Whether one ONNX graph can hold the model.
+
+    The exporter and torch are imported for models that need them.
+    """
     kinds = set(_leaf_kinds(model))
     if kinds & {LightGbm, Xgboost}:
         return False
@@ -193,7 +196,10 @@ def _leaf_kinds(model: Any) -> Iterator[type]:
 
 
 def export_onnx(path: Path, **parts: Any) -> float:
-    """Calls `models.onnx_export.export_onnx`, which is imported only when a graph is written."""
+    """Calls `models.onnx_export.export_onnx`.
+
+    It is imported only when a graph is written.
+    """
     from tradsys.models import onnx_export  # noqa: PLC0415
 
     return onnx_export.export_onnx(path, **parts)
@@ -216,7 +222,10 @@ def check_bundled_parts(experiment: Experiment) -> None:
 
 
 def check_bundled(model: Any) -> None:
-    """Raises CombinationError, before it is fitted, for a model that a bundle cannot hold."""
+    """Raises CombinationError for a model that a bundle cannot hold.
+
+    Before it is fitted.
+    """
     if isinstance(model, Average | Stacked):
         for member in model.members.values():
             check_bundled(member)
@@ -231,10 +240,10 @@ def check_bundled(model: Any) -> None:
 
 
 def write_pool(model: Any, calibrator: Any, folder: Path, compared: Samples) -> None:
-    """Writes ensemble.json and `member_<name>.onnx|txt|json` into `folder`, then compares them with the model.
+    """Writes the files of an ensemble and compares them with the model.
 
-    compared: the samples of the comparison. Raises BundleError where a score differs by more than 1e-5, or for a member
-    without a file format.
+    ensemble.json and `member_<name>.onnx|txt|json` in `folder`. compared: the samples of the comparison. Raises
+    BundleError where a score differs by more than 1e-5, or for a member without a file format.
     """
     write_json(folder / FILE, _pool(model, folder, "member", compared))
     served = ServedEnsemble.load(folder, calibrator.to_json(), len(compared.table.names))
@@ -251,7 +260,10 @@ def write_pool(model: Any, calibrator: Any, folder: Path, compared: Samples) -> 
 
 
 def weights_of(model: Average | SeedAverage) -> dict[str, float]:
-    """The weight of each fitted member of a mean, in their order; equal where there are none."""
+    """The weight of each fitted member of a mean, in their order.
+
+    Equal where there are none.
+    """
     names = list(model.members_ or {})
     return model.weight_of if isinstance(model, Average) else {name: 1 / len(names) for name in names}
 

@@ -56,12 +56,18 @@ class FoldFit:
 
     @cached_property
     def levelled(self) -> LevelledLosses:
-        """Losses [N] of the forecast and of the best constant, both at the level of the test samples."""
+        """Losses [N] of the forecast and of the best constant.
+
+        Both at the level of the test samples.
+        """
         return levelled_losses(self.proba_NC, self.y)
 
     @property
     def skill(self) -> float:
-        """Skill beyond the level, the headline metric; NaN where forecasts are not finite or one class occurs."""
+        """Skill beyond the level, the headline metric.
+
+        NaN where forecasts are not finite or one class occurs.
+        """
         return self.levelled.skill
 
     @property
@@ -71,9 +77,9 @@ class FoldFit:
 
 
 def run_fit(experiment: Experiment, dataset: Dataset, fold: int, seed: int, workdir: Path | None = None) -> FoldFit:
-    """Fits the experiment's model, scaled and calibrated, on one fold under one seed, and predicts its test samples.
+    """Fits the experiment's model on a fold and predicts its test samples.
 
-    workdir: lets a net's fit resume from its last checkpoint.
+    Scaled and calibrated, under one seed. workdir: lets a net's fit resume from its last checkpoint.
     """
     began = perf_counter()
     train, test = dataset.part(fold, "train"), dataset.part(fold, "test")
@@ -99,7 +105,7 @@ def peak_mb() -> float:
 
 
 def n_parameters(model: Model) -> int | None:
-    """Number of trained parameters of the nets inside a fitted model, None where there is no net."""
+    """Number of trained parameters of a model's nets; None without a net."""
     nets = _nets(model)
     return sum(p.numel() for net in nets for p in net.parameters()) if nets else None
 
@@ -124,7 +130,10 @@ def fitted_on(experiment: Experiment, train: Samples, valid: Samples, workdir: P
 
 @dataclass(frozen=True, eq=False)
 class PlannedFit:
-    """A fit that `run_fit` will run with these arguments. is_done: an earlier attempt already ended it."""
+    """A fit that `run_fit` will run with these arguments.
+
+    is_done: an earlier attempt already ended it.
+    """
 
     experiment: Experiment
     dataset: Dataset
@@ -147,8 +156,9 @@ class SharedSamples:
 
 
 class StackedFits:
-    """Planned fits whose nets train as stacks, each stack when the first of its fits is due.
+    """Planned fits whose nets train as stacks.
 
+    Each stack trains when the first of its fits is due.
     folder: takes the checkpoints of running stacks. stacked: None decides by speed (any GPU, on a CPU small nets),
     True stacks wherever it is possible, False never. watch: of the first fit's first net, as of
     `SequenceModel`; its exceptions stop the stack. Which nets form a stack depends on the plan alone, so a
@@ -176,7 +186,10 @@ class StackedFits:
                 LOG.info("nets are trained one by one: %s", error)
 
     def ready(self, k: int) -> float:
-        """Trains the stacks with nets of the k-th fit, where not done; returns its share of their seconds."""
+        """Trains the stacks with nets of the k-th fit, where not done.
+
+        Returns its share of their seconds.
+        """
         for number, places in enumerate(self.stacks):
             if number in self.done or k not in {self.fits[place][0] for place in places}:
                 continue
@@ -218,7 +231,10 @@ class StackedFits:
 
 
 def nets_of(one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Samples]]) -> Iterator[NetFit]:
-    """The nets that a planned fit trains. parts: training and validation samples by dataset and fold, cached."""
+    """The nets that a planned fit trains.
+
+    parts: training and validation samples by dataset and fold, cached.
+    """
     model: Any = composed_model(one.experiment, seeded(one.experiment.model, one.seed))
     key = (id(one.dataset), one.fold)
     if key not in parts:
@@ -227,7 +243,10 @@ def nets_of(one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Sam
 
 
 def fits_per_stack(one: PlannedFit, stacked: bool | None) -> int:
-    """How many fits like this one share a stack where they are stacked at all; 1 where they are fitted one by one."""
+    """How many fits like this one share a stack where they are stacked at all.
+
+    1 where they are fitted one by one.
+    """
     nets = (
         []
         if stacked is False

@@ -40,7 +40,10 @@ PARTS = ("train", "valid", "test")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples on one feature table and their purged folds: the input of fits and their evaluation."""
+    """Samples on one feature table and their purged folds.
+
+    The input of fits and their evaluation.
+    """
 
     data_digest: str
     features: FeatureSet
@@ -54,7 +57,10 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Bars turned into purged samples of one fold; the feature set is fitted on training rows only."""
+    """Bars turned into purged samples of one fold.
+
+    The feature set is fitted on training rows only.
+    """
 
     bars: pl.DataFrame  # with segments
     data_digest: str
@@ -86,7 +92,10 @@ class Prepared:
 
 
 def of_mean_one(samples: Samples) -> Samples:
-    """The samples with weights of mean 1 within their own part, so that no part's scale leaks another's labels."""
+    """The samples with weights of mean 1 within their own part.
+
+    So no part's scale leaks another's labels.
+    """
     return replace(samples, weight=samples.weight / samples.weight.mean())
 
 
@@ -111,7 +120,10 @@ def load_bars(experiment: Experiment) -> pl.DataFrame:
 
 
 def market_cut(features: FeatureSet, bars: pl.DataFrame) -> str:
-    """`market_span_note` of the market that the features read; "" where they read none."""
+    """`market_span_note` of the market that the features read.
+
+    "" where they read none.
+    """
     return market_span_note(bars, features.market_symbol) if features.reads_market else ""
 
 
@@ -145,7 +157,10 @@ class LabelledRows:
 
     @property
     def decidable(self) -> Array:
-        """bool [R]: rows with a complete window at which a decision is taken, the label resolved or not."""
+        """bool [R]: rows with a complete window at which a decision is taken.
+
+        Whether the label is resolved or not.
+        """
         ready = self.table.ready(self.lookback)
         return ready if self.events is None else ready & self.events
 
@@ -156,9 +171,10 @@ class LabelledRows:
         )
 
     def dataset(self, splitter: Splitter, n_folds: int | None = None) -> Dataset:
-        """The samples in the splitter's folds, the first n_folds or all; LeakageError for a fold that leaks.
+        """The samples in the splitter's folds, the first n_folds or all.
 
-        DataError where time is too short for them; a market symbol that shortened it is named.
+        Raises LeakageError for a fold that leaks. DataError where time is too short for them; a market symbol that
+        shortened it is named.
         """
         try:
             samples = self.samples()
@@ -218,7 +234,10 @@ def build_dataset(
 
 
 def prepare(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | None = None) -> Prepared:
-    """The dataset of the experiment's first fold, with the bars and labels that it comes from; `cache` keeps these."""
+    """The dataset of the experiment's first fold, with bars and labels.
+
+    `cache` keeps these.
+    """
     rows = label_rows(experiment, bars, cache=cache)
     dataset = rows.dataset(experiment.split, n_folds=1)
     samples, fold = dataset.samples, dataset.folds[0]
@@ -288,11 +307,12 @@ def warn_of_absent(samples: Samples, fold: Fold) -> None:
 
 
 def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | None = None) -> Labels:
-    """Labels [R] on the side of the feature set, or on the label's own where the set has none.
+    """Labels [R] on the side of the feature set.
 
-    `ret` includes the dividends, the funding and the borrow fee of the position, so that a label pays after costs where
-    the simulator's trade does. Where samples are weighted by return or liquidity, the labels carry the required values
-    of each bar; all carry what the path to each label's end did. cache: of the same bars.
+    On the label's own side where the set has none. `ret` includes the dividends, the funding and the borrow fee of the
+    position, so that a label pays after costs where the simulator's trade does. Where samples are weighted by return or
+    liquidity, the labels carry the required values of each bar; all carry what the path to each label's end did. cache:
+    of the same bars.
     """
     side, weighting = experiment.features.side(bars), experiment.weighting
     own = getattr(experiment.labels, "side", 1) if side is None else side

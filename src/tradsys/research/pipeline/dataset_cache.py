@@ -79,10 +79,11 @@ class DatasetCache:
     def labels(
         self, label: object, settings: Mapping[str, Any], side: Array | None, compute: Callable[[], Labels]
     ) -> Labels:
-        """Labels [R] as `compute` returns them, loaded where an earlier run has stored them; `keep` writes new ones.
+        """Labels [R] as `compute` returns them, loaded where stored.
 
-        label: the rule with its fields. settings: what else determines the labels. side: int8 [R] of the labels, or
-        None. A label of another package is computed each time: changes of its code are not detected.
+        Stored by an earlier run; `keep` writes new ones. label: the rule with its fields. settings: what else
+        determines the labels. side: int8 [R] of the labels, or None. A label of another package is computed each time:
+        changes of its code are not detected.
         """
         if self._store is None or not (is_own(type(label)) and is_dataclass(label)):
             return compute()
@@ -100,7 +101,10 @@ class DatasetCache:
         return found
 
     def keep(self) -> None:
-        """Writes computed labels. Called once a dataset uses them, so that a refused one leaves nothing."""
+        """Writes computed labels.
+
+        Called once a dataset uses them, so that a refused one leaves nothing.
+        """
         while self._store is not None and self._fresh:
             key, parts = self._fresh.pop()
             self._store.save(key, *parts)
@@ -124,8 +128,9 @@ class DatasetCache:
 
 @dataclass(frozen=True)
 class ValueStore:
-    """Feature values and labels on disk, one file per digest of code, settings and bars; the least recently used are
-    removed.
+    """Feature values and labels on disk, one file per digest.
+
+    Of code, settings and bars; the least recently used are removed.
 
     A damaged entry counts as absent. Nothing is stored where the folder cannot be written.
     """
@@ -135,7 +140,10 @@ class ValueStore:
 
     @classmethod
     def of(cls, paths: Mapping[str, Any]) -> Self | None:
-        """The store configured in conf/paths; None where its limit is 0 or an older record has none."""
+        """The store configured in conf/paths.
+
+        None where its limit is 0 or an older record has none.
+        """
         limit = float(paths.get("cache_gb") or 0)
         return cls(Path(paths["cache"]) / "features", limit) if limit > 0 and paths.get("cache") else None
 

@@ -43,9 +43,10 @@ def digest_arrays(*arrays: Array) -> str:
 
 
 def save_dataset(dataset: Dataset, folder: Path) -> None:
-    """Writes the dataset atomically into `folder`; does nothing where it lies there already.
+    """Writes the dataset atomically into `folder`.
 
-    A folder that an earlier version wrote without what the paths did is written again.
+    Does nothing where it lies there already. A folder that an earlier version wrote without what the paths did is
+    written again.
     """
     table, samples = dataset.samples.table, dataset.samples
     if folder.is_dir():
@@ -77,10 +78,11 @@ def save_dataset(dataset: Dataset, folder: Path) -> None:
 
 @lru_cache(maxsize=2)
 def load_dataset(folder: Path) -> Dataset:
-    """The dataset that `save_dataset` wrote; its arrays are pages of the files, shared by all processes that map them.
+    """The dataset that `save_dataset` wrote.
 
-    Copy on write: a model that scales in place changes pages of its own process, never the file. Raises DataError
-    where a file is missing, damaged or not the one that was written.
+    Its arrays are pages of the files, shared by all processes that map them. Copy on write: a model that scales in
+    place changes pages of its own process, never the file. Raises DataError where a file is missing, damaged or not the
+    one that was written.
     """
     try:
         about = read_json(folder / ABOUT, "delete the folder and run the same command again", DamagedError)

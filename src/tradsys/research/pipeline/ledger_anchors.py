@@ -27,7 +27,10 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class Anchor:
-    """A ledger row recorded by a run. run: its folder. id, hash: of the row; None and "" where its note is lost."""
+    """A ledger row recorded by a run.
+
+    run: its folder. id, hash: of the row; None and "" where its note is lost.
+    """
 
     run: Path
     id: int | None
@@ -35,15 +38,19 @@ class Anchor:
 
 
 def write_anchor(run: Path, place: str, row: Mapping[str, Any]) -> None:
-    """Records in the run's folder that the ledger at `place` holds this row; a run may record several ledgers."""
+    """Records in the run's folder that the ledger at `place` holds this row.
+
+    A run may record several ledgers.
+    """
     known = _read(run / FILE) if (run / FILE).is_file() else {}
     write_json(run / FILE, known | {_from(run, place): {"id": row["id"], "hash": row["hash"]}})
 
 
 def anchors(roots: Iterable[Path], place: str) -> list[Anchor]:
-    """Rows of the ledger at `place` recorded by the runs below these folders; DataError for a damaged record.
+    """Rows of the ledger at `place` recorded by the runs below these folders.
 
-    A finished run whose note is gone, or names only ledgers that are gone, is one of them: some row must be its own.
+    Raises DataError for a damaged record. A finished run whose note is gone, or names only ledgers that are gone, is
+    one of them: some row must be its own.
     """
     found: dict[Path, Anchor] = {}
     for run, files in _folders(roots):
@@ -70,7 +77,10 @@ def missing_rows(known: Iterable[Anchor], rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def refuse(shown: str, problems: Sequence[str]) -> None:
-    """Raises DataError where there are problems; names the first. shown: the ledger's place without its password."""
+    """Raises DataError where there are problems.
+
+    Names the first. shown: the ledger's place without its password.
+    """
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise DataError(
@@ -95,7 +105,10 @@ def _note_of(run: Path, notes: Mapping[str, Any], place: str) -> Any:
 
 
 def performances(report: Mapping[str, Any], figure: str) -> list[Mapping[str, Any]]:
-    """Performance of those strategies of a run's report of which this figure is known, such as `n_trials` or `dsr`."""
+    """Performance of a run's strategies of which this figure is known.
+
+    Such as `n_trials` or `dsr`.
+    """
     strategies = report.get("strategies")
     rows = [s.get("performance") for s in strategies if isinstance(s, dict)] if isinstance(strategies, list) else []
     return [row for row in rows if isinstance(row, dict) and row.get(figure) is not None]

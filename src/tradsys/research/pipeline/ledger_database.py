@@ -51,7 +51,10 @@ HEAD = sa.Table(
 
 
 class LedgerRow(TypedDict):
-    """A row of the ledger. Times are ISO text in UTC; `run` is a folder, `run_uuid` a study's UUID or empty."""
+    """A row of the ledger.
+
+    Times are ISO text in UTC; `run` is a folder, `run_uuid` a study's UUID or empty.
+    """
 
     id: int
     when: str
@@ -73,17 +76,20 @@ class LedgerRow(TypedDict):
 
 
 def stays_empty(path: Path) -> bool:
-    """Whether a file still lacks, after a second, a complete SQLite header; SQLite takes it for a new database."""
+    """Whether a file still lacks, after a second, a complete SQLite header.
+
+    SQLite takes it for a new database.
+    """
     if path.stat().st_size < HEADER_BYTES:
         time.sleep(1)  # another process may be creating it
     return path.stat().st_size < HEADER_BYTES
 
 
 def make_file(path: Path) -> None:
-    """Creates an empty SQLite ledger, complete at once: a process killed meanwhile leaves no file of zero bytes.
+    """Creates an empty SQLite ledger, complete at once.
 
-    Does nothing where there is a file, also one that another process creates meanwhile. Where the file system knows no
-    hard links, SQLite creates the file itself.
+    A process killed meanwhile leaves no file of zero bytes. Does nothing where there is a file, also one that another
+    process creates meanwhile. Where the file system knows no hard links, SQLite creates the file itself.
     """
     if path.exists():
         return
@@ -102,7 +108,10 @@ def make_file(path: Path) -> None:
 
 
 def refuse_broken_url(text: str) -> None:
-    """Raises DataError for a URL that lost a slash, which would be taken for the name of a file."""
+    """Raises DataError for a URL that lost a slash.
+
+    It would be taken for the name of a file.
+    """
     if re.match(r"[a-z][a-z0-9+]+:/(?!/)", text):
         raise DataError(
             f"ledger: {masked_text(text)!r} was a URL before it became a path; a URL stays text; pass it as a str"
@@ -110,7 +119,10 @@ def refuse_broken_url(text: str) -> None:
 
 
 def engine_of(place: str | Path) -> sa.Engine:
-    """The engine of a file path or a URL; DataError where it cannot keep a record or its driver is missing."""
+    """The engine of a file path or a URL.
+
+    Raises DataError where it cannot keep a record or its driver is missing.
+    """
     text = str(place)
     refuse_broken_url(text)
     url = database_url(text, "ledger") if "://" in text else sa.URL.create("sqlite", database=text)
@@ -126,7 +138,10 @@ def engine_of(place: str | Path) -> sa.Engine:
 
 
 def not_opened(error: sa.exc.DatabaseError, shown: str) -> Exception:
-    """The error of a ledger that does not open: a full disk, a damaged file, or a server. shown: its place."""
+    """The error of a ledger that does not open.
+
+    A full disk, a damaged file, or a server. shown: its place.
+    """
     if (refused := refused_by_disk(error, f"ledger: {shown}")) is not None:
         return refused
     is_file = shown.startswith("sqlite")

@@ -44,10 +44,10 @@ WATCHED = (
 def open_run(
     root: Path, task: str, config_yaml: str, overrides: Sequence[str], resumed: Path | None = None
 ) -> Iterator[Path]:
-    """Creates a run folder with code.json, config.yaml, overrides.txt, log.txt; links `latest` to it on success.
+    """Creates a run folder with code.json, config.yaml, overrides.txt, log.txt.
 
-    A run refused before its first checkpoint leaves no folder. An interrupted training stays, to be resumed; other
-    tasks cannot be resumed and leave nothing. A resumed folder is never removed.
+    Links `latest` to it on success. A run refused before its first checkpoint leaves no folder. An interrupted training
+    stays, to be resumed; other tasks cannot be resumed and leave nothing. A resumed folder is never removed.
     """
     folder = resumed or new_run(root, task)
     if resumed is None:
@@ -100,9 +100,10 @@ def override_lines(overrides: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def logged_in(folder: Path, config_yaml: str, overrides: Sequence[str]) -> Iterator[None]:
-    """Writes config.yaml, overrides.txt and log.txt into a folder that several calls add to.
+    """Writes a command's records into a folder that several calls add to.
 
-    When the call is refused, removes only a new folder that holds no more than these three.
+    config.yaml, overrides.txt and log.txt. When the call is refused, removes only a new folder that holds no more than
+    these three.
     """
     is_new = not folder.exists()
     write_text(folder / "config.yaml", config_yaml)
@@ -169,7 +170,10 @@ def environment() -> Mapping[str, str]:
 
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of the installed files of tradsys and of packages that register parts, committed or not."""
+    """SHA-256 of the installed files of tradsys, committed or not.
+
+    And of packages that register parts.
+    """
     kinds = (".py", ".j2", ".yaml")
     roots = {"": PACKAGE, **part_files()}
     files = {name: [root] if root.is_file() else sorted(root.rglob("*")) for name, root in roots.items()}
@@ -184,7 +188,10 @@ def code_digest() -> str:
 
 
 def processor() -> str:
-    """Model of the processor and of the first GPU; another model may sum in another order and so round differently."""
+    """Model of the processor and of the first GPU.
+
+    Another model may sum in another order and so round differently.
+    """
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     torch = sys.modules.get("torch")
@@ -201,6 +208,9 @@ def threads() -> dict[str, Any]:
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """Digest of what determines a result: the resolved config without paths, the tracker and the resume flag."""
+    """Digest of what determines a result.
+
+    The resolved config without paths, the tracker and the resume flag.
+    """
     kept = {k: v for k, v in config.items() if k not in ("paths", "resume", "logger")}
     return digest_json(kept)

@@ -25,7 +25,10 @@ PATHS_VALID_FRACTION = 0.2  # latest share of a path fold's training samples, fo
 
 
 def check_stages(experiment: Experiment) -> None:
-    """Raises CombinationError where a strategy needs a regime, an auditor or exits that the experiment lacks."""
+    """Raises CombinationError where a strategy needs a missing stage.
+
+    A regime, an auditor or exits.
+    """
     for name, profile in experiment.strategy.items():
         for mask in profile.masks:
             if isinstance(mask, RegimeMask) and experiment.regime is None:
@@ -77,7 +80,10 @@ def _check_delistings(experiment: Experiment) -> None:
 
 
 def check_horizons(experiment: Experiment, horizons: list[int]) -> None:
-    """Raises CombinationError where a training run would drop the horizons that a daily run reads."""
+    """Raises CombinationError where a training run would drop horizons.
+
+    A daily run reads them.
+    """
     own = experiment.labels.horizon_bars
     if horizons and not (isinstance(experiment.events, Members) and own in horizons):
         raise CombinationError(
@@ -127,15 +133,16 @@ def path_folds(experiment: Experiment) -> CombinatorialPurged:
 
 
 def auditor_folds(experiment: Experiment) -> PurgedKFold:
-    """The folds of the training samples whose out-of-fold scores the auditor learns from."""
+    """Folds of the training samples for the auditor's out-of-fold scores."""
     return PurgedKFold(experiment.evaluation.n_oof_folds, embargo_bars=experiment.labels.horizon_bars)
 
 
 def check_part(where: str, part: Any, train: Samples) -> None:
-    """Raises what the fit of an unfitted part, or of one of its own parts, would raise about these training samples.
+    """Raises what a part's fit would raise about these training samples.
 
-    CombinationError where it reads columns that the table lacks; whatever its own `check_samples` raises, such
-    as LeakageError for a pre-training that reads beyond the training span.
+    Or the fit of one of its own parts; it is unfitted. CombinationError where it reads columns that the table lacks;
+    whatever its own `check_samples` raises, such as LeakageError for a pre-training that reads beyond the training
+    span.
     """
     for one in _made_of(part):
         columns = getattr(one, "columns", None)
@@ -179,10 +186,10 @@ def _check_states(name: str, mask: RegimeMask, experiment: Experiment) -> None:
 
 
 def check_auditor_outcomes(experiment: Experiment, train: Samples, valid: Samples) -> None:
-    """Raises TrainingError where the auditor cannot get enough candidates of both outcomes, whatever the scores.
+    """Raises TrainingError where an auditor cannot have enough candidates.
 
-    Candidates are the share 1 - candidate_quantile of training samples, and at most all of validation; counted before
-    any fit, since scores only select among them.
+    Of both outcomes, whatever the scores. Candidates are the share 1 - candidate_quantile of training samples, and at
+    most all of validation; counted before any fit, since scores only select among them.
     """
     if experiment.auditor is None:
         return

@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Settings of the evaluation: bootstrap draws, out-of-fold folds, and the minimum number of trades.
+    """Settings of the evaluation: draws, out-of-fold folds, least trades.
 
     n_placebos: placebo auditors without information that the auditor is compared with. cpcv: whether a cheap model is
     refitted for complete out-of-sample paths of combinatorial cross-validation; of cpcv_groups blocks of time, every
@@ -56,8 +56,9 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """The experiment that conf/train.yaml builds: one object per stage, nothing fitted yet.
+    """The experiment that conf/train.yaml builds.
 
+    One object per stage, nothing fitted yet.
     events, regime, auditor: None for none; events never choose the symbol that the data hold for reference only.
     Without strategies a run is evaluated on its forecasts alone. weighting: of samples, as in
     `samples.join.make_samples`. time_decay: weight of the oldest training sample relative to the newest, in (-1, 1], 1
@@ -129,7 +130,10 @@ class Experiment:
 
     @property
     def lookback(self) -> int:
-        """Rows that every model of the experiment needs, so that all are evaluated on the same samples."""
+        """Rows that every model of the experiment needs.
+
+        So all are evaluated on the same samples.
+        """
         parts = (self.model, self.regime, *self.baselines.values())
         return max(m.lookback for m in parts if m is not None)
 

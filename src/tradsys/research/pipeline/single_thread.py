@@ -9,7 +9,10 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA
 
 @contextlib.contextmanager
 def single_threads() -> Iterator[None]:
-    """Sets environment variables that spawned processes read before their libraries start."""
+    """Sets environment variables for spawned processes of one thread.
+
+    They read them before their libraries start.
+    """
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     try:

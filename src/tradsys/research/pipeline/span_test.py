@@ -29,11 +29,12 @@ def joint_tests_on_span(
     min_block: float = 1.0,
     seed: int = 0,
 ) -> dict[str, JointTest]:
-    """The joint test of each strategy, by name, among all trials that the ledger holds of this span.
+    """The joint test of each strategy among all trials of this span.
 
-    returns: by name, the series [T] that were recorded. tested: the series whose mean is tested, such as the returns
-    beyond passive holding. A series counts where it was first recorded: a repeated run spends nothing twice.
-    Earlier trials over other periods count as batches, but are left out of the draws, which costs only power.
+    By name; the trials that the ledger holds. returns: by name, the series [T] that were recorded. tested: the series
+    whose mean is tested, such as the returns beyond passive holding. A series counts where it was first recorded: a
+    repeated run spends nothing twice. Earlier trials over other periods count as batches, but are left out of the
+    draws, which costs only power.
     """
     position = {digest: (number, trial) for number, group in enumerate(_groups(ledger, data_digest, span), 1)
                 for digest, trial in group.items()}  # fmt: skip
@@ -59,7 +60,10 @@ def joint_tests_on_span(
 
 
 def joint_tests_alone(tested: Mapping[str, Array], *, min_block: float = 1.0, seed: int = 0) -> dict[str, JointTest]:
-    """The joint test of strategies without a ledger, as one first batch; all cover the same periods."""
+    """The joint test of strategies without a ledger, as one first batch.
+
+    All cover the same periods.
+    """
     results = joint_test([Batch(1, np.column_stack(list(tested.values())))], min_block=min_block, seed=seed)[0]
     return dict(zip(tested, results, strict=True))
 

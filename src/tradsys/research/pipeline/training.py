@@ -29,8 +29,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Fitted parts. candidate_score: least out-of-fold score of the auditor's candidates; candidate_paid: share of
-    candidates that were profitable after costs.
+    """Fitted parts.
+
+    candidate_score: least out-of-fold score of the auditor's candidates; candidate_paid: share of candidates that were
+    profitable after costs.
     """
 
     primary: Calibrated
@@ -42,7 +44,10 @@ class Fitted:
 
 
 def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: Timings) -> Fitted:
-    """Fits every part on training rows; early stopping and calibration use validation rows, nothing uses test rows."""
+    """Fits every part on training rows.
+
+    Early stopping and calibration use validation rows, nothing uses test rows.
+    """
     train, valid = prepared.train, prepared.valid
     check_fits(experiment, train, valid, prepared.samples)
     with timings.stage("regime"):  # first: it is the quickest and may refuse the data
@@ -70,14 +75,20 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
 
 
 def composed_model(experiment: Experiment, model: Any) -> Calibrated:
-    """Scaler, model and calibrator as one model. Trees need no scaler, nor does the base rate."""
+    """Scaler, model and calibrator as one model.
+
+    Trees need no scaler, nor does the base rate.
+    """
     if isinstance(model, BaseRate):
         return Calibrated(model, Identity())
     return Calibrated(uncalibrated_model(experiment, model), experiment.calibration)
 
 
 def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
-    """The model behind its scaler, with weights that decay with age where the experiment configures it."""
+    """The model behind its scaler, without calibration.
+
+    With weights that decay with age where configured.
+    """
     aged: Any = model if experiment.time_decay == 1 else Decayed(model, experiment.time_decay)
     return scaled(experiment.transforms, aged)
 
@@ -85,7 +96,10 @@ def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
 def audit_samples(
     experiment: Experiment, samples: Samples, score_NC: Array, regime: Regime | None, least: float
 ) -> Samples:
-    """The auditor's samples: candidates with score >= least, features + score + regime, y = paid after costs."""
+    """The auditor's samples: candidates with score >= least.
+
+    Features + score + regime, y = profitable after costs.
+    """
     extra = {"score": score_NC[:, 1]}
     if regime is not None:
         belief = regime.predict_proba(samples.table, samples.rows)

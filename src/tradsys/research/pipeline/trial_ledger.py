@@ -83,7 +83,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A distinct return series evaluated on an overlapping span of the same data, at its first evaluation."""
+    """A distinct return series on an overlapping span, at its first evaluation."""
 
     id: int
     subject: str
@@ -94,7 +94,7 @@ class Trial:
     returns: Array
 
     def days(self) -> Array | None:
-        """UTC dates datetime64[D] of the returns; None unless there is known to be one for every day.
+        """UTC dates datetime64[D] of the returns; None unless one for every day.
 
         A bar that closes at midnight belongs to the day it ends. A market that closes at weekends has fewer returns
         than days, and the ledger does not store which days those were.
@@ -108,7 +108,7 @@ class Trial:
 
 
 def run_identity(folder: Path | str, uuid: str) -> str:
-    """Identity of a run that is named by its study and place, as `run` of an entry: two projects may share both."""
+    """Identity of a run named by study and place, as `run` of an entry."""
     return f"{folder}#{uuid}" if uuid else str(folder)
 
 
@@ -118,7 +118,7 @@ def run_folder(run: str) -> Path:
 
 
 def effective_number(trials: list[Trial]) -> float:
-    """Effective number of independent trials, to deflate a Sharpe with; between 1 and their number.
+    """Effective number of independent trials, to deflate a Sharpe with.
 
     Trials are correlated over the days they share: by date where every day is known, row by row where two have the
     same span and length. A pair that shares fewer than 30 days, or whose days cannot be matched, counts as
@@ -136,7 +136,7 @@ def effective_number(trials: list[Trial]) -> float:
 
 
 def deflation_of_trials(trials: list[Trial], periods_per_year: float) -> Deflation:
-    """Deflation of a Sharpe ratio per period of that rate by these trials; the same rule in every command.
+    """Deflation of a per-period Sharpe by these trials, one rule for all commands.
 
     The Sharpe ratio of a trial at another rate is scaled by the square root of time.
     """
@@ -160,7 +160,7 @@ def _same_rows(trials: list[Trial], days: list[Array | None]) -> list[list[int]]
 
 
 def check_ledger(place: str, runs: str | Path | None = None) -> None:
-    """Raises DataError where a server does not answer or the record is damaged; called before a long run starts.
+    """Raises DataError where the ledger is damaged or does not answer.
 
     runs: the root of runs, whose records hold rows of the ledger; by default the folder of a ledger file.
     """
@@ -182,7 +182,7 @@ def _roots(place: str, runs: str | Path | None) -> set[Path]:
 
 
 class TrialLedger:
-    """The ledger in one database: a file path (SQLite, created on first use) or any SQLAlchemy URL.
+    """The ledger in one database: a file path (SQLite) or a SQLAlchemy URL.
 
     Several processes may append at once: SQLite's write lock is taken when a transaction begins, other
     databases lock the head row. There is no way to change or delete a row through this class.
@@ -207,7 +207,7 @@ class TrialLedger:
             raise not_opened(error, self._shown) from error
 
     def append(self, entry: LedgerEntry, series: Array | None = None) -> int:
-        """Appends one evaluation and its series [T]; returns the row's number, counted from 1 without gaps.
+        """Appends one evaluation and its series [T]; returns the row's number.
 
         A resumed run repeats its evaluations: an entry of the same content keeps its row.
         Raises DataError on a naive time, a span that ends before it starts, or a series without its measure.
@@ -247,7 +247,7 @@ class TrialLedger:
         return np.frombuffer(content, dtype="<f8")
 
     def trials(self, data_digest: str | None, start: datetime, end: datetime) -> list[Trial]:
-        """Distinct return series whose span overlaps [start, end] on the same data, in order of first evaluation.
+        """Distinct series of the same data that overlap [start, end], oldest first.
 
         A series that never traded is no trial: it had no chance to be lucky and has no Sharpe ratio. data_digest
         None counts every data set, for a later download of the same market with another
@@ -273,7 +273,7 @@ class TrialLedger:
     def trial_sharpes(
         self, data_digest: str | None, start: datetime, end: datetime, *, periods_per_year: float
     ) -> Array:
-        """Sharpe ratios [M] of `trials`, per period of that rate; another rate is scaled by the square root of time."""
+        """Sharpe ratios [M] of `trials`, rescaled to periods of that rate."""
         return _sharpes(self.trials(data_digest, start, end), periods_per_year)
 
     def verify(self) -> list[str]:

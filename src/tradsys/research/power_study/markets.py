@@ -26,7 +26,10 @@ MEMORY = 12  # bars; the planted drift is against the deviation from a mean over
 
 @dataclass(frozen=True, eq=False)
 class Market:
-    """Hourly bars of S symbols of equal length, symbol after symbol. sigma [S, B]: true deviation of each bar."""
+    """Hourly bars of S symbols of equal length, symbol after symbol.
+
+    sigma [S, B]: true deviation of each bar.
+    """
 
     bars: BarArrays
     sigma: Array
@@ -43,10 +46,11 @@ class Market:
 
 
 def draw_market(kind: str, n_bars: int, *, edge: float, plant: str = "steady", seed: int) -> Market:
-    """A market of that kind; `edge` is the largest planted drift of a bar in its sigmas, 0 for none.
+    """A market of that kind.
 
-    plant: `steady`; `decaying` falls to zero by the last bar; `one_regime` is confined to the more volatile half of the
-    bars. Raises TradsysError for an unknown kind or plant.
+    `edge` is the largest planted drift of a bar in its sigmas, 0 for none. plant: `steady`; `decaying` falls to zero by
+    the last bar; `one_regime` is confined to the more volatile half of the bars. Raises TradsysError for an unknown
+    kind or plant.
     """
     if kind not in KINDS or plant not in PLANTS:
         raise TradsysError(

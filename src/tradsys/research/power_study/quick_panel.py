@@ -23,9 +23,10 @@ WARM_UP = SPANS[-1]
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Returns [T, S], features [T, S, F] at each close, labels [T, S] and parts [T] (as quick_research._Table).
+    """A simulated panel: returns, features and labels at each close.
 
-    y: 1 where the name's next `horizon` returns beat the median name's. wild [T, S]: the more volatile half.
+    [T, S], [T, S, F], [T, S] and parts [T] (as quick_research._Table). y: 1 where the name's next `horizon` returns
+    beat the median name's. wild [T, S]: the more volatile half.
     """
 
     returns: Array
@@ -42,10 +43,11 @@ class Panel:
 
 
 def draw_panel(kind: str, n_times: int, *, edge: float, plant: str = "steady", seed: int) -> Panel:
-    """Daily closes of a panel; `edge` is the drift of a name in its sigmas for each deviation of its rank score.
+    """Daily closes of a panel.
 
-    The score is the negative residual return over the last five days: names that fell behind their peers come back.
-    With edge 0 no return can be predicted. Raises TradsysError for an unknown kind or plant.
+    `edge` is the drift of a name in its sigmas for each deviation of its rank score. The score is the negative residual
+    return over the last five days: names that fell behind their peers come back. With edge 0 no return can be
+    predicted. Raises TradsysError for an unknown kind or plant.
     """
     if kind not in PANEL_KINDS or plant not in PANEL_PLANTS:
         raise TradsysError(
@@ -100,10 +102,11 @@ def _centred_ranks(values_TS: Array) -> Array:
 
 
 def panel_strategies(panel: Panel, scores_R: Array, round_trip: float) -> tuple[Array, Array, Array, Array]:
-    """Twenty books, four profiles of five widths; the same four parts as `quick_research._strategies`.
+    """Twenty books, four profiles of five widths.
 
-    Profiles: best against worst, the best alone, best against worst among volatile names, and all names by score
-    except the middle. A book renews one part in `horizon` each period, so positions are held that long.
+    The same four parts as `quick_research._strategies`. Profiles: best against worst, the best alone, best against
+    worst among volatile names, and all names by score except the middle. A book renews one part in `horizon` each
+    period, so positions are held that long.
     """
     n_times, n_names = panel.returns.shape
     score = np.nan_to_num(scores_R.reshape(n_times, n_names), nan=0.5)

@@ -39,7 +39,10 @@ Strategies = tuple[Array, Array, Array, Array]
 
 @dataclass(frozen=True)
 class Setting:
-    """One simulated market: its kind, planted edge, and trading costs (a round trip, as a share)."""
+    """One simulated market: its kind, planted edge, and trading costs.
+
+    Costs are those of a round trip, as a share.
+    """
 
     kind: str = "clusters"
     plant: str = "steady"
@@ -51,10 +54,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Row:
-    """Result of the process. edges: by evaluation, whether a verdict was `edge` by then; n_tried: series by then.
+    """Result of the process.
 
-    sharpe, p_value, trades: of the one strategy that validation chose, on test, a year. oracle: whether a plain
-    t-test of that strategy at 5 % would have passed, an upper limit for any honest rule.
+    edges: by evaluation, whether a verdict was `edge` by then; n_tried: series by then. sharpe, p_value, trades: of the
+    one strategy that validation chose, on test, a year. oracle: whether a plain t-test of that strategy at 5 % would
+    have passed, an upper limit for any honest rule.
     """
 
     seed: int

@@ -27,7 +27,10 @@ BLOCK = 20  # seeds of one file
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of the table: how often each evaluation ended in `edge`, of n markets of a setting."""
+    """One line of the table: how often each evaluation ended in `edge`.
+
+    Of n markets of a setting.
+    """
 
     setting: Setting
     n: int
@@ -61,7 +64,10 @@ class Block(TypedDict):
 
 
 class EvaluationRow(TypedDict):
-    """Number of markets with `edge` by an evaluation, Wilson's interval of their share, and the number of trials."""
+    """Markets with `edge` by an evaluation, and their share's interval.
+
+    Wilson's interval; also the number of trials.
+    """
 
     look: str
     n_edge: int
@@ -70,7 +76,10 @@ class EvaluationRow(TypedDict):
 
 
 class CellRow(TypedDict):
-    """One setting. sharpe: of the strategy that validation chose, the mean over n markets."""
+    """One setting.
+
+    sharpe: of the strategy that validation chose, the mean over n markets.
+    """
 
     setting: dict[str, Any]
     n: int
@@ -79,7 +88,10 @@ class CellRow(TypedDict):
 
 
 class KindsSummary(TypedDict):
-    """Content of summary.json. broken: kinds without an edge of which more than 5 % ended in `edge`."""
+    """Content of summary.json.
+
+    broken: kinds without an edge of which more than 5 % ended in `edge`.
+    """
 
     n_markets: int
     cells: list[CellRow]
@@ -88,7 +100,10 @@ class KindsSummary(TypedDict):
 
 
 def run_blocks(settings: Sequence[Setting], n_markets: int, folder: Path, first_seed: int = 0) -> Iterator[Path]:
-    """Runs the markets missing in `folder`, a block of every setting in turn, so that partial results cover all."""
+    """Runs the markets missing in `folder`.
+
+    A block of every setting in turn, so that partial results cover all.
+    """
     last = first_seed + n_markets
     for start in range(first_seed, last, BLOCK):
         for setting in settings:
@@ -115,7 +130,10 @@ def _block(path: Path) -> Block:
 
 
 def study_of(settings: StudySettings, costs: Costs, folder: Path) -> KindsSummary:
-    """`study_kinds` with a study's settings and the experiment's costs, in a folder of the study's name."""
+    """`study_kinds` with a study's settings and the experiment's costs.
+
+    In a folder of the study's name.
+    """
     return study_kinds(
         settings.kinds, settings.plants, settings.edges, settings.n_markets, folder / f"{settings.name}_kinds",
         round_trip=2 * (costs.fee_bps + costs.slippage_bps) / 1e4, years=settings.years,
@@ -127,8 +145,9 @@ def study_kinds(
     kinds: Sequence[str], plants: Sequence[str], edges: Sequence[float], n_markets: int, folder: Path, *,
     round_trip: float = 0.0, years: float = 2.95, first_seed: int = 0,
 ) -> KindsSummary:  # fmt: skip
-    """Runs the quick process on `n_markets` of every kind, plant and edge; reuses what `folder` holds.
+    """Runs the quick process on `n_markets` of every kind, plant and edge.
 
+    Reuses what `folder` holds.
     Returns and writes summary.json.
     Raises TradsysError for an unknown kind or plant.
     """
@@ -172,7 +191,10 @@ def _plain(cell: Cell) -> CellRow:
 
 
 def read_cells(folder: Path) -> list[Cell]:
-    """One line per setting from all blocks in `folder`, in order of kind, plant, costs, years and edge."""
+    """One line per setting from all blocks in `folder`.
+
+    In order of kind, plant, costs, years and edge.
+    """
     found: dict[str, tuple[Setting, list[RowOfMarket]]] = {}
     for path in sorted(folder.glob("*_*.json")):
         block = _block(path)

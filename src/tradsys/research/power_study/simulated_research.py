@@ -41,8 +41,10 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class SpanEvaluation:
-    """One evaluation of the test span. n_strategies: evaluated in it. n_trials: distinct series in the ledger by then;
-    n_effective: their effective number, which deflates. best: highest Sharpe. winners: strategies with an edge.
+    """One evaluation of the test span.
+
+    n_strategies: evaluated in it. n_trials: distinct series in the ledger by then; n_effective: their effective number,
+    which deflates. best: highest Sharpe. winners: strategies with an edge.
     """
 
     name: str
@@ -91,7 +93,10 @@ class MarketRow:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A fitted candidate with all its parts, as its bundle; without an auditor where candidates were too few."""
+    """A fitted candidate with all its parts, as its bundle.
+
+    Without an auditor where candidates were too few.
+    """
 
     name: str
     bundle: Bundle
@@ -102,10 +107,10 @@ class Candidate:
 def run_market(
     experiment: Experiment, levels: Mapping[str, Sequence[float]], config: Mapping[str, Any], edge: float, seed: int
 ) -> MarketRow:
-    """The verdict on one synthetic market. Writes nothing; the same arguments give the same row.
+    """The verdict on one synthetic market.
 
-    levels: by profile of `experiment.strategy`, the values that replace its rule's value (its margin for a
-    break-even rule).
+    Writes nothing; the same arguments give the same row. levels: by profile of `experiment.strategy`, the values that
+    replace its rule's value (its margin for a break-even rule).
     """
     began = perf_counter()
     market, plain = on_market(experiment, config, edge, seed)
@@ -120,7 +125,10 @@ def run_market(
 def on_market(
     experiment: Experiment, config: Mapping[str, Any], edge: float, seed: int
 ) -> tuple[Experiment, dict[str, Any]]:
-    """The experiment and its config, moved to the synthetic market of that edge and seed."""
+    """The experiment and its config, moved to a synthetic market.
+
+    Of that edge and seed.
+    """
     source = replace(experiment.data["source"], edge=edge, seed=seed)
     data = config["data"]
     plain = {**data, "edge": edge, "seed": seed, "source": {**data["source"], "edge": edge, "seed": seed}}
@@ -189,13 +197,19 @@ def _research(
 
 
 def yearly_sharpe(performance: Mapping[str, Any]) -> float | None:
-    """The record's Sharpe ratio, also where it is too short to be shown: a mean over markets needs every one."""
+    """The record's Sharpe ratio, also where it is too short to be shown.
+
+    A mean over markets needs every one.
+    """
     per_period = performance["sharpe_per_period"]
     return None if per_period is None else float(per_period * np.sqrt(performance["periods_per_year"]))
 
 
 def playable(arm: Candidate, profiles: Mapping[str, Profile]) -> dict[str, Profile]:
-    """Profiles that the candidate can trade: all, or those without an auditor where it has none."""
+    """Profiles that the candidate can trade.
+
+    All, or those without an auditor where it has none.
+    """
     audited = {name: any(isinstance(mask, AuditMask) for mask in p.masks) for name, p in profiles.items()}
     return {name: p for name, p in profiles.items() if arm.bundle.auditor is not None or not audited[name]}
 
@@ -240,7 +254,10 @@ def _fitted_candidate(
 def valid_sharpes(
     e: Experiment, prepared: Prepared, bundle: Bundle, profiles: Mapping[str, Profile]
 ) -> dict[str, float]:
-    """Yearly Sharpe after costs of each profile on validation decisions; minus infinity where it never traded."""
+    """Yearly Sharpe after costs of each profile on validation decisions.
+
+    Minus infinity where it never traded.
+    """
     return validation_sharpes(bundle, prepared.bars, profiles, e.costs, _span(prepared.valid))
 
 

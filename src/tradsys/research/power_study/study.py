@@ -76,13 +76,19 @@ class StudySettings:
 
     @property
     def markets(self) -> list[tuple[float, int]]:
-        """(edge, seed) of every market, all edges per seed, so that partial results cover all edges."""
+        """(edge, seed) of every market.
+
+        All edges per seed, so that partial results cover all edges.
+        """
         seeds = range(self.first_seed, self.first_seed + self.n_markets)
         return [(float(edge), seed) for seed, edge in product(seeds, self.edges)]
 
 
 class EvaluationRow(TypedDict):
-    """Of n markets n_edge had ended in `edge` by an evaluation, after how many distinct and effective trials."""
+    """Of n markets, how many had ended in `edge` by an evaluation.
+
+    After how many distinct and effective trials.
+    """
 
     look: str
     n_edge: int
@@ -99,9 +105,10 @@ class FalseEdges(EvaluationRow):
 
 
 class EdgeRow(TypedDict):
-    """n markets of one planted edge. A refused market counts as no edge and stays in n.
+    """n markets of one planted edge.
 
-    sharpe: yearly, after costs, of the strategy that validation chose. skill: mean.
+    A refused market counts as no edge and stays in n. sharpe: yearly, after costs, of the strategy that validation
+    chose. skill: mean.
     """
 
     edge: float
@@ -114,7 +121,10 @@ class EdgeRow(TypedDict):
 
 
 class SmallestEdge(TypedDict):
-    """The smallest edge found in `share` of the markets, in sigmas and in Sharpe after costs."""
+    """The smallest edge found in `share` of the markets.
+
+    In sigmas and in Sharpe after costs.
+    """
 
     share: float
     edge: Interval
@@ -122,7 +132,10 @@ class SmallestEdge(TypedDict):
 
 
 class Summary(TypedDict):
-    """Content of summary.json. false_edges: of the edge 0, by the last evaluation. code: versions of the rows."""
+    """Content of summary.json.
+
+    false_edges: of the edge 0, by the last evaluation. code: versions of the rows.
+    """
 
     name: str
     n_markets: int
@@ -138,7 +151,7 @@ class Summary(TypedDict):
 
 
 def study(experiment: Experiment, settings: StudySettings, folder: Path, config: Mapping[str, Any]) -> Summary:
-    """Runs the process on every market without a row in `folder`, then summarises all of them.
+    """Runs the process on the markets missing in `folder`, summarises all.
 
     Each finished market is one file, written atomically, in a folder named after the digest of what determines a row,
     so an interrupted study resumes, and a changed config starts anew. Writes summary.json and rows.parquet next to
@@ -237,7 +250,10 @@ def _progress() -> Progress:
 
 
 def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> Summary:
-    """Shares of `edge` by planted edge and look, with Wilson intervals; where edges were planted, the power."""
+    """Shares of `edge` by planted edge and evaluation, with Wilson intervals.
+
+    Where edges were planted, the power.
+    """
     by_edge = [_of_edge(edge, [r for r in rows if r.edge == edge], settings.confidence) for edge in settings.edges]
     completed = [r for r in rows if r.verdict != REFUSED]
     null = next((e for e in by_edge if e["edge"] == 0), None)
@@ -298,12 +314,12 @@ def _mean_and_half(values: Array) -> tuple[float, float]:
 def smallest_found(
     planted: Sequence[EdgeRow], rows: Sequence[MarketRow], settings: StudySettings, n_draws: int = 500
 ) -> SmallestEdge:
-    """The smallest edge that ends in `edge` 80 % of the time, by the last evaluation: in sigmas, and as a Sharpe.
+    """The smallest edge that ends in `edge` 80 % of the time.
 
-    The share found and the mean Sharpe are made monotone in the edge (pool adjacent violators) and interpolated.
-    {value, low, high} each; the Sharpe is after costs. The interval is the percentiles over resampled seeds, all edges
-    of a seed together, with None for a bound beyond the edges tried, and `value` None where no edge tried was found
-    often enough.
+    By the last evaluation: in sigmas, and as a Sharpe. The share found and the mean Sharpe are made monotone in the
+    edge (pool adjacent violators) and interpolated. {value, low, high} each; the Sharpe is after costs. The interval is
+    the percentiles over resampled seeds, all edges of a seed together, with None for a bound beyond the edges tried,
+    and `value` None where no edge tried was found often enough.
     """
     ordered = sorted(planted, key=lambda e: e["edge"])
     edges = np.array([e["edge"] for e in ordered])
@@ -348,7 +364,10 @@ def monotone(values: Array) -> Array:
 
 
 def flat(rows: Sequence[MarketRow]) -> pl.DataFrame:
-    """One row per market, with the verdict, trials and best Sharpe of each evaluation as columns."""
+    """One row per market: verdict, trials and best Sharpe by evaluation.
+
+    Each evaluation's as columns.
+    """
     plain = [f.name for f in fields(MarketRow) if f.name != "looks"]
     out = []
     for row in rows:

@@ -46,9 +46,10 @@ class Paths:
     periods_per_year: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The report's section `paths`, ready for JSON: time [D], curves [P, D] of equity from 1, sharpe and its
-        spread. `low` and `high` are the 5 % and 95 % quantiles of the paths: a spread, not a confidence interval,
-        since paths share folds and days.
+        """The report's section `paths`, ready for JSON.
+
+        time [D], curves [P, D] of equity from 1, sharpe and its spread. `low` and `high` are the 5 % and 95 % quantiles
+        of the paths: a spread, not a confidence interval, since paths share folds and days.
         """
         low, high = np.quantile(self.sharpe_P, [0.05, 0.95])
         return {
@@ -153,8 +154,10 @@ def _yearly_sharpe(returns_DP: Array, periods_per_year: float) -> Array:
 def cpcv_paths(
     experiment: Experiment, prepared: Prepared, ledger: TrialLedger, source: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """The report's section `paths`: `Paths.as_dict` with model, stands_in (for the primary), rule, n_fits, n_groups,
-    n_test_groups. Every path is recorded in the ledger first. Raises as `path_returns` and as fits do.
+    """The report's section `paths`: the paths of combinatorial folds.
+
+    `Paths.as_dict` with model, stands_in (for the primary), rule, n_fits, n_groups, n_test_groups. Every path is
+    recorded in the ledger first. Raises as `path_returns` and as fits do.
     """
     splitter = path_folds(experiment)
     name, model = cheap_model(experiment)
@@ -182,7 +185,10 @@ def cpcv_paths(
 
 
 def cheap_model(experiment: Experiment) -> tuple[str, Model]:
-    """The primary where no part of it is a sequence model, else the logistic baseline; with its name."""
+    """The primary where no part of it is a sequence model, else the logistic baseline.
+
+    With its name.
+    """
     if not _holds_sequence(experiment.model):
         return "primary", experiment.model
     return "logistic", experiment.baselines.get("logistic") or LogisticRegression()

@@ -22,9 +22,10 @@ N_SHIFTS = 500
 
 
 def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples, seed: int) -> dict[str, Any] | None:
-    """A JSON-safe dict of the map, its clusters and the training history; None for a model that cannot embed.
+    """A JSON-safe dict of the map, its clusters and the training history.
 
-    regime: None colours all points alike. test: on raw features; the model's own scaler is applied here.
+    None for a model that cannot embed. regime: None colours all points alike. test: on raw features; the model's own
+    scaler is applied here.
     """
     inner: Any = primary.model_
     table = test.table
@@ -60,9 +61,10 @@ def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples,
 
 
 def principal_plane(values_ND: Array) -> tuple[Array, list[float]]:
-    """Coordinates [N, 2] on the first two principal components, and the share of variance that each explains.
+    """Coordinates [N, 2] on the first two principal components.
 
-    Signs are fixed so that each component's largest weight is positive. A missing second component is 0.
+    And the share of variance that each explains. Signs are fixed so that each component's largest weight is positive. A
+    missing second component is 0.
     """
     centred = values_ND - values_ND.mean(axis=0)
     _, singular, weight_DD = np.linalg.svd(centred, full_matrices=False)
@@ -77,8 +79,9 @@ def principal_plane(values_ND: Array) -> tuple[Array, list[float]]:
 
 
 def cluster_purity(values_ND: Array, samples: Samples, n_clusters: int, seed: int) -> dict[str, Any]:
-    """How far k-means clusters hold one label each, compared with clusters without information.
+    """How far k-means clusters hold one label each.
 
+    Compared with clusters without information.
     purity: share of samples with the commonest label of their cluster (Manning et al. 2008, eq. 16.1); it is at least
     the share of the commonest label overall (base_rate), and rises with n_clusters by itself.
     by_chance: mean, low and high (middle 95 %) of the purity where labels are rotated in time against the

@@ -11,8 +11,10 @@ from tradsys.research.pipeline.bundle_export import weights_of
 
 
 class MemberRow(TypedDict):
-    """A member of a pool. skill: value, low, high and n_batches on out-of-fold training rows, None where it was not
-    measured. why: reason for a weight of zero; empty with a weight.
+    """A member of a pool.
+
+    skill: value, low, high and n_batches on out-of-fold training rows, None where it was not measured. why: reason for
+    a weight of zero; empty with a weight.
     """
 
     name: str
@@ -30,10 +32,10 @@ class StateWeights(TypedDict):
 
 
 class EnsembleSection(TypedDict):
-    """n_folds, confidence, floor: None where weights are equal. shrinkage: None without regimes.
+    """n_folds, confidence, floor: None where weights are equal.
 
-    Of a regime-weighted pool a member's weight is the common one, to which the states' are shrunk; of a model per
-    regime, the mean over states by n_effective.
+    shrinkage: None without regimes. Of a regime-weighted pool a member's weight is the common one, to which the states'
+    are shrunk; of a model per regime, the mean over states by n_effective.
     """
 
     kind: str
@@ -46,7 +48,7 @@ class EnsembleSection(TypedDict):
 
 
 def ensemble_section(primary: Calibrated) -> EnsembleSection | None:
-    """The report's section `ensemble` of a fitted primary, None where it is no ensemble."""
+    """The report's section `ensemble`; None for a primary of another kind."""
     model: Any = primary.model_
     if isinstance(model, Scaled):
         model = model.model_

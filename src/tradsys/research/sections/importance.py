@@ -17,21 +17,27 @@ PERMUTED_WINDOWS = 400
 
 
 class Permutation(NamedValue):
-    """Mean rise of the loss over repeats, between the smallest and the largest of them."""
+    """Mean rise of the loss over repeats, with the smallest and the largest."""
 
     low: float
     high: float
 
 
 class Importance(TypedDict):
-    """permutation: of the model's columns, largest first. auditor_gain: of the auditor's."""
+    """permutation: of the model's columns, largest first.
+
+    auditor_gain: of the auditor's.
+    """
 
     permutation: list[Permutation]
     auditor_gain: list[NamedValue]
 
 
 class DriftRow(TypedDict):
-    """AUC of separating test rows from training rows, its interval, and the columns behind it."""
+    """AUC of separating test from training rows, and the columns behind it.
+
+    With its interval.
+    """
 
     auc: float
     interval: tuple[float | None, float | None]
@@ -49,10 +55,10 @@ def _importance(experiment: Experiment, prepared: Prepared, fitted: Fitted, bund
 
 
 def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, seed: int) -> list[Permutation]:
-    """Rise of validation log-loss when one feature's windows are shuffled among samples, largest first.
+    """Rise of validation log-loss when one feature's windows are shuffled.
 
-    Up to 400 evenly spaced samples; value is the mean over repeats, spread its range. Values that a model reads from
-    the market's own bars, by time, are not shuffled. Source: Breiman 2001.
+    Among samples; largest first. Up to 400 evenly spaced samples; value is the mean over repeats, spread its range.
+    Values that a model reads from the market's own bars, by time, are not shuffled. Source: Breiman 2001.
     """
     picked = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(PERMUTED_WINDOWS, len(valid))).astype(int)))
     lookback = bundle.primary.lookback

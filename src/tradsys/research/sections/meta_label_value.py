@@ -29,12 +29,13 @@ RECKLESS = "reckless"
 
 
 def audit_value(span: EvaluatedSpan, profiles: Mapping[str, Profile], test: Samples) -> dict[str, Any] | None:
-    """The report's section `audit_value`: one row for every profile with an AuditMask; None where there is none.
+    """The report's section `audit_value`: one row for every profile with an AuditMask.
 
-    test: the span's samples, whose outcomes determine which candidates paid. Ready for JSON: `drawn`, whether any has
-    placebos, and in each row: name, settings, verdict (`helps`, and a caution), coverage, sides (trades, yearly Sharpe,
-    mean net return of a trade of each strategy compared), versus (paired differences from each), placebos (see
-    `against_placebos`; `draws` for the figure), precision (see `precision_lift`). None where no comparison is possible.
+    None where there is none. test: the span's samples, whose outcomes determine which candidates paid. Ready for JSON:
+    `drawn`, whether any has placebos, and in each row: name, settings, verdict (`helps`, and a caution), coverage,
+    sides (trades, yearly Sharpe, mean net return of a trade of each strategy compared), versus (paired differences from
+    each), placebos (see `against_placebos`; `draws` for the figure), precision (see `precision_lift`). None where no
+    comparison is possible.
     """
     audited = {name: p for name, p in profiles.items() if any(isinstance(m, AuditMask) for m in p.masks)}
     if not audited or "audit" not in span.predictions.columns:

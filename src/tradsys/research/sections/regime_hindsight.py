@@ -38,8 +38,9 @@ REFIT_SEEDS, REFIT_STEPS, REFIT_ROWS = (
 
 
 class StrategyViews(TypedDict):
-    """A profile with a RegimeMask under every view: n_trades, total_return and yearly sharpe, and the gain of each
-    view over the filtered one.
+    """A profile with a RegimeMask under every view of the regimes.
+
+    n_trades, total_return and yearly sharpe, and the gain of each view over the filtered one.
     """
 
     name: str
@@ -57,7 +58,9 @@ class Curves(TypedDict):
 
 
 class StateRow(TypedDict):
-    """stay_bars: mean stay implied by the fit, None for joint states; seen_bars: observed in each view. occupancy: by
+    """A state of the regime: stays, and frequency in each view.
+
+    stay_bars: mean stay implied by the fit, None for joint states. seen_bars: observed in each view. occupancy: by
     span. confirmed: share of the filtered state's bars on which a view agrees.
     """
 
@@ -84,7 +87,10 @@ class Agreement(TypedDict):
 
 
 class RegimeResult(TypedDict):
-    """Result of n trades or bars of a regime; per_trade: mean net return, for strategies only."""
+    """Result of n trades or bars of a regime.
+
+    per_trade: mean net return, for strategies only.
+    """
 
     regime: str
     n: int
@@ -101,7 +107,10 @@ class Contribution(TypedDict):
 
 
 class Hindsight(TypedDict):
-    """The section: gains under smoothed (non-causal) regimes, and contributions of the filtered ones."""
+    """Gains under smoothed (non-causal) regimes, and of filtered ones.
+
+    The report's section; contributions are of the filtered ones.
+    """
 
     names: list[str]
     views: list[dict[str, Any]]
@@ -121,10 +130,10 @@ def hindsight(
     profiles: Mapping[str, Profile],
     trades: pl.DataFrame,
 ) -> Hindsight:
-    """The section, ready for JSON. regime: the fitted model of the bundle. table: its features of all bars.
+    """The section, ready for JSON.
 
-    parts: samples of `train`, `valid`, `test`. trades: of every strategy, as the backtest returned them, with a column
-    `strategy`.
+    regime: the fitted model of the bundle. table: its features of all bars. parts: samples of `train`, `valid`, `test`.
+    trades: of every strategy, as the backtest returned them, with a column `strategy`.
     """
     rows = _table_rows(table, span.predictions)
     states = {
@@ -255,10 +264,11 @@ def _mean_stays(state_N: Array, rows: Array, segment_R: Array, n_states: int) ->
 
 
 def refit_alignment(regime: Regime, train: Samples, valid: Samples) -> Agreement:
-    """Whether states keep their meaning over a refit: fitted on each half of the training span, compared on `valid`.
+    """Whether states keep their meaning over a refit.
 
-    Rows of the confusion are the earlier half's states. `renamed` clearly above `agreement` means that the names
-    changed. None, with the reason, where a half cannot be fitted.
+    Fitted on each half of the training span, compared on `valid`. Rows of the confusion are the earlier half's states.
+    `renamed` clearly above `agreement` means that the names changed. None, with the reason, where a half cannot be
+    fitted.
     """
     cheaper = with_effort(regime, n_seeds=REFIT_SEEDS, max_iter=REFIT_STEPS, max_rows=REFIT_ROWS)
     middle = np.sort(train.time)[len(train) // 2]

@@ -19,11 +19,11 @@ UNKNOWN = -1
 
 
 def smoothed_posterior(model: Regime, table: FeatureTable) -> Array:
-    """Posterior of each state given ALL bars of its unbroken run, float64 [R, K]; non-causal, never for trading.
+    """Posterior of each state given ALL bars of its unbroken run, float64 [R, K].
 
-    The prior holds at a run's first bar. NaN where a column is not finite; a run ends there and at a segment's end.
-    A regime of sessions is smoothed over its sessions, each of which holds until the next; a joint one is the product.
-    Source: Rabiner 1989, eqs. 20, 25 and 27 (forward-backward), each step normalised.
+    Non-causal, never for trading. The prior holds at a run's first bar. NaN where a column is not finite; a run ends
+    there and at a segment's end. A regime of sessions is smoothed over its sessions, each of which holds until the
+    next; a joint one is the product. Source: Rabiner 1989, eqs. 20, 25 and 27 (forward-backward), each step normalised.
     """
     if isinstance(model, SupervisedRegime):
         parts = [smoothed_posterior(fitted(model, name), table) for name in ("market_", "macro_")]
@@ -38,9 +38,10 @@ def smoothed_posterior(model: Regime, table: FeatureTable) -> Array:
 
 
 def viterbi_path(model: Regime, table: FeatureTable) -> Array:
-    """State of the single most likely path through each unbroken run, int64 [R], -1 where a column is not finite.
+    """State of the single most likely path through each run, int64 [R].
 
-    It reads the future; never for trading. Source: Rabiner 1989, eqs. 32-35, in logarithms.
+    Runs are unbroken; -1 where a column is not finite. It reads the future; never for trading. Source: Rabiner 1989,
+    eqs. 32-35, in logarithms.
     """
     if isinstance(model, SupervisedRegime):
         market, macro = (viterbi_path(fitted(model, name), table) for name in ("market_", "macro_"))

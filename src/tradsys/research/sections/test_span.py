@@ -29,9 +29,9 @@ COLUMNS = 8  # strategies per vectorbt call: more save no time and take memory
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSpan:
-    """Bars of the span with their segments, the bundle's predictions on them, and trading costs.
+    """Bars of a span, the bundle's predictions on them, and costs.
 
-    bundle: only its card and validation scores are used here.
+    Bars have their segments. bundle: only its card and validation scores are used here.
     """
 
     bundle: Bundle
@@ -65,7 +65,10 @@ class EvaluatedSpan:
         return simulate_many(self.bars, targets, self.costs)
 
     def record(self, targets: Mapping[str, pl.DataFrame]) -> tuple[DailyRecord, Array]:
-        """Daily returns and trades of every strategy, in their order; and its number of closed trades, int64 [K]."""
+        """Daily returns and trades of every strategy, in their order.
+
+        And its number of closed trades, int64 [K].
+        """
         names, parts = list(targets), []
         for k in range(0, len(names), COLUMNS):
             some = self.simulate({name: targets[name] for name in names[k : k + COLUMNS]})
@@ -107,7 +110,10 @@ class EvaluatedSpan:
         return len(clock) / len(np.unique(day_of(clock)))
 
     def settings(self) -> dict[str, Any]:
-        """Keyword arguments shared by all paired comparisons on this span; blocks are longer than a trade."""
+        """Keyword arguments shared by all paired comparisons on this span.
+
+        Blocks are longer than a trade.
+        """
         return {
             "periods_per_year": self.yearly(),
             "min_block": max(1.0, self.horizon_bars() / self.bars_per_day()),

@@ -45,10 +45,10 @@ Check = Callable[[Sequence[Any], str], list[str]]
 def tune(
     compose: Compose, overrides: Sequence[str], command: Sequence[str], check: Check
 ) -> tuple[dict[str, Any], int]:
-    """Runs the study to its end with this machine's workers; returns its report and how many workers failed.
+    """Runs the study to its end with this machine's workers.
 
-    command: starts one worker process when overrides are added. check: of a parent study's overrides, for a refined
-    search. Writes report.html and report.json.
+    Returns its report and how many workers failed. command: starts one worker process when overrides are added. check:
+    of a parent study's overrides, for a refined search. Writes report.html and report.json.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     composed = compose(overrides)
@@ -76,7 +76,10 @@ def study_name(composed: Composed) -> str:
 
 
 def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed, check: Check) -> Joined:
-    """The study of a command, joined; for a refined search its narrower space is first built from the parent."""
+    """The study of a command, joined.
+
+    For a refined search its narrower space is first built from the parent.
+    """
     name = study_name(composed)
     if not composed.settings.zoom:
         return join(name, compose, overrides, composed)
@@ -97,7 +100,10 @@ def joined_study(compose: Compose, overrides: Sequence[str], composed: Composed,
 
 
 def zoomed_space(parent: optuna.Study, top_share: float) -> SearchSpace:
-    """The parent's space around its best trials; SweepError with fewer than eight finished ones."""
+    """The parent's space around its best trials.
+
+    Raises SweepError with fewer than eight finished ones.
+    """
     done = sorted(complete_trials(parent), key=_lower_bound, reverse=True)
     if len(done) < LEAST_TO_ZOOM:
         raise SweepError(
@@ -109,7 +115,10 @@ def zoomed_space(parent: optuna.Study, top_share: float) -> SearchSpace:
 
 
 def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
-    """A study of the configured storage; SweepError that lists the existing ones. Creates no file."""
+    """A study of the configured storage.
+
+    Raises SweepError that lists the existing ones. Creates no file.
+    """
     url = storage_url(config)
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
         raise SweepError(f"sweep: no study {name!r}, as there is no file {url}; tune first, or give storage=")
@@ -168,10 +177,11 @@ def _stored_overrides(study: optuna.Study, check: Check, own: Sequence[str]) -> 
 
 
 def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Check) -> Path:
-    """Writes the winner's model config as `folder`/<name>.yaml, provenance in its header; returns the path.
+    """Writes the winner's model config; returns the path.
 
-    The winner has the highest lower bound, or is the trial slot that `trial=` names. Raises SweepError where its bound
-    is not above the base rate (unless `force`), or where an existing file of that name was not written by promote.
+    To `folder`/<name>.yaml, with provenance in its header. The winner has the highest lower bound, or is the trial slot
+    that `trial=` names. Raises SweepError where its bound is not above the base rate (unless `force`), or where an
+    existing file of that name was not written by promote.
     """
     config = compose(overrides).config
     study = load_study(config, str(config["study_name"]))
@@ -218,7 +228,10 @@ MACHINE = (
 
 
 def portable(part: Any, seed: int, key: str = "") -> Any:
-    """A resolved model config with the run's own seed and machine settings, the rest as in the trial."""
+    """A model config with the run's own seed and machine settings.
+
+    Resolved; the rest as in the trial.
+    """
     if isinstance(part, dict) and key == "trainer":
         return {k: f"${{trainer.{k}}}" if k in MACHINE else v for k, v in part.items()}
     if isinstance(part, dict):

@@ -89,9 +89,10 @@ ALWAYS_OF_COMPLETE = ("mean_skill", "lower_bound", "skills", "failed_share")
 
 
 def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-    """Raises SweepError for the first attribute of a study or its trials that tradsys.tune never writes.
+    """Raises SweepError for the first value that tradsys.tune never writes.
 
-    A finished trial's mean must be that of its own skills, its bound no better, and its parameters inside their ranges.
+    Among the attributes of a study and its trials. A finished trial's mean must be that of its own skills, its bound no
+    better, and its parameters inside their ranges.
     """
     where = f"sweep: study {study.study_name!r}"
     about = study.user_attrs

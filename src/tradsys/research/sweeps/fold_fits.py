@@ -35,10 +35,11 @@ Watch = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class FitResult:
-    """One fit: its skill beyond the level on the inner test samples, or why there is none.
+    """One fit: its skill beyond the level, or why there is none.
 
-    skill_over_base_rate: against the training rates. valid_skill: the best epoch's on validation samples, for nets.
-    resumed: number of attempts that found epochs of an earlier one in a checkpoint. block_gains: see `block_gains`.
+    On the inner test samples. skill_over_base_rate: against the training rates. valid_skill: the best epoch's on
+    validation samples, for nets. resumed: number of attempts that found epochs of an earlier one in a checkpoint.
+    block_gains: see `block_gains`.
     """
 
     fold: int
@@ -56,9 +57,9 @@ class FitResult:
 
 @dataclass(frozen=True, eq=False)
 class OpenFit:
-    """A fit of a trial and its folder of results. identity: of the trial, digest of what determines its fits.
+    """A fit of a trial and its folder of results.
 
-    Raises SweepError where the folder holds another fit.
+    identity: of the trial, digest of what determines its fits. Raises SweepError where the folder holds another fit.
     """
 
     experiment: Experiment
@@ -130,10 +131,11 @@ class OpenFit:
 
 
 class FitsAhead:
-    """The fits of a trial that are still to do, their nets trained as stacks as the fits become due.
+    """The fits of a trial that are still to do.
 
-    watch: of the first fit, called for its first net while the stack trains, so that a trial is pruned no later
-    than fit by fit; the fits themselves then report every epoch, in their order.
+    Their nets train as stacks as the fits become due. watch: of the first fit, called for its first net while the stack
+    trains, so that a trial is pruned no later than fit by fit; the fits themselves then report every epoch, in their
+    order.
     """
 
     def __init__(self, fits: Sequence[OpenFit], folder: Path, stacked: bool | None, watch: Watch) -> None:
@@ -154,7 +156,10 @@ class FitsAhead:
         self.stacks, self.is_new = stacks, not self._curve.exists()
 
     def ready(self, fit: OpenFit) -> float:
-        """Trains the stacks that the fit's nets are in; returns the fit's share of their seconds."""
+        """Trains the stacks that the fit's nets are in.
+
+        Returns the fit's share of their seconds.
+        """
         if self.stacks is None:
             self.follow(self.plan())
         assert self.stacks is not None
@@ -175,19 +180,20 @@ class FitsAhead:
 
 
 def block_gains(fit: FoldFit) -> list[float]:
-    """Mean gain in log-loss over the best constant in each of BLOCKS_A_FOLD equal stretches of the test samples.
+    """Mean gain in log-loss over the best constant, by stretch of time.
 
-    Both at the level of the complete fold, as the headline skill is; nats. In time order, samples split evenly.
+    Of BLOCKS_A_FOLD equal stretches of the test samples. Both at the level of the complete fold, as the headline skill
+    is; nats. In time order, samples split evenly.
     """
     gain_N = (fit.levelled.constant - fit.levelled.forecast)[np.argsort(fit.time, kind="stable")]
     return [float(part.mean()) for part in np.array_split(gain_N, min(BLOCKS_A_FOLD, len(gain_N)))]
 
 
 def base_of(dataset: Dataset, fold: int) -> float:
-    """Mean log-loss on a fold's validation samples of their own best constant, weighted as the nets' loss is.
+    """Mean log-loss of a fold's best constant on validation samples.
 
-    The reference of skill beyond the level, for a loss whose level was not shifted: the pruner's value is at most
-    the headline metric.
+    Weighted as the nets' loss is. The reference of skill beyond the level, for a loss whose level was not shifted: the
+    pruner's value is at most the headline metric.
     """
     valid = dataset.part(fold, "valid")
     rates = class_rates(valid, dataset.samples.n_classes)
@@ -197,7 +203,7 @@ def base_of(dataset: Dataset, fold: int) -> float:
 
 
 def stored_losses(folder: Path) -> Array | None:
-    """Log-loss of each inner test sample [N] stored by a finished fit, None for a failed one."""
+    """Log-loss of each inner test sample [N] of a fit; None if it failed."""
     path = folder / "losses.npy"
     if not path.exists():
         return None

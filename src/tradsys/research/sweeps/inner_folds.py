@@ -26,7 +26,10 @@ DECIDING = ("data", "features", "labels", "events", "weighting", "split")
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """Folds of the outer split's training and validation samples alone; its test samples are in no part of any."""
+    """Folds of the outer split's training and validation samples alone.
+
+    Its test samples are in no part of any.
+    """
 
     outer: Splitter
     inner: Splitter
@@ -40,9 +43,10 @@ class InnerFolds:
 
 
 def dataset_key(config: Mapping[str, Any], inner: Splitter, lookback: int) -> str:
-    """Name of the shared folder: configs of one name, under the same code, have the same samples and folds.
+    """Name of the shared folder of a config's samples and folds.
 
-    The code is that of tradsys and of registered packages: an edited label or feature never reads older files.
+    Configs of one name, under the same code, have the same ones. The code is that of tradsys and of registered
+    packages: an edited label or feature never reads older files.
     """
     parts = {name: config.get(name) for name in DECIDING}
     inside = [ABOUT, code_digest(), parts, type(inner).__name__, sorted(vars(inner).items()), lookback]
@@ -52,10 +56,10 @@ def dataset_key(config: Mapping[str, Any], inner: Splitter, lookback: int) -> st
 def shared_dataset(
     experiment: Experiment, config: Mapping[str, Any], inner: Splitter, folder: Path, lookback: int
 ) -> Dataset:
-    """The dataset under `folder`/<key>, built by the first worker, its arrays memory-mapped.
+    """The dataset under `folder`/<key>, its arrays memory-mapped.
 
-    lookback: rows of history that every sample must have, the longest of the space, so that all trials are evaluated
-    on the same samples. Raises DataError where a fold lacks a part that fitting needs.
+    Built by the first worker. lookback: rows of history that every sample must have, the longest of the space, so that
+    all trials are evaluated on the same samples. Raises DataError where a fold lacks a part that fitting needs.
     """
     place = folder / dataset_key(config, inner, lookback)
     if not place.exists():

@@ -30,9 +30,10 @@ def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_of(study: optuna.Study) -> FrozenTrial:
-    """The trial of the highest lower bound among those whose every fit worked, the earliest slot of equals.
+    """The trial of the highest lower bound whose every fit worked.
 
-    SweepError without any: a failed fit counts as `failed_skill`, which is a penalty to the sampler and no measurement.
+    Of equals the earliest slot. SweepError without any: a failed fit counts as `failed_skill`, which is a penalty to
+    the sampler and no measurement.
     """
     done = complete_trials(study)
     worked = [t for t in done if not t.user_attrs.get("failed_share") and t.user_attrs.get("lower_bound") is not None]
@@ -53,7 +54,10 @@ def _best_place(study: optuna.Study) -> int | None:
 
 
 def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, Any]:
-    """Everything that the terminal and the page show, as JSON values; missing numbers are None."""
+    """Everything that the terminal and the page show, as JSON values.
+
+    Missing numbers are None.
+    """
     study = joined.storage.patience(lambda: joined.study)
     trials = joined.queue.trials()
     hours, money = spent(trials)
@@ -104,10 +108,11 @@ def _trial_row(trial: FrozenTrial, in_front: bool) -> dict[str, Any]:
 
 
 def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
-    """Share of the skill's variance by parameter: fANOVA (Hutter et al. 2014) and PED-ANOVA (Watanabe et al. 2023).
+    """Share of the skill's variance by parameter, by two methods.
 
-    Empty with fewer than 8 finished trials, or where all are equally good. fANOVA covers the parameters that every
-    trial has; PED-ANOVA, which compares good trials with the rest, the conditional ones too.
+    fANOVA (Hutter et al. 2014) and PED-ANOVA (Watanabe et al. 2023). Empty with fewer than 8 finished trials, or where
+    all are equally good. fANOVA covers the parameters that every trial has; PED-ANOVA, which compares good trials with
+    the rest, the conditional ones too.
     """
     done = complete_trials(study)
     if len(done) < LEAST_FOR_IMPORTANCE or len({t.values[0] for t in done}) < 2:
@@ -116,11 +121,11 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
 
 
 def importance_intervals(study: optuna.Study) -> dict[str, dict[str, list[float]]]:
-    """Interval [low, high] of each importance, 90 % of its values over resamples of the finished trials.
+    """90 % interval [low, high] of each importance.
 
-    Trials are drawn with replacement (Efron 1979); a parameter that a resample leaves without an importance counts 0
-    there. The keys are those of `importances`. The interval covers other trials of the same search, not another
-    sampler, other folds or other data.
+    Over resamples of the finished trials. Trials are drawn with replacement (Efron 1979); a parameter that a resample
+    leaves without an importance counts 0 there. The keys are those of `importances`. The interval covers other trials
+    of the same search, not another sampler, other folds or other data.
     """
     found = importances(study)
     if not found:

@@ -42,7 +42,10 @@ class Parameter:
 
     @classmethod
     def of(cls, path: str, entry: Mapping[str, Any]) -> Self:
-        """Builds a parameter from its entry in conf/sweep; SweepError names the path and what is wrong."""
+        """Builds a parameter from its entry in conf/sweep.
+
+        SweepError names the path and what is wrong.
+        """
         known = {"type"} | {f.name for f in fields(cls)} - {"path", "kind"}
         if not isinstance(entry, Mapping) or (unknown := sorted(set(entry) - known)):
             what = f"unknown keys {unknown}" if isinstance(entry, Mapping) else f"{entry!r} is no mapping"
@@ -94,7 +97,10 @@ class Parameter:
 
     @property
     def points(self) -> tuple[Value, ...]:
-        """All values, rising, or all choices; SweepError for a range without a step, which is infinite."""
+        """All values, rising, or all choices.
+
+        Raises SweepError for a range without a step, which is infinite.
+        """
         if self.kind == "categorical":
             return self.choices
         if self.kind == "log" or (self.kind == "float" and self.step is None):
@@ -120,7 +126,10 @@ class Parameter:
         return self.choices if self.kind == "categorical" else tuple(_typed(self, v) for v in self.bounds)
 
     def narrowed(self, values: Sequence[Value]) -> Self:
-        """The range that the best trials' values span, inside this one; unchanged with fewer than two values."""
+        """The range that the best trials' values span, inside this one.
+
+        Unchanged with fewer than two values.
+        """
         if len(values) < 2:
             return self
         if self.kind == "categorical":
@@ -150,7 +159,10 @@ class SearchSpace:
 
     @classmethod
     def of(cls, entries: Mapping[str, Any] | None) -> Self:
-        """Builds the space from `sweep.space`; SweepError for an empty one, a bad range or an impossible condition."""
+        """Builds the space from `sweep.space`.
+
+        Raises SweepError for an empty one, a bad range or an impossible condition.
+        """
         if not entries:
             raise SweepError("sweep: the space is empty; a search needs something to change; list paths in sweep.space")
         parsed = [Parameter.of(str(path), entry) for path, entry in entries.items()]
@@ -181,7 +193,10 @@ class SearchSpace:
         return values
 
     def grid(self) -> list[dict[str, Value]]:
-        """Every assignment that a trial could draw, each once; a parameter whose condition fails is left out."""
+        """Every assignment that a trial could draw, each once.
+
+        A parameter whose condition fails is left out.
+        """
         points: list[dict[str, Value]] = [{}]
         for parameter in self.parameters:
             grown: list[dict[str, Value]] = []
@@ -192,7 +207,10 @@ class SearchSpace:
         return points
 
     def narrowed(self, best: Sequence[Mapping[str, Value]]) -> Self:
-        """The space around the best trials' values; a parameter whose condition can no longer hold is removed."""
+        """The space around the best trials' values.
+
+        A parameter whose condition can no longer hold is removed.
+        """
         kept: dict[str, Parameter] = {}
         for parameter in self.parameters:
             if any(path not in kept for path in parameter.when):
@@ -204,7 +222,10 @@ class SearchSpace:
         return replace(self, parameters=tuple(kept.values()))
 
     def corners(self) -> list[dict[str, Value]]:
-        """Assignments that together use every parameter and choice at least once, ends of ranges first."""
+        """Assignments that use every parameter and choice at least once.
+
+        Ends of ranges first.
+        """
         out = []
         for parameter in self.parameters:
             out += [self.reaching(parameter) | {parameter.path: end} for end in parameter.ends]

@@ -13,7 +13,10 @@ LEAST_TRIALS, MOST_BLOCKS = 3, 16  # fewest trials for a choice; blocks whose ha
 
 
 class Gain(TypedDict):
-    """A paired gain over n_folds. exceeds_noise: whether the complete interval lies above 0; False for one fold."""
+    """A paired gain over n_folds.
+
+    exceeds_noise: whether the complete interval lies above 0; False for one fold.
+    """
 
     value: float
     low: float | None
@@ -33,10 +36,10 @@ class Overfitting(TypedDict):
 
 
 def lower_bound(values: Array, confidence: float) -> float | None:
-    """mean - t * sd / sqrt(n), the one-sided lower confidence bound of a mean; None of fewer than two values.
+    """mean - t * sd / sqrt(n), the one-sided lower confidence bound of a mean.
 
-    values: skills of any shape. Folds overlap in their training data and seeds share a fold, so the values are not
-    independent and the bound is a rule to rank by, not a test. Student 1908.
+    None of fewer than two values. values: skills of any shape. Folds overlap in their training data and seeds share a
+    fold, so the values are not independent and the bound is a rule to rank by, not a test. Student 1908.
     """
     flat = np.asarray(values, dtype=float).ravel()
     n = len(flat)
@@ -46,12 +49,18 @@ def lower_bound(values: Array, confidence: float) -> float | None:
 
 
 def stability(skill_FS: Array) -> float:
-    """Minus the standard deviation over folds of the mean over seeds; higher is steadier. Needs two folds."""
+    """Minus the standard deviation over folds of the mean over seeds.
+
+    Higher is steadier. Needs two folds.
+    """
     return -float(np.asarray(skill_FS).mean(axis=1).std(ddof=1))
 
 
 def spreads(skill_FS: Array) -> tuple[float | None, float | None]:
-    """Standard deviation over folds of the seeds' mean, and mean over folds of that over seeds; None for one alone."""
+    """Standard deviations over folds and over seeds; None for one alone.
+
+    Over folds of the seeds' mean, and the mean over folds of that over seeds.
+    """
     skill_FS = np.asarray(skill_FS, dtype=float)
     folds, seeds = skill_FS.shape
     over_folds = float(skill_FS.mean(axis=1).std(ddof=1)) if folds > 1 else None
@@ -59,10 +68,10 @@ def spreads(skill_FS: Array) -> tuple[float | None, float | None]:
 
 
 def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> Gain:
-    """Gain of the new over the old on the same folds under the same seeds, with a two-sided t interval.
+    """Gain of the new over the old, with a two-sided t interval.
 
-    Seeds are averaged within a fold first, so that n is the number of folds: more seeds make each fold's difference
-    more precise, but are no further folds.
+    On the same folds under the same seeds. Seeds are averaged within a fold first, so that n is the number of folds:
+    more seeds make each fold's difference more precise, but are no further folds.
     """
     gain_F = (np.asarray(new_FS, dtype=float) - np.asarray(old_FS, dtype=float)).mean(axis=1)
     n, mean = len(gain_F), float(gain_F.mean())
@@ -73,12 +82,13 @@ def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> Gain:
 
 
 def out_of_race(new_FS: Array, best_FS: Array, confidence: float) -> bool:
-    """Whether a trial is significantly worse than the best finished one on the folds that both have.
+    """Whether a trial is significantly worse than the best finished one.
 
-    new_FS: skills [folds so far, seeds] of the running trial. best_FS: [folds, seeds] of the finished one, all folds.
-    True where the upper bound of the paired gain (t, over folds) lies below 0. The bounds of all checks of a trial, one
-    after each fold from the second on, share 1 - confidence (Bonferroni), so that more folds do not prune more. The
-    best finished trial is best by luck too, so more equally good trials than that share are pruned: see docs/sweeps.md.
+    On the folds that both have. new_FS: skills [folds so far, seeds] of the running trial. best_FS: [folds, seeds] of
+    the finished one, all folds. True where the upper bound of the paired gain (t, over folds) lies below 0. The bounds
+    of all checks of a trial, one after each fold from the second on, share 1 - confidence (Bonferroni), so that more
+    folds do not prune more. The best finished trial is best by luck too, so more equally good trials than that share
+    are pruned: see docs/sweeps.md.
     """
     new_FS, best_FS = np.asarray(new_FS, dtype=float), np.asarray(best_FS, dtype=float)
     n_folds, n_checks = len(new_FS), len(best_FS) - 1
@@ -90,10 +100,10 @@ def out_of_race(new_FS: Array, best_FS: Array, confidence: float) -> bool:
 
 
 def overfitting(block_gains: Sequence[Sequence[float] | None]) -> Overfitting:
-    """Probability of backtest overfitting of choosing the best of these trials, or the reason why there is none.
+    """Probability of backtest overfitting of choosing the best trial.
 
-    block_gains: of each finished trial, gains over equal stretches of the folds' test samples, None where a fit failed.
-    Bailey et al. 2017.
+    Or the reason why there is none. block_gains: of each finished trial, gains over equal stretches of the folds' test
+    samples, None where a fit failed. Bailey et al. 2017.
     """
     kept = [list(gains) for gains in block_gains if gains is not None]
     n_blocks = len(kept[0]) if kept else 0

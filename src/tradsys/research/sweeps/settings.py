@@ -95,7 +95,10 @@ class SweepSettings:
         return digest_json([space.as_entries(), inner, *rest, self.failed_skill, self.n_startup, self.seed, HEADLINE])
 
     def sampler_of(self, place: int) -> BaseSampler:
-        """The sampler for one slot of the study: its draws depend on the study's history and the slot alone."""
+        """The sampler for one slot of the study.
+
+        Its draws depend on the study's history and the slot alone.
+        """
         seed = int(np.random.default_rng([self.seed, place]).integers(2**31))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -121,9 +124,10 @@ class SweepSettings:
         return points[np.random.default_rng(self.seed).permutation(len(points))[place % len(points)]]
 
     def pruner_of(self, most_steps: int) -> BasePruner:
-        """The pruner for trials of at most so many steps; none with two objectives, where Optuna has no pruning.
+        """The pruner for trials of at most so many steps.
 
-        Racing compares folds, not single values, and is decided at their ends (`selection.out_of_race`).
+        None with two objectives, where Optuna has no pruning. Racing compares folds, not single values, and is decided
+        at their ends (`selection.out_of_race`).
         """
         if self.pruner in ("none", "racing") or len(self.objectives) > 1:
             return NopPruner()

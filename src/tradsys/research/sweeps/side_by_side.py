@@ -26,7 +26,10 @@ LOG = logging.getLogger(__name__)
 
 
 def work_on(joined: Joined) -> None:
-    """Runs trials until the study is over; waits while others still run theirs, in case one of them dies."""
+    """Runs trials until the study is over.
+
+    Waits while others still run theirs, in case one of them dies.
+    """
     worker = SideBySide(joined, n_at_once(joined))
     poll = min(joined.storage.heartbeat, 2)
     try:
@@ -41,8 +44,9 @@ def work_on(joined: Joined) -> None:
 
 
 def n_at_once(joined: Joined) -> int:
-    """Number of trials this worker runs at once: as configured, else as many as fill a stack, up to `n_startup`.
+    """Number of trials this worker runs at once.
 
+    As configured, else as many as fill a stack, up to `n_startup`.
     That many are drawn without learning from others anyway. One where nets of the study's own config are not faster as
     a stack. At most the worker's part of all trials.
     stack. At most the worker's part of all trials.
@@ -65,7 +69,10 @@ def n_at_once(joined: Joined) -> int:
 
 
 class Attempt:
-    """A trial that this worker runs. fits: the ones it resumes with; None once it has ended. alone: without others."""
+    """A trial that this worker runs.
+
+    fits: the ones it resumes with; None once it has ended. alone: without others.
+    """
 
     def __init__(self, steps: Generator[TrialFits, None, None], *, alone: bool) -> None:
         self.steps, self.alone = steps, alone
@@ -76,7 +83,10 @@ class Attempt:
         self.fits = next(self.steps, None)
 
     def end(self, error: BaseException) -> None:
-        """Ends the trial with the error of its nets; raises errors that do not belong to one trial."""
+        """Ends the trial with the error of its nets.
+
+        Raises errors that do not belong to one trial.
+        """
         with contextlib.suppress(StopIteration):
             self.steps.throw(error)
         self.fits = None
@@ -92,9 +102,9 @@ class SideBySide:
         self.marks = {SHARE: share, PRICE: price, WORKER: f"{socket.gethostname()}:{os.getpid()}"}
 
     def run(self) -> bool:
-        """Runs the longest waiting trial to its end, with those of its shape; False where none was available.
+        """Runs the longest waiting trial to its end, with those of its shape.
 
-        A trial that ends leaves its place in the stack to the next one of the study.
+        False where none was available. A trial that ends leaves its place in the stack to the next one of the study.
         """
         while self._take():
             pass
@@ -123,7 +133,10 @@ class SideBySide:
         return True
 
     def end(self, error: BaseException) -> None:
-        """Leaves no trial running behind a worker that stops; one trial's error does not count against the others."""
+        """Leaves no trial running behind a worker that stops.
+
+        One trial's error does not count against the others.
+        """
         for attempt in self.attempts:
             with contextlib.suppress(BaseException):
                 attempt.end(error if cause_of(error) in HARMLESS else KeyboardInterrupt())

@@ -49,9 +49,9 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Retry policy: calls again, more and more slowly, until a storage answers; then one SweepError.
+    """Retry policy: calls again, more and more slowly, until a storage answers.
 
-    place: without password.
+    Then one SweepError. place: without password.
     """
 
     place: str
@@ -93,7 +93,10 @@ class RetryPolicy:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """True where a retry may succeed: no connection, a locked or restarting database, a temporary disk error."""
+    """Whether a retry may succeed.
+
+    No connection, a locked or restarting database, a temporary disk error.
+    """
     if no_room(error, "") is not None or _is_damaged(error):
         return False
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
@@ -113,7 +116,10 @@ def _is_damaged(error: BaseException | None) -> bool:
 
 
 def disk_full(refused: OSError, place: object) -> SweepError:
-    """The error of a full disk, quota or file. place: used where the error names no file."""
+    """The error of a full disk, quota or file.
+
+    place: used where the error names no file.
+    """
     where = refused.filename or place
     what = f"{where} reached the size that this system allows a file (see ulimit -f)"
     return SweepError(
@@ -181,7 +187,10 @@ class StudyStorage:
 
 
 class Heartbeat:
-    """A thread that sends heartbeats for one trial; a storage that does not answer is retried at the next beat."""
+    """A thread that sends heartbeats for one trial.
+
+    A storage that does not answer is retried at the next beat.
+    """
 
     def __init__(self, storage: StudyStorage, trial_id: int) -> None:
         self.storage, self.trial_id = storage, trial_id
@@ -211,9 +220,10 @@ class Heartbeat:
 
 
 def open_storage(url: str, *, heartbeat: int, grace: int, patience_seconds: float) -> StudyStorage:
-    """The storage behind `sqlite:///file`, `journal:///file` or `postgresql://user@host/name`, created if new.
+    """Opens the study storage of a URL, created if new.
 
-    Raises SweepError: another kind of URL, a missing driver, or no answer for `patience_seconds`.
+    `sqlite:///file`, `journal:///file` or `postgresql://user@host/name`. Raises SweepError: another kind of URL, a
+    missing driver, or no answer for `patience_seconds`.
     """
     if heartbeat < 1 or grace <= heartbeat:
         raise SweepError(

@@ -78,10 +78,11 @@ class Joined:
 
 
 def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, parent: str | None = None) -> Joined:
-    """Creates the study, or joins the one of this name after comparing data, space and config.
+    """Creates the study, or joins the one of this name.
 
-    base: overrides that compose the study's config. composed: the effective settings, a refined search's included.
-    parent: the study that this one refines. Raises SweepError where anything is wrong, before any model is fitted.
+    After comparing data, space and config. base: overrides that compose the study's config. composed: the effective
+    settings, a refined search's included. parent: the study that this one refines. Raises SweepError where anything is
+    wrong, before any model is fitted.
     """
     config, settings = composed.config, composed.settings
     space = settings.parsed_space
@@ -97,7 +98,7 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
 
 @contextlib.contextmanager
 def kept_if_joined(place: Path) -> Iterator[None]:
-    """A command that is refused does not leave its dataset in the folder of another's study."""
+    """Keeps a dataset in the study's folder only if the command joins it."""
     was_there = place.exists()
     try:
         yield
@@ -175,7 +176,10 @@ def _opened(name: str, storage: StudyStorage, n_objectives: int, pruner: Any) ->
 
 
 def own_folder(folder: Path, name: str, uuid: str) -> None:
-    """Marks a study's folder as this study's; SweepError where another study of the same name has it."""
+    """Marks a study's folder as this study's.
+
+    Raises SweepError where another study of the same name has it.
+    """
     owner = folder / OWNER
     if not owner.is_file():
         write_json(owner, {"name": name, UUID: uuid})
@@ -189,7 +193,10 @@ def own_folder(folder: Path, name: str, uuid: str) -> None:
 
 
 def storage_url(config: Mapping[str, Any]) -> str:
-    """URL of the studies' storage; by default a SQLite file in the folder of all studies, as for refined searches."""
+    """URL of the studies' storage.
+
+    By default a SQLite file in the folder of all studies, as for refined searches.
+    """
     default = Path(config["paths"]["runs"]) / "tune" / "studies.db"
     return str(config["storage"] or f"sqlite:///{default}")
 
@@ -205,7 +212,10 @@ def storage_of(config: Mapping[str, Any]) -> StudyStorage:
 
 
 def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budget:
-    """The configured budget, of at most so many trials as a grid has points; SweepError where it has no sense."""
+    """The configured budget, of at most so many trials as a grid has points.
+
+    Raises SweepError where it has no sense.
+    """
     if config["max_retries"] < 0:
         raise SweepError(f"sweep: max_retries={config['max_retries']}; it counts further attempts from 0; fix it")
     limits = {name: config[name] for name in ("n_trials", "hours", "money", "price_per_hour")}
@@ -216,12 +226,18 @@ def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budg
 
 
 def n_side_by_side(config: Mapping[str, Any]) -> int:
-    """Number of trials this machine runs at once, as set by the process that started this one."""
+    """Number of trials this machine runs at once.
+
+    As set by the process that started this one.
+    """
     return int(os.environ.get("TRADSYS_TRIALS_HERE", config["n_workers"] or 1))
 
 
 def base_digest(config: Mapping[str, Any]) -> str:
-    """Digest of what the study's trials share: the config without places, budgets and parts that are not fitted."""
+    """Digest of what the study's trials share.
+
+    The config without places, budgets and parts that are not fitted.
+    """
     kept = {key: value for key, value in config.items() if key not in (*PLACES, *UNUSED)}
     kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in ("progress_bar", "loggers")}
     model = dict(kept["model"])
@@ -229,7 +245,10 @@ def base_digest(config: Mapping[str, Any]) -> str:
 
 
 def checked(space: SearchSpace, compose: Compose, base: Sequence[str]) -> None:
-    """SweepError for a path that the config lacks; composes and builds the space's corners before any trial."""
+    """SweepError for a path that the config lacks.
+
+    Composes and builds the space's corners before any trial.
+    """
     configs: dict[str, set[str]] = {}
     for parameter in space.parameters:
         reaching = overrides_of(space.reaching(parameter))
@@ -255,7 +274,10 @@ def _longest(space: SearchSpace) -> list[int]:
 
 
 def own_overrides(base: Sequence[str]) -> list[str]:
-    """The overrides that affect results, without secrets and without those of places and budgets."""
+    """The overrides that affect results, without secrets.
+
+    And without those of places and budgets.
+    """
     return [masked_text(o) for o in base if override_key(o).split(".")[0] not in PLACES]
 
 

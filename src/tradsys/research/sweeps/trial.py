@@ -36,7 +36,7 @@ PURPOSE = "tune"
 
 
 class Composed(NamedTuple):
-    """Result of composing overrides: the experiment, the sweep's settings, and the resolved config."""
+    """Composed overrides: experiment, sweep settings and resolved config."""
 
     experiment: Experiment
     settings: SweepSettings
@@ -78,9 +78,10 @@ class TrialRunner:
     datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def run(self, trial: optuna.Trial, lease: Lease) -> "Generator[TrialFits, None, Score]":
-        """Runs the trial at its slot; yields its fits before each of them, so that their nets may be trained ahead.
+        """Runs the trial at its slot.
 
-        Raises optuna.TrialPruned where the pruner stops it, RefusedError or CombinationError where it is impossible.
+        Yields its fits before each of them, so that their nets may be trained ahead. Raises optuna.TrialPruned where
+        the pruner stops it, RefusedError or CombinationError where it is impossible.
         """
         began = perf_counter()
         values = self.patience(lambda: self.space.suggest(trial))
@@ -117,7 +118,10 @@ class TrialRunner:
             shutil.rmtree(kept, ignore_errors=True)
 
     def dataset(self, composed: Composed) -> Dataset:
-        """The shared samples and folds for a composed config; kept open, since most trials use the same."""
+        """The shared samples and folds for a composed config.
+
+        Kept open, since most trials use the same.
+        """
         key, lookback = self.place(composed).name, max(self.lookback, composed.experiment.lookback)
         if key not in self.datasets:
             self.datasets[key] = shared_dataset(
@@ -256,9 +260,9 @@ class TrialFits:
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """Turns tradsys' own ValueError into RefusedError, except CombinationError; a library's is a bug and passes.
+    """Turns tradsys' own ValueError into RefusedError, except CombinationError.
 
-    A damaged file is no fault of a combination, and passes as well.
+    A library's is a bug and passes. A damaged file is no fault of a combination, and passes as well.
     """
     try:
         yield
@@ -291,7 +295,10 @@ class _Reports:
         return lambda epoch, best: self._report(k * epochs + min(epoch, epochs - 1), [*self.ended, best])
 
     def end(self, k: int, epochs: int, result: FitResult) -> None:
-        """Records a finished fit: a net by its validation skill, another model by its skill, a failed fit as failed."""
+        """Records the result of a finished fit for its trial.
+
+        A net by its validation skill, another model by its skill, a failed fit as failed.
+        """
         value = result.skill if result.valid_skill is None else result.valid_skill
         self.ended.append(self.runner.settings.failed_skill if value is None or result.skill is None else value)
         self._report((k + 1) * epochs - 1, self.ended)

@@ -31,9 +31,9 @@ MOST_LOST = 10
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits after which no further trial starts: n_trials, machine hours, or money; None for no limit.
+    """Limits after which no further trial starts: n_trials, machine hours, or money.
 
-    An hour of a machine that runs k trials at once counts once. A running trial is finished.
+    None for no limit. An hour of a machine that runs k trials at once counts once. A running trial is finished.
     """
 
     n_trials: int | None = None
@@ -83,7 +83,10 @@ def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Lease:
-    """A trial leased by this worker. n_before: attempts at its slot that died or were stopped; n_died: that died."""
+    """A trial leased by this worker.
+
+    n_before: attempts at its slot that died or were stopped; n_died: that died.
+    """
 
     place: int
     trial_id: int
@@ -93,7 +96,10 @@ class Lease:
 
 @dataclass(frozen=True, eq=False)
 class TrialQueue:
-    """The slots of one study. max_retries: further attempts at a slot after a worker died over it."""
+    """The slots of one study.
+
+    max_retries: further attempts at a slot after a worker died over it.
+    """
 
     study: optuna.Study
     storage: StudyStorage
@@ -105,7 +111,10 @@ class TrialQueue:
         return self.storage.patience(lambda: self.study.get_trials(deepcopy=False))
 
     def take(self, marks: Mapping[str, Any]) -> Lease | None:
-        """The lowest open slot as a running trial with these user attributes; None where nothing is open now."""
+        """The lowest open slot as a running trial with these user attributes.
+
+        None where nothing is open now.
+        """
         self.storage.patience(lambda: self.storage.fail_dead_trials(self.study))
         while True:
             trials = self.trials()
@@ -127,7 +136,10 @@ class TrialQueue:
         return not active and self._open_place(trials) is None
 
     def tell(self, lease: Lease, state: TrialState, values: Sequence[float] | None = None, cause: str = "") -> bool:
-        """Ends the trial; False where another worker had marked it as dead, so that its result does not count."""
+        """Ends the trial; False where another worker had marked it as dead.
+
+        Its result then does not count.
+        """
 
         def end() -> bool:
             if self.storage.storage.get_trial(lease.trial_id).state != TrialState.RUNNING:

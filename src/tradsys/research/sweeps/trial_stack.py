@@ -19,7 +19,10 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A trial in the stack. plan: of its fits. nets: still to train, with the fit of each."""
+    """A trial in the stack.
+
+    plan: of its fits. nets: still to train, with the fit of each.
+    """
 
     attempt: Attempt
     plan: StackedFits
@@ -35,11 +38,12 @@ class Member:
 
 
 class TrialStack:
-    """Trials of one shape that use the same samples; the first one determines the shape.
+    """Trials of one shape that use the same samples.
 
-    A trial's nets fill the folders of its fits, which then load them, as `StackedFits` does for one trial. While the
-    stack trains, the first fit's first net is reported, the other fits as they come: a trial that is pruned leaves.
-    is_too_large: for the memory of the device, so that its trials have to run alone.
+    The first one determines the shape. A trial's nets fill the folders of its fits, which then load them, as
+    `StackedFits` does for one trial. While the stack trains, the first fit's first net is reported, the other fits as
+    they come: a trial that is pruned leaves. is_too_large: for the memory of the device, so that its trials have to run
+    alone.
     """
 
     def __init__(self) -> None:
@@ -53,7 +57,10 @@ class TrialStack:
         return bool(self.members)
 
     def add(self, attempt: Attempt) -> bool:
-        """Whether the trial is in the stack now; else it is of another shape, or cannot or need not be stacked."""
+        """Whether the trial is in the stack now.
+
+        It is of another shape, or cannot or need not be stacked otherwise.
+        """
         fits = attempt.fits
         if fits is None or attempt.alone or (self.reads and fits.reads != self.reads):
             return False
@@ -71,7 +78,10 @@ class TrialStack:
                 self.shared.made.forget([net for _, net in plan.fits])
 
     def advance(self) -> list[Attempt]:
-        """Trains until nets of some trial end, and runs their fits; returns the trials that ended."""
+        """Trains until nets of some trial end, and runs their fits.
+
+        Returns the trials that ended.
+        """
         assert self.training is not None
         began = perf_counter()
         try:

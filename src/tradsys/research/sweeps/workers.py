@@ -42,7 +42,10 @@ def is_worker() -> bool:
 
 
 def environment(k: int, n: int, device: str) -> dict[str, str]:
-    """Environment of the k-th of n workers: its GPU, or one thread where several share a CPU."""
+    """Environment of the k-th of n workers.
+
+    Its GPU, or one thread where several share a CPU.
+    """
     here = dict(os.environ) | {HERE: str(n)}
     if device != "cuda":
         return here | (dict.fromkeys(ONE_THREAD, "1") if n > 1 else {})

@@ -15,10 +15,10 @@ POLLS = 10
 
 
 class ExchangeBroker:
-    """Entries as market or limit orders, stop and target as resting orders where the exchange supports them.
+    """Trades at an exchange: entries, and stop and target at rest there.
 
-    costs: the configured ones, for sizes and for fees that the exchange charges in a third currency. minutes: bar
-    length.
+    Entries are market or limit orders; resting orders where the exchange supports them. costs: the configured ones, for
+    sizes and for fees that the exchange charges in a third currency. minutes: bar length.
     """
 
     immediate = True
@@ -37,7 +37,10 @@ class ExchangeBroker:
         return Report("accepted")
 
     def submit(self, order: Order, account: Account) -> Report:
-        """Sends an order; if the answer is lost, looks it up by client id before sending it again."""
+        """Sends an order, never twice.
+
+        If the answer is lost, looks it up by client id before sending it again.
+        """
         market = self.client.market(order.symbol)
         quantity, why = self._quantity(order, account, market)
         if why:
@@ -186,7 +189,10 @@ class ExchangeBroker:
         )
 
     def snapshot(self, symbols: list[str]) -> dict[str, Any]:
-        """Signed base units by symbol: positions of a contract account, coins of a spot account."""
+        """Signed base units by symbol.
+
+        Positions of a contract account, coins of a spot account.
+        """
         raw, held = self.client.raw, dict.fromkeys(symbols, 0.0)
         if self.client.spec.kind == "linear":
             names = {self.client.market(s)["symbol"]: s for s in symbols}

@@ -43,7 +43,10 @@ class ExchangeError(TradsysError):
 
 
 class UnreachableError(ExchangeError):
-    """An exchange that does not answer or is in maintenance after all retries; temporary."""
+    """An exchange that does not answer or is in maintenance after all retries.
+
+    Temporary.
+    """
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ class Exchange:
         check_bounds("exchange", self, BOUNDS, "exchange")
 
     def connect(self, *, private: bool) -> "Client":
-        """A client; TradsysError without ccxt, for an unknown exchange or, where `private`, without keys."""
+        """Connects to the exchange.
+
+        TradsysError without ccxt, for an unknown exchange or, where `private`, without keys.
+        """
         try:
             import ccxt  # noqa: PLC0415 - an extra, needed only for paper and live trading
         except ImportError as error:
@@ -110,7 +116,10 @@ class Exchange:
         return Client(self, raw, ccxt)
 
     def websockets(self, *, private: bool) -> Any:
-        """ccxt's websocket client without keys; None where ccxt streams no bars of this exchange."""
+        """ccxt's websocket client without keys.
+
+        None where ccxt streams no bars of this exchange.
+        """
         import ccxt.pro  # noqa: PLC0415 - loads aiohttp: only a bot with a stream needs it
 
         if self.id not in ccxt.pro.exchanges:
@@ -164,7 +173,10 @@ class Exchange:
 
 
 class Client:
-    """A connected exchange: calls with retries, its clock, and its markets by the bundle's symbols."""
+    """A connected exchange: calls with retries, its clock and markets.
+
+    Markets by the bundle's symbols.
+    """
 
     def __init__(self, spec: Exchange, raw: Any, ccxt: Any) -> None:
         self.spec, self.raw, self.ccxt = spec, raw, ccxt
@@ -173,9 +185,10 @@ class Client:
         self.gives_up: Callable[[], bool] = lambda: False  # called after a failure; True ends the retries
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The call's result; temporary failures are retried after the wait that the exchange asks for.
+        """The call's result, after retries of temporary failures.
 
-        Raises UnreachableError after the last retry, ExchangeError for any other refusal, and ccxt's OrderNotFound.
+        Retried after the wait that the exchange asks for. Raises UnreachableError after the last retry, ExchangeError
+        for any other refusal, and ccxt's OrderNotFound.
         """
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(self.ccxt.OperationFailed),
@@ -236,7 +249,10 @@ class Client:
 
     @cached_property
     def by_name(self) -> dict[str, Any]:
-        """Markets of this kind by the exchange's id, such as BTCUSDT, and by ccxt's symbol."""
+        """Markets of this kind by the exchange's id and by ccxt's symbol.
+
+        An id is such as BTCUSDT.
+        """
         markets = self.call(self.raw.load_markets).values()
         wanted = [m for m in markets if (m["spot"] if self.spec.kind == "spot" else m["swap"] and m["linear"])]
         return {m["id"]: m for m in wanted} | {m["symbol"]: m for m in wanted}
@@ -268,7 +284,10 @@ class Client:
         return rows
 
     def funding(self, symbol: str, since: datetime, until: datetime) -> list[tuple[datetime, float]]:
-        """Settled rates of a perpetual with since <= time <= until, times rounded to the minute; in pages."""
+        """Settled rates of a perpetual with since <= time <= until, in pages.
+
+        Times are rounded to the minute.
+        """
         name, found, at = self.market(symbol)["symbol"], dict[datetime, float](), since
         while at <= until:
             page = self.call(self.raw.fetch_funding_rate_history, name, _ms(at), PAGE)
@@ -295,7 +314,10 @@ class _Enough(tenacity.stop_after_attempt):
 
 
 def backoff_from(first: float) -> tenacity.wait.wait_base:
-    """Waits that begin with `first` seconds and double up to a minute, each with a random addition of up to `first`."""
+    """Waits that begin with `first` seconds and double up to a minute.
+
+    Each with a random addition of up to `first`.
+    """
     return tenacity.wait_exponential(multiplier=first, max=60) + tenacity.wait_random(0, first)
 
 
@@ -319,7 +341,10 @@ def _moved(urls: Any, address: str) -> Any:
 
 
 def cause_of(error: BaseException | None) -> str:
-    """ccxt's message; the network error's where ccxt only names a method and an address."""
+    """The cause of ccxt's error in words.
+
+    ccxt's message; the network error's where ccxt only names a method and an address.
+    """
     inner = error
     while inner is not None and (inner.__cause__ or inner.__context__):
         inner = inner.__cause__ or inner.__context__
@@ -328,5 +353,8 @@ def cause_of(error: BaseException | None) -> str:
 
 
 def answered(error: BaseException | None) -> str:
-    """The exchange's message in one line without the URL; the error's type if it is empty."""
+    """The exchange's message in one line without the URL.
+
+    The error's type if it is empty.
+    """
     return one_line(re.sub(r"https?://\S+", "", str(error)), 300) or type(error).__name__

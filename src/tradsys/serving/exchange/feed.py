@@ -19,12 +19,13 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ExchangeFeed:
-    """Bars of some symbols. The exchange's opening times are converted: `time` is the close.
+    """Bars of some symbols.
 
-    Bars of perpetuals have the funding settled since the close before. A history that changed by one factor is a split:
-    see `Moment.splits`. minutes: bar length. n_history: bars of warm-up per symbol. `stream` gets the next close and
-    may end the caller's wait for it; its messages never become bars. Raises DataError for a length that the exchange
-    does not have, and for perpetuals without readable funding.
+    The exchange's opening times are converted: `time` is the close. Bars of perpetuals have the funding settled since
+    the close before. A history that changed by one factor is a split: see `Moment.splits`. minutes: bar length.
+    n_history: bars of warm-up per symbol. `stream` gets the next close and may end the caller's wait for it; its
+    messages never become bars. Raises DataError for a length that the exchange does not have, and for perpetuals
+    without readable funding.
     """
 
     def __init__(self, client: Client, symbols: Sequence[str], minutes: int, n_history: int) -> None:
@@ -38,7 +39,7 @@ class ExchangeFeed:
         self.stream: BarStream | None = None
 
     def history(self, until: datetime | None) -> pl.DataFrame:
-        """The last n_history bars of each symbol that closed at or before `until`, or by now."""
+        """The last n_history bars of each symbol closed by `until`, or by now."""
         newest = self._closed(self.client.time()) if until is None else until
         bars: list[Bar] = []
         for symbol in self.symbols:
@@ -114,9 +115,10 @@ class ExchangeFeed:
 
 
 def splits_in(corrected: Sequence[tuple[Bar, Bar]]) -> tuple[tuple[str, float], ...]:
-    """Splits (symbol, new units per old): at least two re-read bars that all changed by one factor.
+    """Splits (symbol, new units per old) that re-read bars show.
 
-    A price of 100 that is 10 afterwards is a split of 10 new units for one.
+    At least two bars that all changed by one factor. A price of 100 that is 10 afterwards is a split of 10 new units
+    for one.
     """
     found = []
     for symbol in sorted({before.symbol for before, _ in corrected}):

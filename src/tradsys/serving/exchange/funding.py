@@ -11,7 +11,10 @@ SECOND = timedelta(seconds=1)
 
 
 class Funding:
-    """Rates by symbol. A spot market has none; DataError for perpetuals whose settled rates cannot be read."""
+    """Rates by symbol.
+
+    A spot market has none; DataError for perpetuals whose settled rates cannot be read.
+    """
 
     def __init__(self, client: Client, symbols: Sequence[str]) -> None:
         self.client = client
@@ -25,7 +28,10 @@ class Funding:
         self.booked: dict[str, datetime] = {}
 
     def begin(self, moment: datetime) -> None:
-        """Marks rates settled up to `moment` as booked; they are booked or precede any position."""
+        """Marks rates settled up to `moment` as booked.
+
+        They are booked or precede any position.
+        """
         self.booked = dict.fromkeys(self.symbols, moment)
 
     def read(self, newest: datetime) -> None:
@@ -35,14 +41,17 @@ class Funding:
             own |= dict(self.client.funding(symbol, since, newest))
 
     def overdue(self, newest: datetime) -> bool:
-        """Whether a settlement expected by `newest`, from the interval of earlier ones, is still missing."""
+        """Whether a settlement expected by `newest` is still missing.
+
+        Expected from the interval of earlier ones.
+        """
         return any(times[-1] + (times[-1] - times[-2]) <= newest for own in self.known.values()
                    if len(times := sorted(own)) > 1)  # fmt: skip
 
     def due(self, symbol: str, at: datetime) -> float:
-        """Sum of unbooked rates settled by `at`, a fraction of notional; marks them as booked.
+        """Sum of unbooked rates settled by `at`, a fraction of notional.
 
-        A rate that was reported late is booked in the next bar.
+        Marks them as booked. A rate that was reported late is booked in the next bar.
         """
         own, last = self.known.get(symbol, {}), self.booked.get(symbol)
         new = [time for time in own if last is not None and last < time <= at]

@@ -22,11 +22,11 @@ NOTED_ATTEMPT = 2  # exchanges end connections daily; a connection that reopens 
 
 
 class BarStream:
-    """Follows current bars in a thread of its own, and wakes the caller when one has closed.
+    """Follows current bars in a thread; wakes the caller at a close.
 
-    `due` is the close that the feed waits for. An update of the bar that opens at `due` calls `wake`: at the first
-    symbol, and again once every symbol has one. A message has no other effect, so a wrong, late or repeated one costs
-    at most two polls per bar, and a lost one the wait for the next poll. No keys are used.
+    The thread is its own. `due` is the close that the feed waits for. An update of the bar that opens at `due` calls
+    `wake`: at the first symbol, and again once every symbol has one. A message has no other effect, so a wrong, late or
+    repeated one costs at most two polls per bar, and a lost one the wait for the next poll. No keys are used.
 
     private: follows the test environment if orders go there. wake: called from the thread.
     """

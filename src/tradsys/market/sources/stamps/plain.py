@@ -17,9 +17,9 @@ _REAL_TIME = 646_790_400  # mid-1990 in seconds: earlier counts may be in anothe
 def read_plainly(
     raw: pl.Series, latest: datetime, zoned: Callable[[pl.Series], pl.Series]
 ) -> tuple[pl.Series, str] | None:
-    """UTC stamps [n] and their form, equal to the general rules' result; None where those are needed.
+    """UTC stamps [n] and their form, equal to the general rules' result.
 
-    raw: texts. latest: the last plausible moment. zoned: converts naive stamps to UTC.
+    None where those are needed. raw: texts. latest: the last plausible moment. zoned: converts naive stamps to UTC.
     """
     if raw.dtype != pl.String or not len(raw) or raw.null_count():
         return None

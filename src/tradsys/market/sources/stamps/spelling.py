@@ -19,7 +19,10 @@ def has_offset(text: pl.Series) -> pl.Series:
 
 
 def spelled(text: pl.Series) -> pl.Series:
-    """One spelling: a blank for T and double blanks, +00:00 for Z, UTC, GMT; without weekday and [zone]."""
+    """One spelling: a blank for T and double blanks, +00:00 for Z, UTC, GMT.
+
+    Without weekday and [zone].
+    """
     if not text.str.contains(_ODD).fill_null(value=False).any():
         return text
     return (

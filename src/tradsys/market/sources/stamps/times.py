@@ -42,7 +42,7 @@ _ZONE_NAME = r" ([A-Z][A-Za-z_]+/[A-Za-z_]+(?:/[A-Za-z_]+)?)$"
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Parsed stamps. stamp: UTC [n], null where unreadable. bare: no stamp shows a time of day. zone: of naive ones.
+    """Parsed stamps: UTC [n], null where unreadable, with form and zone.
 
     form: how they were written, for the log. assumed: no file, key or layout states the zone.
     """
@@ -56,7 +56,7 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class TimeKeys:
-    """Settings for a column of moments: its format, the zone of naive stamps, the vendor's usual formats.
+    """Settings for a column of moments: format, zone, the vendor's formats.
 
     series: the series of each moment [n]; None where all belong to one series.
     """

@@ -38,7 +38,10 @@ CELL_ABBREVIATION = rf"(?i) \(?({'|'.join(ABBREVIATIONS)})\)?$"
 
 
 def split_zone(header: str) -> tuple[str, str]:
-    """A header's name and its zone in lower case: `date (est)` is date and est; "" for no zone."""
+    """A header's name and its zone in lower case: `date (est)` is date and est.
+
+    "" for no zone.
+    """
     name = header.strip().lower()
     if found := _BRACKETED.match(name):
         return (found[1], found[2]) if _is_zone(found[2]) else (name, "")
@@ -60,7 +63,10 @@ def _by_lower() -> dict[str, str]:
 
 
 def zone_named(word: str) -> str | None:
-    """The IANA name of an unambiguous zone: UTC, UTC+2, America/New_York in any case; else None."""
+    """The IANA name of an unambiguous zone: UTC, UTC+2, America/New_York in any case.
+
+    None otherwise.
+    """
     word = word.strip().lower()
     if word in ("utc", "gmt", "z", "utc+0", "gmt+0", "+00:00"):
         return "UTC"
@@ -81,7 +87,10 @@ def zone_wanted(name: str, what: str, word: str) -> DataError:
 
 
 def without_abbreviation(text: pl.Series, zone: str | None, name: str) -> pl.Series:
-    """Texts without EST, CET and the like; they are ambiguous, so without zone= DataError is raised."""
+    """Texts without EST, CET and the like.
+
+    They are ambiguous, so without zone= DataError is raised.
+    """
     found = text.str.extract(CELL_ABBREVIATION)
     if found.null_count() == len(text):
         return text
@@ -92,10 +101,11 @@ def without_abbreviation(text: pl.Series, zone: str | None, name: str) -> pl.Ser
 
 
 def localised(naive: pl.Series, zone: str, series: pl.Series | None = None) -> pl.Series:
-    """UTC of naive stamps in file order; a repeated hour is read only where both passes are visible.
+    """UTC of naive stamps in file order.
 
-    series: the series of each stamp [n], None for one series. Within a series' rows of such an hour the clock must be
-    set back once, from the first pass to the second; else the hour's stamps are null, since one pass could be either.
+    A repeated hour is read only where both passes are visible. series: the series of each stamp [n], None for one
+    series. Within a series' rows of such an hour the clock must be set back once, from the first pass to the second;
+    else the hour's stamps are null, since one pass could be either.
     """
     if zone == "UTC":
         return naive.dt.replace_time_zone("UTC").cast(TIME)

@@ -17,11 +17,12 @@ Rows = tuple[list[str] | None, list[list[Any]]]
 
 
 def as_text(data: bytes, name: str) -> bytes:
-    """The one table that a JSON holds, as comma-separated text; with a header row where its columns have names.
+    """The one table that a JSON holds, as comma-separated text.
 
-    Lists of lists (freqtrade, Binance), lists of records (Polygon, Coinbase), records by their time (Alpha Vantage),
-    columns by their name (Deribit, pandas), at the top level or inside an answer's `data`, `result` or the like; or one
-    record per line. Raises DataError where there is none or more than one.
+    With a header row where its columns have names. Lists of lists (freqtrade, Binance), lists of records (Polygon,
+    Coinbase), records by their time (Alpha Vantage), columns by their name (Deribit, pandas), at the top level or
+    inside an answer's `data`, `result` or the like; or one record per line. Raises DataError where there is none or
+    more than one.
     """
     found = list(_tables(_parsed(data, name), 0))
     if len(found) != 1:

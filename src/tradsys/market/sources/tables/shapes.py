@@ -48,10 +48,10 @@ _LEAST_SCALED = 10_000  # a price of 1.00 in ten-thousandths
 
 
 def tickers_of(cells: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Header cell -> field and ticker of a table with a column per price and symbol; empty for any other table.
+    """Header cell -> field and ticker of a table with a column per price and symbol.
 
-    Cells such as AAPL_Open, Open_AAPL, AAPL.Close or ('Close', 'AAPL'); each ticker has an open and a close, the first
-    cell is the time.
+    Empty for any other table. Cells such as AAPL_Open, Open_AAPL, AAPL.Close or ('Close', 'AAPL'); each ticker has an
+    open and a close, the first cell is the time.
     """
     for pattern in _WIDE:
         found = {cell: match for cell in cells[1:] if (match := pattern.match(cell.strip()))}
@@ -71,9 +71,10 @@ def _field(word: str) -> str:
 
 
 def row_per_bar(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """A table with a row per price (symbol, date, field, value) as one with a row per bar; others are unchanged.
+    """A table with a row per price as one with a row per bar.
 
-    Raises DataError where one field of one bar has two values.
+    A row is (symbol, date, field, value); other tables are unchanged. Raises DataError where one field of one bar has
+    two values.
     """
     field = next((n for n in _FIELD_NAMES if n in frame.columns), None)
     value = next((n for n in _VALUE_NAMES if n in frame.columns), None)
@@ -97,10 +98,11 @@ def row_per_bar(frame: pl.DataFrame, name: str) -> pl.DataFrame:
 def to_money(
     numbers: Sequence[pl.Series], scale: float | None, names: Sequence[str], notes: list[Finding], name: str
 ) -> list[pl.Series]:
-    """The number columns with prices divided by `scale`; prices that look like counts of a small unit are refused.
+    """The number columns with prices divided by `scale`.
 
-    numbers: named by bar column. names: of the file's columns, `` for a file without header. Without a scale, raises
-    DataError for multiples of 100 from 10,000 on in a form of a vendor that counts in small units.
+    Prices that look like counts of a small unit are refused. numbers: named by bar column. names: of the file's
+    columns, `` for a file without header. Without a scale, raises DataError for multiples of 100 from 10,000 on in a
+    form of a vendor that counts in small units.
     """
     prices = [one for one in numbers if one.name in (*PRICES, "adj_close")]
     if scale is not None:

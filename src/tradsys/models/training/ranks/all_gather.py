@@ -13,10 +13,11 @@ from tradsys.samples.loader import rank_of
 
 
 def gathered(x_N: Tensor) -> Tensor:
-    """The tensors of all ranks one after another, gradients included; the same tensor on a single rank.
+    """The tensors of all ranks one after another, gradients included.
 
-    All ranks must hold equally many. Every rank computes the joint loss; its gradient is summed over the ranks
-    on the way back, so that their mean, as in distributed training, is the gradient of one joint batch.
+    The same tensor on a single rank. All ranks must hold equally many. Every rank computes the joint loss; its gradient
+    is summed over the ranks on the way back, so that their mean, as in distributed training, is the gradient of one
+    joint batch.
     """
     if rank_of()[1] == 1:
         return x_N

@@ -34,7 +34,10 @@ Work = Callable[..., Any]
 
 @dataclass(frozen=True)
 class RankPosition:
-    """Position of one rank: its machine, its number there, the number of ranks there, and the rendezvous."""
+    """Position of one rank among machines and processes.
+
+    Its machine, its number there, the number of ranks there, the rendezvous.
+    """
 
     rendezvous: Rendezvous
     local: int
@@ -65,8 +68,9 @@ def run_on_ranks(
     stop_requested: threading.Event,
     on_epoch: Callable[[int, float], None],
 ) -> Any:
-    """The result of `work` on the first of `n_local` processes of this machine, one device each.
+    """The result of `work` on the first of `n_local` processes.
 
+    Of this machine, one device each.
     work, args: picklable; no CUDA context and no thread of the caller is inherited. The first rank continues
     the caller's CPU generator, the others have generators of their own.
     stop_requested: set to request a stop; the ranks then raise KeyboardInterrupt at the same step, and so does this.
@@ -99,9 +103,10 @@ def run_on_ranks(
 
 
 def start_method(*modules: str) -> Any:
-    """The multiprocessing context for workers: forked from a server with these modules loaded, or spawned.
+    """The multiprocessing context for workers: forked or spawned.
 
-    Loading torch and Lightning takes a process some 6 s of CPU; the server does it once for all workers of all pools.
+    Forked from a server with these modules loaded. Loading torch and Lightning takes a process some 6 s of CPU; the
+    server does it once for all workers of all pools.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
         return multiprocessing.get_context("spawn")

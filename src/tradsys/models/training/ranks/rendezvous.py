@@ -23,7 +23,10 @@ _fit_numbers = itertools.count()  # every node runs the same fits in the same or
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Rendezvous of one fit's processes. node: this machine's number; port 0: any free one, on a single machine."""
+    """Rendezvous of one fit's processes.
+
+    node: this machine's number; port 0: any free one, on a single machine.
+    """
 
     node: int = 0
     n_nodes: int = 1
@@ -33,7 +36,10 @@ class Rendezvous:
 
     @classmethod
     def of(cls, n_nodes: int) -> "Rendezvous":
-        """The rendezvous of the next fit, from NODE_RANK, MASTER_ADDR, MASTER_PORT. TrainingError if one is missing."""
+        """The rendezvous of the next fit, from NODE_RANK, MASTER_ADDR, MASTER_PORT.
+
+        Raises TrainingError if one is missing.
+        """
         if n_nodes == 1:
             return cls()
         names = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -57,7 +63,10 @@ class Rendezvous:
         return _served(self.address, self.port, self.node == 0)
 
     def agree(self, fingerprint: str) -> None:
-        """Raises TrainingError on every machine where one has another fingerprint than the first one."""
+        """Raises TrainingError on every machine where fingerprints differ.
+
+        Compared with the first machine's.
+        """
         if self.n_nodes == 1:
             return
         store = dist.PrefixStore(f"{self.name}/fingerprint", self.store())
@@ -73,9 +82,9 @@ class Rendezvous:
             )
 
     def share(self, folder: Path, when: str, *names: str) -> None:
-        """Copies files of the first machine's folder, and their absence, to the other machines' folders.
+        """Copies files of the first machine's folder to the other machines.
 
-        when: `before` or `after` the fit; each file is copied once at each.
+        Files absent there are removed. when: `before` or `after` the fit; each file is copied once at each.
         """
         if self.n_nodes == 1:
             return

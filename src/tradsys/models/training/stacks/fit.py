@@ -26,10 +26,11 @@ LAST = "last.ckpt"
 
 @dataclass(eq=False)
 class StackJob:
-    """Nets that end together for their owner: the seeds of an average, all fits of a trial.
+    """Nets that end together for their owner.
 
-    folder: takes last.ckpt of the unfinished ones; None saves nothing. strict: whether a failed net ends the job
-    with TrainingError; else it is left out, with `failed` set, and the others continue.
+    The seeds of an average, or all fits of a trial. folder: takes last.ckpt of the unfinished ones; None saves nothing.
+    strict: whether a failed net ends the job with TrainingError; else it is left out, with `failed` set, and the others
+    continue.
     """
 
     nets: Sequence[StackNet]
@@ -40,11 +41,11 @@ class StackJob:
 
 
 def fit_stack(jobs: Sequence[StackJob]) -> None:
-    """Trains the nets in place; each ends on the CPU with its kept epoch's weights, in eval mode.
+    """Trains the nets in place.
 
-    A job resumes from its last.ckpt, net by net by fingerprint; TrainingError where it is strict and none matches.
-    A watch's exception, or a failed net in a strict job, is raised after all jobs are saved. Ctrl-C and SIGTERM stop
-    between two steps, after all jobs are saved.
+    Each ends on the CPU with its kept epoch's weights, in eval mode. A job resumes from its last.ckpt, net by net by
+    fingerprint; TrainingError where it is strict and none matches. A watch's exception, or a failed net in a strict
+    job, is raised after all jobs are saved. Ctrl-C and SIGTERM stop between two steps, after all jobs are saved.
     """
     training = StackTraining(jobs[0].nets[0])
     for job in jobs:
@@ -57,9 +58,10 @@ def fit_stack(jobs: Sequence[StackJob]) -> None:
 
 
 class StackTraining:
-    """A stack and the jobs that own its rows, which may join and leave whenever it does not train.
+    """A stack and the jobs that own its rows.
 
-    first: a net of the common shape. news: jobs with nets that ended, until `advance` returns them.
+    Jobs may join and leave whenever it does not train. first: a net of the common shape. news: jobs with nets that
+    ended, until `advance` returns them.
     """
 
     def __init__(self, first: StackNet) -> None:
@@ -69,7 +71,10 @@ class StackTraining:
         self.ticks, self.pace = 0, Pace()
 
     def add(self, job: StackJob) -> None:
-        """Adds a job, whose nets train from here on. TrainingError, without a change, if its last.ckpt is unusable."""
+        """Adds a job, whose nets train from here on.
+
+        Raises TrainingError, without a change, if its last.ckpt is unusable.
+        """
         saved = _saved(job)
         fresh = [net for net in job.nets if net.fingerprint not in saved]
         going = [net for net in job.nets if net.fingerprint in saved]
@@ -92,10 +97,11 @@ class StackTraining:
             self.jobs.remove(job)
 
     def advance(self) -> list[tuple[StackJob, Exception | None]]:
-        """Trains until nets end; returns their jobs, each with its watch's exception, or a failed net's where strict.
+        """Trains until nets end.
 
-        Nets that are done or failed leave their job's `active`; a job without any leaves the stack. A job
-        with an error stays until it is dropped.
+        Returns their jobs, each with its watch's exception, or a failed net's where strict. Nets that are done or
+        failed leave their job's `active`; a job without any leaves the stack. A job with an error stays until it is
+        dropped.
         """
         if self.jobs and not self.news:
             with self._surroundings() as stop_requested:
@@ -201,7 +207,10 @@ def finish(net: StackNet) -> None:
 
 
 def load_finished(net: StackNet) -> bool:
-    """Whether the net's folder holds its finished fit; if so, loads the kept weights into the module."""
+    """Whether the net's folder holds its finished fit.
+
+    If so, loads the kept weights into the module.
+    """
     if net.workdir is None or (done := read_finished(net.workdir, net.fingerprint)) is None:
         return False
     path = net.workdir / "best.ckpt"

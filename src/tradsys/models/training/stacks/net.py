@@ -24,11 +24,12 @@ PLACE = ("scores", "epoch", "batch", "step")
 
 @dataclass(eq=False)
 class StackNet:
-    """A module with its loaders, generator and settings; epochs, batches and steps are its own.
+    """A module with its loaders, generator and settings.
 
-    fingerprint: digest of settings and data. workdir: takes best.ckpt and finished.json, as `fit_module` writes them,
-    once the net is done; None for neither. watch: called with (epoch, validation log-loss) after every epoch.
-    scores: validation log-loss of each completed epoch. best_P: the kept epoch's weights. failed: why it had to stop.
+    Epochs, batches and steps are its own. fingerprint: digest of settings and data. workdir: takes best.ckpt and
+    finished.json, as `fit_module` writes them, once the net is done; None for neither. watch: called with (epoch,
+    validation log-loss) after every epoch. scores: validation log-loss of each completed epoch. best_P: the kept
+    epoch's weights. failed: why it had to stop.
     """
 
     module: LitClassifier
@@ -103,7 +104,10 @@ class StackNet:
         return {name: getattr(self, name) for name in PLACE} | {"rng": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the state of the saved net; ValueError for a place that no fit of its settings reaches."""
+        """Restores the state of the saved net.
+
+        Raises ValueError for a place that no fit of its settings reaches.
+        """
         most = {"epoch": self.settings.max_epochs, "batch": len(self.train), "step": self.total}
         if odd := [name for name, end in most.items() if not (type(state[name]) is int and 0 <= state[name] <= end)]:
             raise ValueError(f"it stands at {odd[0]} {state[odd[0]]!r} of {most[odd[0]]}")

@@ -50,7 +50,10 @@ class Stack:
         self.own: dict[tuple[int, ...], tuple[list[Any], list[int | None]]] = {}  # see `_own`
 
     def admit(self, nets: Sequence[StackNet], saved: Sequence[dict[str, Any]] | None = None) -> None:
-        """Adds nets, which train from here on. saved: state from `state_of` of each, to resume from."""
+        """Adds nets, which train from here on.
+
+        saved: state from `state_of` of each, to resume from.
+        """
         self.check_finite()
         for k, net in enumerate(nets):
             own = parameters_to_vector(net.module.net.parameters()).detach().to(self.device)
@@ -83,7 +86,10 @@ class Stack:
         return {"state_dict": {name: getattr(self, name)[row].cpu() for name in MATRICES}, "place": net.state_dict()}
 
     def take_step(self) -> None:
-        """Trains one batch of every net; nets with batches of one length are computed together."""
+        """Trains one batch of every net.
+
+        Nets with batches of one length are computed together.
+        """
         groups: dict[int, list[int]] = {}
         for row, net in enumerate(self.nets):
             groups.setdefault(net.n_next, []).append(row)
@@ -103,7 +109,10 @@ class Stack:
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Sets `failed`, with step and rate, of nets with a loss or weights that are not finite."""
+        """Sets `failed` of nets whose loss or weights are not finite.
+
+        With step and rate.
+        """
         if not self.losses:
             return
         losses = torch.stack(self.losses).double().cpu()
@@ -119,7 +128,10 @@ class Stack:
 
     @torch.no_grad()
     def end_epochs(self) -> list[StackNet]:
-        """The nets at the end of an epoch, each with its new score; better weights are stored."""
+        """The nets at the end of an epoch, each with its new score.
+
+        Better weights are stored.
+        """
         ended = [net for net in self.nets if net.batch == len(net.train)]
         if ended:
             self.check_finite()
@@ -289,9 +301,10 @@ def _sites(net: nn.Module, window_NTF: Tensor) -> list[Site]:
 
 
 def stackable(nets: Sequence[nn.Module], window_NTF: Tensor) -> bool:
-    """Whether nets run as one: equal parameter names and shapes, and a forward pass without side effects or draws.
+    """Whether nets can run as one.
 
-    window_NTF: some windows for a trial run. vmap refuses nets that draw from torch's generator or branch on values.
+    Equal parameter names and shapes; a forward pass without side effects or draws. window_NTF: some windows for a trial
+    run. vmap refuses nets that draw from torch's generator or branch on values.
     """
     first = {name: p.shape for name, p in nets[0].named_parameters()}
     if any({name: p.shape for name, p in net.named_parameters()} != first for net in nets):
@@ -319,7 +332,10 @@ def stackable(nets: Sequence[nn.Module], window_NTF: Tensor) -> bool:
 
 @contextlib.contextmanager
 def without_batching_remarks() -> Iterator[None]:
-    """Ignores torch 2.13's warning that weight normalisation has no batching rule and runs net by net."""
+    """Ignores torch 2.13's warning on weight normalisation under vmap.
+
+    It has no batching rule and runs net by net.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*performance drop because we have not yet implemented")
         yield

@@ -47,11 +47,11 @@ OWN_OF_NET = ("dropout",)
 def fit_together(
     models: Sequence[SequenceModel], train: Samples, valid: Samples, *, workdir: Path | None, stacked: bool | None
 ) -> list[SequenceModel] | None:
-    """Fitted copies of the models in their order, or None where they have to be fitted one by one.
+    """Fitted copies of the models; None where they are fitted one by one.
 
-    They share data and shape. Models with workdirs store their finished fits there, and unfinished ones in
-    `workdir`, which is then required. stacked: None decides by speed: any GPU, and on a CPU small nets; True
-    stacks wherever it is possible.
+    In their order. They share data and shape. Models with workdirs store their finished fits there, and unfinished ones
+    in `workdir`, which is then required. stacked: None decides by speed: any GPU, and on a CPU small nets; True stacks
+    wherever it is possible.
     """
     assert workdir is None or all(model.workdir for model in models), workdir
     if stacked is False:
@@ -74,10 +74,10 @@ def fit_together(
 
 
 def train_ahead(fits: Sequence[NetFit], folder: Path) -> None:
-    """Trains the nets of fits as one stack into their workdirs; their fits then load them, as if trained alone.
+    """Trains the nets of fits as one stack into their workdirs.
 
-    Fits of one list of `stacks_of`. Nets already begun alone, done, or failing here are left to their own fits. folder:
-    takes the stack's checkpoint. A watch's exception passes through.
+    Their fits then load them, as if trained alone. Fits of one list of `stacks_of`. Nets already begun alone, done, or
+    failing here are left to their own fits. folder: takes the stack's checkpoint. A watch's exception passes through.
     """
     nets = list(nets_to_train(fits, Made()).values())
     if len(nets) < (1 if (folder / LAST).exists() else 2):
@@ -90,7 +90,10 @@ def train_ahead(fits: Sequence[NetFit], folder: Path) -> None:
 
 
 def nets_to_train(fits: Sequence[NetFit], made: "Made") -> dict[int, StackNet]:
-    """The nets of these fits, by position, that are neither done nor begun alone; none for streamed tables."""
+    """The nets of these fits, by position, that are neither done nor begun alone.
+
+    None for streamed tables.
+    """
     begun = [(fit.model.workdir / "finished.json", fit.model.workdir / "last.ckpt") for fit in fits]
     todo = [place for place, files in enumerate(begun) if not any(file.exists() for file in files)]
     nets = {place: made.net(fits[place]) for place in todo}
@@ -118,9 +121,10 @@ def worth_stacking(fit: NetFit) -> bool:
 
 
 def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int | None = None) -> list[list[int]]:
-    """Positions of the fits that form stacks, each list in order and of at least two; others are fitted one by one.
+    """Positions of the fits that form stacks, each list in order and of at least two.
 
-    most: nets per stack; None for the default of the device. The choice depends on the fits alone.
+    Others are fitted one by one. most: nets per stack; None for the default of the device. The choice depends on the
+    fits alone.
     """
     made, by_shape = made or Made(), dict[str, list[int]]()
     for place, fit in enumerate(fits):
@@ -140,7 +144,10 @@ def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int |
 
 
 def may_stack(model: Any) -> bool:
-    """Whether a model's net could train in a stack at all: on one device, with a loss that stacks support."""
+    """Whether a model's net could train in a stack at all.
+
+    On one device, with a loss that stacks support.
+    """
     module = getattr(getattr(model, "module", None), "func", getattr(model, "module", None))
     return (
         type(model) is SequenceModel
@@ -182,7 +189,10 @@ def _some_windows(fit: NetFit) -> torch.Tensor:
 
 @dataclass(eq=False)
 class Made:
-    """Nets, loaders and digests of fits, each computed once; fits on the same samples share their table."""
+    """Nets, loaders and digests of fits, each computed once.
+
+    Fits on the same samples share their table.
+    """
 
     _drawn: dict[NetFit, tuple[nn.Module, LitClassifier, Generator]] = field(default_factory=dict)
     _loaders: dict[Any, WindowLoader] = field(default_factory=dict)

@@ -45,9 +45,10 @@ def write_units(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 
 def install_lines(form: str, written: Sequence[Path]) -> list[str]:
-    """Shell lines that install the files of `write_schedule`; they keep a crontab's other lines.
+    """Shell lines that install the files of `write_schedule`.
 
-    A user's timers run only while the user is logged in, unless lingering is enabled (loginctl).
+    They keep a crontab's other lines. A user's timers run only while the user is logged in, unless lingering is enabled
+    (loginctl).
     """
     if form == "cron":
         return [f"(crontab -l 2>/dev/null; cat {shlex.quote(str(written[0].resolve()))}) | crontab -"]

@@ -34,9 +34,10 @@ class Check:
 def health(
     store: Partitions, calendar: str, schedule: ScheduleSettings, most_behind: int, now: datetime
 ) -> dict[str, Any]:
-    """ok, problems, last_session, behind (closed sessions since), gates of the last report, running, next_run.
+    """Health of the daily run: whether it is ok, problems, the last session.
 
-    most_behind: allowed number of closed sessions after the newest report. Reads only the folder and the calendar.
+    Also behind (closed sessions since), gates of the last report, running, next_run. most_behind: allowed number of
+    closed sessions after the newest report. Reads only the folder and the calendar.
     """
     shown = publishing.latest(store)
     behind = sessions_behind(shown, calendar, now)
@@ -102,10 +103,10 @@ def preflight(
 
 
 def check_keys(config: Mapping[str, Any], wanted: Sequence[str]) -> Check:
-    """Checks that required environment variables are set, and counts the notices' targets.
+    """Checks that required environment variables are set.
 
-    config: of the run; where it names a variable (`key: FRED_API_KEY`) that key is needed. wanted: further names, such
-    as those of an earlier download. Values are never shown.
+    Also counts the notices' targets. config: of the run; where it names a variable (`key: FRED_API_KEY`) that key is
+    needed. wanted: further names, such as those of an earlier download. Values are never shown.
     """
     needed = sorted({*_names_of_keys(config), *wanted})
     lacking = [name for name in needed if not os.environ.get(name, "").strip()]
@@ -118,7 +119,10 @@ def check_keys(config: Mapping[str, Any], wanted: Sequence[str]) -> Check:
 
 
 def last_challenge(store: Partitions) -> date | None:
-    """The session on which the champions were last fitted or challenged; None before the first."""
+    """The session on which the champions were last fitted or challenged.
+
+    None before the first.
+    """
     days = store.dates("models")
     if not days:
         return None

@@ -11,9 +11,10 @@ N_ROWS = 5  # of the plan
 
 
 def with_notices(notifier: Notifier, name: str, work: Callable[[], tuple[Mapping[str, Any], Path] | None]) -> None:
-    """Runs `work` and sends one notice of its result; exceptions of `work` are raised again.
+    """Runs `work` and sends one notice of its result.
 
-    work: returns the newest report and its page, or None where nothing was to do (no notice is sent).
+    Exceptions of `work` are raised again. work: returns the newest report and its page, or None where nothing was to do
+    (no notice is sent).
     """
     try:
         result = work()
@@ -55,7 +56,10 @@ def signals_alert(name: str, judged: Mapping[str, Any], path: Path) -> tuple[str
 
 
 def newcomers(before: Mapping[str, Any] | None, document: Mapping[str, Any]) -> list[str]:
-    """Symbols of the plan that the previous plan did not hold; none without a previous plan."""
+    """Symbols of the plan that the previous plan did not hold.
+
+    None without a previous plan.
+    """
     if before is None:
         return []
     known = {row["symbol"] for row in before["plan"]["rows"]}

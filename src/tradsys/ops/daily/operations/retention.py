@@ -47,7 +47,10 @@ class Leaving:
 
 
 def leaving(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
-    """Partitions beyond the retention of their stage, oldest first; none of the newest report's session."""
+    """Partitions beyond the retention of their stage, oldest first.
+
+    None of the newest report's session.
+    """
     safe = publishing.latest(store)
     found = []
     for stage in CLEANED:
@@ -67,7 +70,10 @@ def leaving(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
 
 
 def clean(store: Partitions, settings: RetentionSettings) -> list[Leaving]:
-    """Removes the partitions of `leaving`, unless it is a dry run; returns them. Needs the lock."""
+    """Removes the partitions of `leaving`, unless it is a dry run.
+
+    Returns them. Needs the lock.
+    """
     gone = leaving(store, settings)
     if not settings.dry_run:
         for one in gone:

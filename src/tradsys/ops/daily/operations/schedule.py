@@ -116,10 +116,10 @@ class Due:
 
 
 def due_sessions(when: str, calendar: str, done: date | None, now: datetime) -> Due:
-    """The sessions due at `now` (aware): every closed session after `done`, the newest published one.
+    """The sessions due at `now` (aware): all closed ones after `done`.
 
-    On a day without a session nothing is due, even if earlier sessions are missing: the next timer catches up. `done`
-    None: the last closed session alone. Raises TradsysError for another `when`.
+    done: the newest published one. On a day without a session nothing is due, even if earlier sessions are missing: the
+    next timer catches up. `done` None: the last closed session alone. Raises TradsysError for another `when`.
     """
     if when not in WHEN:
         raise TradsysError(f"daily: when={when}; it is one of {', '.join(WHEN)}; set when=post")
@@ -139,7 +139,10 @@ def due_sessions(when: str, calendar: str, done: date | None, now: datetime) -> 
 
 
 def next_run(settings: ScheduleSettings, calendar: str, now: datetime) -> datetime | None:
-    """The next timer on a day with a session, in the exchange's zone; None if none within a month."""
+    """The next timer on a day with a session, in the exchange's zone.
+
+    None if none within a month.
+    """
     zone = _zone(calendar)
     local = now.astimezone(zone)
     days = sessions.closes(calendar, local.date(), local.date() + timedelta(days=31))["session"]

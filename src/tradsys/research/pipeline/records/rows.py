@@ -11,14 +11,20 @@ from tradsys.portfolio.ledger import Ledger
 
 
 class StrategyPerformance(Performance):
-    """A strategy's performance, with its cancelled orders and its trades held across a gap in the bars."""
+    """A strategy's performance, with cancelled orders and trades over gaps.
+
+    Gaps are in the bars.
+    """
 
     n_cancelled: int
     n_spanning_gap: int
 
 
 class StrategyRow(TypedDict):
-    """A strategy. signals: share of bars with one. performance: `evidence.performance`; verdict: `Verdict.as_dict`."""
+    """A strategy.
+
+    signals: share of bars with one. performance: `evidence.performance`; verdict: `Verdict.as_dict`.
+    """
 
     name: str
     settings: str
@@ -61,7 +67,10 @@ class TrialRow(TypedDict):
 
 
 class ModelRow(TypedDict):
-    """One line of the table of models. kind: `baseline` or the class of the primary model."""
+    """One line of the table of models.
+
+    kind: `baseline` or the class of the primary model.
+    """
 
     name: str
     kind: str
@@ -69,7 +78,10 @@ class ModelRow(TypedDict):
 
 
 class AuditorRow(TypedDict, total=False):
-    """Metrics of the auditor on candidates. paid: share of profitable ones on test and in training."""
+    """Metrics of the auditor on candidates.
+
+    paid: share of profitable ones on test and in training.
+    """
 
     n: int
     paid: float
@@ -78,7 +90,10 @@ class AuditorRow(TypedDict, total=False):
 
 
 class PartSpan(TypedDict):
-    """n samples of a part: first and last decision, first row that a window reads and last bar that a label reads."""
+    """The span of n samples of a part: decisions, first and last bar read.
+
+    First row of a window, last bar of a label.
+    """
 
     n: int
     decisions: list[str]

@@ -20,7 +20,10 @@ TRADE_FIELDS = (
 
 
 class StrategySheet(TypedDict):
-    """One strategy's record. groups: mean returns by `hour`, `weekday` and `regime`, those that have any."""
+    """One strategy's record.
+
+    groups: mean returns by `hour`, `weekday` and `regime`, those that have any.
+    """
 
     months: tear_sheet.Months
     rolling: tear_sheet.Rolling
@@ -31,7 +34,10 @@ class StrategySheet(TypedDict):
 
 
 class TearSheet(TypedDict, total=False):
-    """strategies: by name. trades: n, n_shown and columns. prices: time and close by symbol. Empty without a trade."""
+    """strategies: by name.
+
+    trades: n, n_shown and columns. prices: time and close by symbol. Empty without a trade.
+    """
 
     strategies: dict[str, StrategySheet]
     trades: dict[str, Any]
