@@ -32,6 +32,7 @@ from tradsys.core.masking import (
     remember_environment,
     remember_urls,
 )
+from tradsys.core.plain_data import Config
 from tradsys.core.progress import stages as progress
 from tradsys.core.received import plain_text
 from tradsys.core.runs import PACKAGE
@@ -107,13 +108,13 @@ def _with_known_secrets(config: DictConfig) -> DictConfig:
     return config
 
 
-def recorded(config: DictConfig | dict[str, Any]) -> str:
+def recorded(config: DictConfig | Config) -> str:
     """The text of config.yaml: resolved, without secrets, `${oc.env:NAME}` unresolved."""
     plain = as_dict(config) if isinstance(config, DictConfig) else config
     return OmegaConf.to_yaml(OmegaConf.create(masked(plain)))
 
 
-def build(config: DictConfig) -> dict[str, Any]:
+def build(config: DictConfig) -> Config:
     """The config with each `_target_` built as its object.
 
     `{}` (a group's `none`) is None.
@@ -145,7 +146,7 @@ def build(config: DictConfig) -> dict[str, Any]:
     return built
 
 
-def as_dict(config: DictConfig) -> dict[str, Any]:
+def as_dict(config: DictConfig) -> Config:
     """The config as plain, resolved values.
 
     Raises ConfigError for a missing `???` or a bad seed.

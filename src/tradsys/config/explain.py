@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tradsys.config.composition import REFUSALS, Files, composed, files_of, project_conf, searched_folders
 from tradsys.config.packages import conf_packages
 from tradsys.core.errors import TradsysError, nearest
+from tradsys.core.plain_data import Config
 
 FORMS = "overrides are key=value, +key=value for a new key and ~key to drop one; quote what holds , = [ ] or spaces"
 MOST_NAMED = 12
@@ -353,7 +354,7 @@ def value_at(value: Any, path: str) -> Any:
     return value
 
 
-def plain_config(config: DictConfig) -> tuple[dict[str, Any], list[str]]:
+def plain_config(config: DictConfig) -> tuple[Config, list[str]]:
     """The config as plain, resolved values, and the keys that have no value.
 
     Raises ConfigError where an interpolation has no target.

@@ -9,6 +9,7 @@ from tradsys.config.compose import build, compose
 from tradsys.config.own_data import is_exchange
 from tradsys.config.trusted import built_source
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Config
 from tradsys.core.received import override_key
 
 
@@ -41,7 +42,7 @@ def with_costs_of(data_config: Mapping[str, Any], overrides: Sequence[str]) -> l
     return [*overrides, "costs=stocks"] if stocks and not chosen else list(overrides)
 
 
-def named_source(plain: dict[str, Any], bundle: Any, data: Sequence[str], command: str) -> Any:
+def named_source(plain: Config, bundle: Any, data: Sequence[str], command: str) -> Any:
     """The source of the data config named by `data=`, else the source of the bundle.
 
     Raises DataError where data overrides are given without `data=`.

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from tradsys.core.plain_data import Config
 from tradsys.core.received import read_json
 
 TEXT_KEYS = ("symbol", "symbols", "market_symbol", "name")  # YAML would take NAN, TRUE or 1E5 for something else
@@ -139,7 +140,7 @@ def _stored_key(conf: Path, data: str) -> str:
     return "data.source.source" if joined else "data.source"
 
 
-def _data_files(conf: Path, data: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _data_files(conf: Path, data: str) -> Iterator[tuple[str, Config]]:
     """Name and content of a data choice's file, then of the files in its defaults."""
     seen: set[str] = set()
     while data and data not in seen:

@@ -19,6 +19,7 @@ from tradsys.config.explain import ConfigError
 from tradsys.config.settings_walk import every_setting, every_text
 from tradsys.core import received
 from tradsys.core.extensions import names_at
+from tradsys.core.plain_data import Config
 from tradsys.core.received import check_depth, one_line, read_text
 
 TARGET, PARTIAL = "_target_", "_partial_"
@@ -148,7 +149,7 @@ def places() -> list[str]:
     return sorted([*_REGISTERED, "feature"])
 
 
-def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> dict[str, Any]:
+def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> Config:
     """The received configuration of a command, checked.
 
     ConfigError names the first forbidden part. config: plain values as read from a file. where: the artefact. kept: top
@@ -287,7 +288,7 @@ def _check_part(part: Mapping[str, Any], place: str, path: str, where: str) -> b
     return True
 
 
-def with_own_places(config: dict[str, Any], data_folder: str, where: str) -> dict[str, Any]:
+def with_own_places(config: Config, data_folder: str, where: str) -> Config:
     """A received run's config with its stored data in a folder of this machine.
 
     data_folder: replaces the run's own `paths.data` wherever `data` begins with it. All other paths must lie inside the
@@ -330,7 +331,7 @@ def built_source(data_config: Any, where: str) -> Any:
     return build(plain_config({"source": source}))["source"]
 
 
-def plain_config(config: dict[str, Any]) -> DictConfig:
+def plain_config(config: Config) -> DictConfig:
     """A checked mapping as an unresolved DictConfig."""
     made = OmegaConf.create(config)
     assert isinstance(made, DictConfig)

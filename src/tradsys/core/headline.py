@@ -5,10 +5,10 @@ skill_over_base_rate, relative to a constant forecast of the training rates, is 
 """
 
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
-HEADLINE = "skill_beyond_level"
-OVER_BASE_RATE = "skill_over_base_rate"
+HEADLINE: Final = "skill_beyond_level"
+OVER_BASE_RATE: Final = "skill_over_base_rate"
 UNMEASURED = "recorded before skill beyond the level was measured; train or backtest again"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, Fold, Labels, Samples
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Labeller(Protocol):
         Side int8 [R]: +1 long, -1 short, 0 no candidate, which stays unlabelled; None is all long.
         """
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """JSON values from which serving derives the same exits.
 
         Keys: `kind`, `horizon_bars`, `atr_bars`, `classes`...

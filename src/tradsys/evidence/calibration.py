@@ -6,7 +6,7 @@ evaluated by the positive class; more by the top class (its probability against 
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -20,6 +20,16 @@ LEAST = 1e-6  # probabilities are clipped this far from 0 and 1 for their logits
 MIN_SPREAD = 1e-9  # of logits, below which forecasts are equal
 
 
+class ReliabilityBin(TypedDict):
+    """One bin of a reliability diagram: mean forecast, observed rate with its interval, n samples."""
+
+    mean_predicted: float
+    observed: float
+    n: int
+    observed_low: float
+    observed_high: float
+
+
 def reliability(
     proba: Array,
     y: Array,
@@ -29,7 +39,7 @@ def reliability(
     time_N: Array | None = None,
     min_block: float = 1.0,
     confidence: float = 0.95,
-) -> list[dict[str, float | int]]:
+) -> list[ReliabilityBin]:
     """The reliability diagram: one dict per non-empty bin, in order of the forecast.
 
     Keys: mean_predicted, observed (rate), n, observed_low, observed_high (see `rate_bounds`). time_N: decision times,
@@ -39,7 +49,7 @@ def reliability(
     code_N = np.unique(bin_codes(score_N, n_bins, mass), return_inverse=True)[1]
     time = np.arange(len(hit_N)) if time_N is None else np.asarray(time_N)
     low_B, high_B = rate_bounds(code_N, hit_N, time, min_block=min_block, confidence=confidence)
-    bins: list[dict[str, float | int]] = []
+    bins: list[ReliabilityBin] = []
     for code, (low, high) in enumerate(zip(low_B, high_B, strict=True)):
         inside = code_N == code
         bins.append(

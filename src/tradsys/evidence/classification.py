@@ -4,13 +4,13 @@ Labels overlap and symbols move together, so samples of one time count together 
 over time (see `cosines`). Legend: N samples, C classes, T distinct times, d weightings of time.
 """
 
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import DataError
-from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE, EstimateRow
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, cosines
 from tradsys.evidence.bootstrap import Estimate
@@ -43,6 +43,29 @@ def auc(proba: Array, y: Array, weight: Array | None = None) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+class ForecastMetrics(TypedDict):
+    """Metrics of one set of forecasts, see `evaluate`. base_rate, observed_rate: [C]."""
+
+    log_loss: EstimateRow
+    base_log_loss: EstimateRow
+    skill_beyond_level: EstimateRow
+    skill_over_base_rate: EstimateRow
+    auc: EstimateRow
+    brier: EstimateRow
+    brier_skill: EstimateRow
+    ece: EstimateRow
+    ece_equal_mass: EstimateRow
+    calibration_slope: EstimateRow
+    calibration_intercept: EstimateRow
+    n: int
+    n_times: int
+    base_rate: list[float]
+    observed_rate: list[float]
+    block_length: float
+    confidence: float
+    n_draws: int
+
+
 def evaluate(
     proba_NC: Array,
     y_N: Array,
@@ -56,7 +79,7 @@ def evaluate(
     n_draws: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> ForecastMetrics:
     """All metrics of one set of forecasts, ready for JSON: numbers or None, never NaN.
 
     proba_NC: [N, C] (or [N] of class 1). base_rate_C: class rates [C] of the TRAINING rows (or the rate of
@@ -99,7 +122,7 @@ def evaluate(
         estimates[name] = total_gap(one, n_draws=n_draws, confidence=confidence, seed=seed)
     estimates |= _calibration(proba, y, weight, (order, first), found, confidence)
     with_interval = {name: one.as_dict() for name, one in estimates.items()}
-    return with_interval | {
+    counts = {
         "n": len(y),
         "n_times": n_times,
         "base_rate": (rate.mean(axis=0) if several else rate).tolist(),
@@ -108,6 +131,7 @@ def evaluate(
         "confidence": confidence,
         "n_draws": n_draws,
     }
+    return cast("ForecastMetrics", with_interval | counts)
 
 
 def _calibration(

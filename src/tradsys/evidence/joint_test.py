@@ -12,12 +12,12 @@ down once the best is set aside); Lan & DeMets 1983 (error spending over an open
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from scipy import special
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.sharpe import checked_returns, is_flat
@@ -62,7 +62,7 @@ class JointTest:
         """True where the strategy has an edge at the level of its batch."""
         return self.p_value is not None and self.p_value <= self.level
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """The fields and `passed`, ready for JSON."""
         return asdict(self) | {"passed": self.passed}
 

@@ -11,7 +11,7 @@ Sources: Howard, Ramdas, McAuliffe & Sekhon 2021 (normal mixture boundary, eq. 1
 2.5 (long-run variance).
 """
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -64,7 +64,19 @@ def bars_to_confirm(sharpe: float, alpha: float = 0.05, scale: float | None = No
     return int(np.ceil(high))
 
 
-def live_record(sharpe: float | None, periods_per_year: float, n_points: int = 60) -> dict[str, Any] | None:
+class ExpectedRecord(TypedDict):
+    """Expected bounds of a live record over its length, see `live_record`."""
+
+    sharpe: float
+    periods: int | None
+    periods_per_year: float
+    n: list[int]
+    low: list[float]
+    high: list[float]
+    no_edge_high: list[float]
+
+
+def live_record(sharpe: float | None, periods_per_year: float, n_points: int = 60) -> ExpectedRecord | None:
     """Expected bounds of a live record with this Sharpe ratio over time, for a plot.
 
     sharpe: per period. Keys, yearly where Sharpe ratios: sharpe, periods (until the lower bound passes zero, None where

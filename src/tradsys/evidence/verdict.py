@@ -6,21 +6,32 @@ and earns nothing, and a strategy that earns has its own evidence.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
 
 from scipy import special
 
+from tradsys.core.plain_data import Json
 from tradsys.core.plurals import counted
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import DAYS_PER_YEAR
-from tradsys.evidence.sequential import bars_to_confirm, live_record
+from tradsys.evidence.sequential import ExpectedRecord, bars_to_confirm, live_record
 from tradsys.evidence.sharpe import MIN_TRADES
 
 Kind = Literal["edge", "no edge", "not enough evidence"]
 # above this p-value the returns suggest nothing, and a model without skill decides
 SUGGESTIVE = 0.2
 UNTRADED = "no strategy was evaluated: a forecast alone earns nothing, so skill alone is no edge"
+
+
+class VerdictRow(TypedDict):
+    """`Verdict` as reports hold it. test: of `JointTest`; live: of `sequential.live_record`."""
+
+    kind: str
+    reasons: list[str]
+    needs: str | None
+    test: Json | None
+    live: ExpectedRecord | None
 
 
 @dataclass(frozen=True)
@@ -36,12 +47,17 @@ class Verdict:
     reasons: tuple[str, ...]
     needs: str | None = None
     test: JointTest | None = None
-    live: Mapping[str, Any] | None = None
+    live: ExpectedRecord | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> VerdictRow:
         """kind, reasons (a list), needs, test and live (dicts or None), ready for JSON."""
-        plain = asdict(self) | {"reasons": list(self.reasons)}
-        return plain | {"test": None if self.test is None else self.test.as_dict()}
+        return {
+            "kind": self.kind,
+            "reasons": list(self.reasons),
+            "needs": self.needs,
+            "test": None if self.test is None else self.test.as_dict(),
+            "live": self.live,
+        }
 
 
 def judge(
@@ -163,7 +179,7 @@ def _four(value: float) -> str:
     return f"{value:.4f}" if abs(value) >= 0.00005 or value == 0 else f"{value:.1g}"
 
 
-def live_of(performance: Mapping[str, Any]) -> dict[str, Any] | None:
+def live_of(performance: Mapping[str, Any]) -> ExpectedRecord | None:
     """The expected live record; None for a Sharpe undefined or not positive."""
     sharpe = performance.get("sharpe_per_period")
     return None if sharpe is None else live_record(sharpe, performance["periods_per_year"])

@@ -20,6 +20,7 @@ from tradsys.core.bounds import is_within
 from tradsys.core.clock import utc
 from tradsys.core.errors import BundleError, DataError, WarmUpError
 from tradsys.core.extensions import answer, is_own
+from tradsys.core.plain_data import Json
 from tradsys.core.protocols import Feature
 from tradsys.core.received import one_line
 from tradsys.core.runs import digest_json
@@ -179,7 +180,7 @@ class FeatureSet:
             return None
         return self.like(chosen).table(bars).side()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """All that `from_json` needs to rebuild this set, fitted values included."""
         stored = {
             "features": [feature_to_json(feature) for feature in self.features],

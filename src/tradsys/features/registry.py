@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 
 from tradsys.core.errors import BundleError, DataError
 from tradsys.core.extensions import load_part
+from tradsys.core.plain_data import Json
 from tradsys.core.protocols import Feature
 
 C = TypeVar("C", bound=type)
@@ -64,7 +65,7 @@ def register(cls: C) -> C:
     return cls
 
 
-def feature_to_json(feature: Feature) -> dict[str, Any]:
+def feature_to_json(feature: Feature) -> Json:
     """`{"class": name, **parameters}`.
 
     Raises DataError for a class that is not registered.

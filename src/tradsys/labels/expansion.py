@@ -1,12 +1,12 @@
 """Label: whether the range of the next bars exceeds the band of past ranges. It is about size, not direction."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.compiled import compiled
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.labels.triple_barrier import (
@@ -95,7 +95,7 @@ class RangeExpansion(LabelConfig):
         """Labels [R] of these bars, on the given side [R] or of longs without one."""
         return range_expansion(bars, **self.sizes(), side=1 if side is None else side)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """Exits for serving, and the meaning of the classes.
 
         memory_bars: bars of past that a decision uses.

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import BOUNDS, LabelConfig, check_sizes
 from tradsys.labels.triple_barrier import sides
@@ -105,7 +106,7 @@ class Explosion(LabelConfig):
         """
         return explosion(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """Exits for serving, which are by time alone, and the meaning of the classes."""
         sizes = self.sizes(*(() if self.delisting_return else ("delisting_return",)))
         return {"kind": "explosion", **sizes, "classes": ["no explosion", "explosion"]}

@@ -1,11 +1,11 @@
 """Label: whether a position held for a fixed time gains."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.labels.triple_barrier import Tape, first_touch, sides
@@ -86,6 +86,6 @@ class ForwardReturn(LabelConfig):
         """
         return forward_return(bars, **self.sizes("atr_bars"), side=1 if side is None else side)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """Exits for serving, which are by time alone, and the meaning of the classes."""
         return {"kind": "forward_return", **self.sizes(*DEATH), **self.delisting_rule(), "classes": ["no gain", "gain"]}

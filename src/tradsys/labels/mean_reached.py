@@ -1,11 +1,11 @@
 """Label: whether a price that has left its mean returns to that mean before it meets its stop."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.labels.triple_barrier import (
@@ -75,7 +75,7 @@ class MeanReached(LabelConfig):
         """
         return mean_reached(bars, **self.sizes(), side=1 if side is None else side)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """Exits for serving, and the meaning of the classes.
 
         memory_bars: bars of past that a decision uses.

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any, ClassVar
 
 from tradsys.core.bounds import check_bounds
+from tradsys.core.plain_data import Json
 
 DEATH = ("dead_after_bars", "delisting_return")
 BOUNDS: Mapping[str, str] = {
@@ -38,11 +39,11 @@ class LabelConfig:
         own = {name: self.bounds[name] for name in self.sizes() if name in self.bounds}
         check_bounds("labels", self, own, "labels")
 
-    def sizes(self, *without: str) -> dict[str, Any]:
+    def sizes(self, *without: str) -> Json:
         """The fields by name, except these."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in without}  # type: ignore[arg-type]
 
-    def delisting_rule(self) -> dict[str, Any]:
+    def delisting_rule(self) -> Json:
         """The delisting rule as a card keeps it: empty where the label has none."""
         rule = {name: getattr(self, name) for name in DEATH}
         return rule if rule["dead_after_bars"] is not None else {}

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from tradsys.core.errors import DataError
 from tradsys.core.extensions import load_part
+from tradsys.core.plain_data import Json
 from tradsys.labels.expansion import RangeExpansion
 from tradsys.labels.explosion import Explosion
 from tradsys.labels.forward_return import ForwardReturn
@@ -41,7 +42,7 @@ def label_of_card(card: Mapping[str, Any]) -> Label:
     names = [field.name for field in fields(cls)]
     if missing := [name for name in names if name not in card and name not in DERIVED]:
         raise DataError(f"label: the card of a {kind} lacks {', '.join(missing)}; no default replaces it")
-    sizes: dict[str, Any] = {name: card[name] for name in names if name in card}
+    sizes: Json = {name: card[name] for name in names if name in card}
     if "ternary" in names:
         sizes["ternary"] = len(card.get("classes", ())) == 3
     return cls(**sizes)

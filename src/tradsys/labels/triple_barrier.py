@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.compiled import compiled, read_only
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.market.tradable import (
@@ -183,7 +183,7 @@ class TripleBarrier(LabelConfig):
         """
         return triple_barrier(bars, **self.sizes("side"), side=self.side if side is None else side)
 
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """Exits for serving, and the meaning of the classes."""
         classes = ["stop", "timeout", "take profit"] if self.ternary else ["stop or timeout", "take profit"]
         sizes = self.sizes("ternary", *DEATH, *(("side",) if self.side == 1 else ()))

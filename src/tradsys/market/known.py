@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 
 from tradsys.core.bounds import is_within
 from tradsys.core.clock import utc
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import digest_file
 from tradsys.market.bars import COLUMNS, TIME, check_bars, content_digest, utc_bars
 from tradsys.market.coverage import check_join
@@ -32,7 +33,7 @@ class KnownValues(Protocol):
     def join(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The bars in their order, with the columns on the right."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """file, sha256, columns, point_in_time, and the rule as `note`."""
 
 
@@ -42,7 +43,7 @@ class BarsSource(Protocol):
     def bars(self) -> pl.DataFrame:
         """Bars in the schema of `market.bars`."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Description of the bars for run records."""
 
 
@@ -237,7 +238,7 @@ class KnownSource:
         by_symbol = "symbol" in frame.columns
         return join_known(bars, frame, list(self.columns.values()), by_symbol=by_symbol, max_age=max_age)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records: file, SHA-256, columns, and the rule in a sentence.
 
         Also whether it is point in time.
@@ -331,7 +332,7 @@ class JoinedBars:
             bars = one.join(bars)
         return bars
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """The source's description with `known`, `point_in_time` and a digest.
 
         known: a sentence per file; the digest includes joined columns. known_sha256: digest of each file.

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from tradsys.core.clock import Moment, utc
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import check_folder_name, inside, read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.market.bars import (
@@ -67,7 +68,7 @@ class BarStore:
         """The names of all datasets, sorted."""
         return sorted(path.parent.name for path in Path(self.root).glob(f"*/{MANIFEST}"))
 
-    def write(self, name: str, bars: pl.DataFrame, meta: Mapping[str, Any]) -> dict[str, Any]:
+    def write(self, name: str, bars: pl.DataFrame, meta: Mapping[str, Any]) -> Json:
         """Replaces all stored bars of these symbols; returns the manifest."""
         return self.append(name, bars, meta, mode="replace").manifest
 
@@ -148,7 +149,7 @@ class BarStore:
         found = actions.read_events(self._folder(name), self.manifest(name).get("events"))
         return actions.as_known(found, _moment("as_of", moment))
 
-    def undo(self, name: str) -> dict[str, Any]:
+    def undo(self, name: str) -> Json:
         """Restores the content before the last write; returns its manifest.
 
         Raises DataError where no earlier content is kept.
@@ -159,7 +160,7 @@ class BarStore:
             kept = earlier(folder)
             if not kept:
                 raise DataError(f"store {name}: no earlier content is kept; fetch the files you want again")
-            manifest: dict[str, Any] = self._load(folder, kept[-1])
+            manifest: Json = self._load(folder, kept[-1])
             manifest["sha256"] = digest_json(manifest)
             write_json(folder / MANIFEST, manifest)
             kept[-1].unlink()
@@ -175,7 +176,7 @@ class BarStore:
                 path.unlink()
             return sweep(folder, manifest)
 
-    def manifest(self, name: str) -> dict[str, Any]:
+    def manifest(self, name: str) -> Json:
         """The dataset's manifest.
 
         format, name, digest, bar_minutes, n_rows, start, end, symbols, imports. Raises DataError where the dataset is
@@ -219,10 +220,10 @@ class BarStore:
         check_folder_name("store: dataset", name, DataError)
         return Path(self.root) / name
 
-    def _load(self, folder: Path, path: Path | None = None) -> dict[str, Any]:
+    def _load(self, folder: Path, path: Path | None = None) -> Json:
         path = path or folder / MANIFEST
         found = inside(path.parent, path.name, DataError)
-        manifest: dict[str, Any] = read_json(found, "fetch the dataset again", DataError)
+        manifest: Json = read_json(found, "fetch the dataset again", DataError)
         if digest_json({key: value for key, value in manifest.items() if key != "sha256"}) != manifest.pop(
             "sha256", None
         ):
@@ -341,7 +342,7 @@ class StoredBars:
             return self.symbols
         return (*self.symbols, self.reference)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records: kind, name, digest of these bars, symbols, span."""
         manifest = BarStore(Path(self.root)).manifest(self.name)
         chosen = chosen_entries(self.name, manifest, self._wanted())

@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 from urllib.parse import quote
 
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import inside
 from tradsys.core.runs import written_atomically
 from tradsys.market.bars import COLUMNS, SCHEMA, bar_length, symbol_digests
@@ -20,7 +21,19 @@ _SYMBOL = re.compile(r"[\w^][\w^=.:&+$#-]{0,39}")  # letters of any script
 MAX_FILE_NAME = 200  # bytes of a symbol in a file's name, where a letter of another script takes nine
 
 
-def empty_manifest(name: str) -> dict[str, Any]:
+class SymbolEntry(TypedDict):
+    """One symbol in a dataset's manifest. digest: of its bars; vendor: the vendor's spelling, where it differs."""
+
+    file: str
+    digest: str
+    n_rows: int
+    start: str
+    end: str
+    bar_minutes: float
+    vendor: NotRequired[str]
+
+
+def empty_manifest(name: str) -> Json:
     """The manifest of an empty dataset."""
     return {"name": name, "bar_minutes": None, "symbols": {}, "imports": []}
 
@@ -72,9 +85,9 @@ def merged(
 
 def write_symbols(
     folder: Path, bars: pl.DataFrame, digests: Mapping[str, str], minutes: float, source: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, SymbolEntry]:
     """Writes each symbol's bars; returns the entries of the manifest."""
-    entries = {}
+    entries: dict[str, SymbolEntry] = {}
     spellings = source.get("vendor_symbols") or {}
     parts = bars.partition_by("symbol", as_dict=True, maintain_order=True)
     for (symbol,), part in parts.items():
@@ -83,24 +96,26 @@ def write_symbols(
         with written_atomically(folder / file) as draft:
             part.write_parquet(draft, compression="zstd")
         first, last = part["time"][0], part["time"][-1]
-        entries[str(symbol)] = {
+        entry: SymbolEntry = {
             "file": file,
             "digest": digest,
             "n_rows": part.height,
             "start": first.isoformat(),
             "end": last.isoformat(),
             "bar_minutes": minutes,
-            **({"vendor": spellings[str(symbol)]} if str(symbol) in spellings else {}),
         }
+        if str(symbol) in spellings:
+            entry["vendor"] = spellings[str(symbol)]
+        entries[str(symbol)] = entry
     return entries
 
 
-def chosen_entries(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+def chosen_entries(name: str, manifest: Mapping[str, Any], symbols: Sequence[str] | None) -> dict[str, SymbolEntry]:
     """The manifest's entries of these symbols (None: all), sorted.
 
     Raises DataError for an unknown one.
     """
-    entries: dict[str, dict[str, Any]] = manifest["symbols"]
+    entries: dict[str, SymbolEntry] = manifest["symbols"]
     if symbols is None:
         return dict(sorted(entries.items()))
     missing = sorted(set(symbols) - set(entries))

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,6 +9,7 @@ import polars as pl
 from tradsys.core.bounds import is_within
 from tradsys.core.compiled import compiled
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_series
 
@@ -114,7 +114,7 @@ class SyntheticMarket:
         """
         return self._frame(("regime", "phase", "sigma", "drift"))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Description of the data for cards and reports."""
         sizes = {"edge": self.edge, "shape": self.shape}
         planted = [f"a planted {name} of {size:g} sigma per bar" for name, size in sizes.items() if size]

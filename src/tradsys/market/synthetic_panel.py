@@ -10,6 +10,7 @@ import polars as pl
 
 from tradsys.core.bounds import is_within
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.market.sessions import closes
 from tradsys.market.synthetic import MOST_BARS
@@ -151,7 +152,7 @@ class SyntheticPanel:
         rate = float(before[compressed].mean()) if compressed.any() else 0.0
         return PlantedLift(rate, float(before[member_rows].mean()), len(drawn.explosions[0]))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Description of the data for cards and reports."""
         sizes = {"a planted edge": self.edge, "planted explosions": self.explosions}
         planted = [f"{what} of {size:g}" for what, size in sizes.items() if size]

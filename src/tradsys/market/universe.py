@@ -9,6 +9,7 @@ import polars as pl
 
 from tradsys.core.clock import utc
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.protocols import Events
 from tradsys.core.tables import Array
 from tradsys.market.bars import COLUMNS, bar_length, check_bars, content_digest
@@ -94,7 +95,7 @@ class Bars(Protocol):
     def bars(self) -> pl.DataFrame:
         """Bars in the schema of `market.bars`."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """Description of the bars for run records."""
 
 
@@ -139,7 +140,7 @@ class PooledBars:
         pooled = pl.concat(given.values()).sort("symbol", "time")
         return check_bars(pooled if self.end is None else pooled.filter(pl.col("time") <= utc(self.end, "pool: end")))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records: kind, name, digest of these bars, symbols, sources.
 
         Also end and `synthetic`.

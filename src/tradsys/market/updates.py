@@ -10,6 +10,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import read_json
 from tradsys.core.runs import written_atomically
 from tradsys.market.bars import PRICES, combine_digests
@@ -66,7 +67,7 @@ class WriteSummary:
     mode: str
     updates: tuple[SymbolUpdate, ...]
     conflicts: pl.DataFrame
-    manifest: dict[str, Any] = field(repr=False)
+    manifest: Json = field(repr=False)
 
     @property
     def n_added(self) -> int:
@@ -157,9 +158,7 @@ def as_lines(summary: WriteSummary, limit: int = MOST_LINES) -> list[str]:
     return [*lines, f"and {len(ordered) - limit} symbols more"] if len(ordered) > limit else lines
 
 
-def manifest_of(
-    name: str, entries: Mapping[str, Mapping[str, Any]], minutes: float, imports: list[dict[str, Any]]
-) -> dict[str, Any]:
+def manifest_of(name: str, entries: Mapping[str, Mapping[str, Any]], minutes: float, imports: list[Json]) -> Json:
     """The manifest of these symbols."""
     return {
         "format": FORMAT,
@@ -176,7 +175,7 @@ def manifest_of(
 
 def imports(
     old: Sequence[Mapping[str, Any]], symbols: Sequence[str], source: Mapping[str, Any], mode: str
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """The imports of stored symbols.
 
     One whose symbols have all been replaced is removed.

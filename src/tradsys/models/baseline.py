@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from tradsys.core.errors import TrainingError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.transforms import fitted, with_fitted
 from tradsys.samples.weights import class_mass
@@ -73,7 +74,7 @@ class BaseRate:
         """float64 [N, C], every row the training frequencies."""
         return np.tile(fitted(self, "proba_"), (len(rows), 1))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value that `from_json` turns back into the same numbers."""
         return {"lookback": self.lookback, "proba": fitted(self, "proba_").tolist()}
 

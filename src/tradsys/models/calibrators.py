@@ -14,6 +14,7 @@ from scipy.special import log_softmax, softmax
 
 from tradsys.core.bounds import is_within
 from tradsys.core.errors import BundleError, DataError, TrainingError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array
 from tradsys.models.transforms import fitted, with_fitted
@@ -80,7 +81,7 @@ class Identity:
         """The scores as float64 [N, C]."""
         return np.array(proba_NC, dtype=np.float64)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value with the kind only, as nothing is fitted."""
         return {"kind": "none"}
 
@@ -151,7 +152,7 @@ class Temperature:
         out_NC = np.clip(out_NC, low, 1 - low)
         return out_NC / out_NC.sum(axis=1, keepdims=True)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value that `from_json` turns back into the same numbers."""
         return {
             "kind": "temperature",
@@ -226,7 +227,7 @@ class Isotonic:
         up_N = np.interp(score_N, fitted(self, "x_"), fitted(self, "y_"))
         return np.stack([1 - up_N, up_N], axis=1)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value that `from_json` turns back into the same numbers."""
         return {"kind": "isotonic", "x_": fitted(self, "x_").tolist(), "y_": fitted(self, "y_").tolist()}
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.models.transforms import fitted, with_fitted
 
@@ -74,7 +75,7 @@ class SplitConformal:
             raise DataError(f"conformal: predictions {predicted.shape}, scales {scale.shape}; one scale per prediction")
         return predicted - fitted(self, "low_") * scale, predicted + fitted(self, "high_") * scale
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value that `from_json` turns back into the same numbers."""
         state = {name.rstrip("_"): fitted(self, name) for name in ("low_", "high_", "n_")}
         return {"alpha": self.alpha, "kind": self.kind, **state}

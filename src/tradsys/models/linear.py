@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.transforms import fitted, with_fitted
@@ -114,7 +115,7 @@ class LogisticRegression:
             logits = np.hstack([np.zeros_like(logits), logits])
         return softmax(logits, axis=1)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value that `from_json` turns back into the same numbers."""
         return {
             "C": self.C,
@@ -190,7 +191,7 @@ class Ridge:
         """
         return fitted(self, "line_").predict_proba(table, rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value that `from_json` turns back into the same numbers."""
         params = {name: getattr(self, name) for name in ("alpha", "lookback", "class_weight")}
         return {**params, "line": fitted(self, "line_").to_json()}

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime import HmmRegime
@@ -77,7 +78,7 @@ class MarketRegime:
             )
         return rows
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value with every digit.
 
         `regime_from_json` gives the same posteriors to the bit.

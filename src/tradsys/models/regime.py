@@ -13,6 +13,7 @@ import numpy as np
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import BundleError, DataError, TrainingError
+from tradsys.core.plain_data import Json
 from tradsys.core.progress.stages import counted
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
@@ -353,7 +354,7 @@ class HmmRegime:
         out[known] = filter_windows(loglik_RK, ends - low, lookback, start_K, transmat_KK)
         return out
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value with every digit; `from_json` gives the same posteriors to the bit."""
         params = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         state = {name: fitted(self, name) for name in STATE}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.extensions import answer, is_own
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.net_fits import NetFit, NetFits
@@ -238,7 +239,7 @@ class SequenceModel:
         """The fingerprint, from the digests of both samples."""
         return digest_json([self.decides(), train, valid])
 
-    def decides(self) -> dict[str, Any]:
+    def decides(self) -> Json:
         """The settings that determine the weights, as plain values."""
         settings = {
             "net": described(self.net),

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from tradsys.core.errors import DataError, TrainingError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, trait_classes
 
 Part = TypeVar("Part")
@@ -107,7 +108,7 @@ class RobustScaler:
         scaled[:, codes] = table.values[:, codes]
         return table.with_values(scaled)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value that `from_json` turns back into the same numbers."""
         return {
             "clip": self.clip,

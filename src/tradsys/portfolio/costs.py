@@ -3,9 +3,9 @@
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Config
 
 BPS = 1e-4
 MAX_BPS = 1000.0
@@ -102,7 +102,7 @@ class Costs:
         """Cost of a round trip in log return: ln[(1+s)(1+f) / ((1-s)(1-f))]."""
         return sum(math.log1p(c) - math.log1p(-c) for c in (self.fee, self.slippage))
 
-    def as_dict(self, columns: Collection[str], returns: str | None = None) -> dict[str, Any]:
+    def as_dict(self, columns: Collection[str], returns: str | None = None) -> Config:
         """The costs as a report states them.
 
         With a sentence on what fills and what is left out. columns: of the bars traded. returns: their description, as

@@ -12,6 +12,7 @@ from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.headline import EstimateRow, headline_skill
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.classification import evaluate
@@ -32,9 +33,7 @@ from tradsys.serving.strategy import profiles_of
 SPANS = ("test", "later")
 
 
-def backtest_bundle(
-    bundle: Bundle, source: Any, parts: dict[str, Any], config: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def backtest_bundle(bundle: Bundle, source: Any, parts: Config, config: Config, folder: Path) -> Json:
     """Backtests profiles on the bundle's test span or on what follows.
 
     span=test, or span=later for after its validation. The verdict uses the skill on these same decisions: the card's

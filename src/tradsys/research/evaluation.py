@@ -11,9 +11,10 @@ import polars as pl
 
 from tradsys.core.headline import headline_skill
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
-from tradsys.evidence.calibration import reliability
+from tradsys.evidence.calibration import ReliabilityBin, reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.skill import log_losses
 from tradsys.evidence.verdict import judge_run
@@ -48,9 +49,9 @@ def evaluate_run(
     fitted: Fitted,
     bundle: Bundle,
     folder: Path,
-    config: dict[str, Any],
+    config: Config,
     timings: Timings,
-) -> dict[str, Any]:
+) -> Json:
     """Evaluates the test span, writes a run's results, returns the report.
 
     The report is one JSON-safe dict.
@@ -66,7 +67,7 @@ def evaluate_run(
     with timings.stage("importance and drift"):
         importance = _importance(experiment, prepared, fitted, bundle)
         drift = _drift(prepared, experiment.seed)
-        inside: dict[str, Any] = {
+        inside: Json = {
             "embedding": embedding_section(fitted.primary, fitted.regime, prepared.test, experiment.seed),
             "ensemble": ensemble_section(fitted.primary),
         }
@@ -126,7 +127,7 @@ def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[s
 
 def _reliability(
     probabilities: Mapping[str, Array], test: Samples, min_block: float
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[ReliabilityBin]]:
     """Calibration curves of all models but the base rate, which is one point."""
     return {
         name: reliability(proba[:, 1], test.y, time_N=test.time, min_block=min_block)
@@ -153,7 +154,7 @@ def _model_row(experiment: Experiment, prepared: Prepared, name: str, proba_NC: 
 
 
 def _record_models(
-    ledger: TrialLedger, prepared: Prepared, probabilities: Mapping[str, Array], source: dict[str, Any], folder: Path
+    ledger: TrialLedger, prepared: Prepared, probabilities: Mapping[str, Array], source: Json, folder: Path
 ) -> None:
     test = prepared.test
     for name, proba in probabilities.items():
@@ -196,12 +197,12 @@ def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bun
     return {"n": len(samples), "paid": float(samples.y.mean()), "paid_in_training": expected, "metrics": metrics}
 
 
-def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, tested: Backtest) -> dict[str, Any]:
+def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, tested: Backtest) -> Json:
     """Sections that explain evaluated strategies: whether the auditor helps, what regimes contributed."""
     if not experiment.strategy:
         return {}
     span = EvaluatedSpan.of(experiment, prepared, bundle)
-    out: dict[str, Any] = {}
+    out: Json = {}
     valued = audit_value(span, experiment.strategy, prepared.test)
     if valued is not None:
         out["audit_value"] = valued

@@ -1,8 +1,8 @@
 """The research flow on one page: bars, features, labels, samples, models, bundle, strategies, report."""
 
 from pathlib import Path
-from typing import Any
 
+from tradsys.core.plain_data import Config, Json
 from tradsys.research.evaluation import evaluate_run
 from tradsys.research.pipeline.bundle_export import check_bundled_parts, export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare
@@ -14,7 +14,7 @@ from tradsys.research.pipeline.training import fit
 __all__ = ["Evaluation", "Experiment", "run"]
 
 
-def run(experiment: Experiment, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, config: Config) -> Json:
     """Runs the research flow.
 
     Writes bundle, metrics, predictions, trades and report into `folder`. Returns the report as one JSON-safe dict, the

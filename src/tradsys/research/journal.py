@@ -16,6 +16,7 @@ from urllib.parse import quote
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.headline import EstimateRow, headline_skill
+from tradsys.core.plain_data import Config
 from tradsys.core.received import parse_yaml, plain_texts, read_json, read_text, refused_in_one_line
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import Deflation, deflated_sharpe
@@ -284,9 +285,9 @@ def _changes(config: Mapping[str, Any], previous: Mapping[str, Any]) -> list[Cha
 _ABSENT = "not set"
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Config:
     """Leaves by dotted key, without keys that affect no result."""
-    out: dict[str, Any] = {}
+    out: Config = {}
     for key, value in config.items():
         if not prefix and key in _UNTOLD:
             continue

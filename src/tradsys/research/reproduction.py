@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tradsys.core.database_url import database_url, shown_url
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import parse_yaml, plain_texts, read_json
 from tradsys.core.runs import write_json
 from tradsys.reports.terminal import screen
@@ -287,6 +288,6 @@ def _ten_digits(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = plain_texts(read_json(path, "restore it from a copy", TradsysError))
+def _json(path: Path) -> Json:
+    found: Json = plain_texts(read_json(path, "restore it from a copy", TradsysError))
     return found

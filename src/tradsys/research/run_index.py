@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.headline import Interval, headline_skill
+from tradsys.core.plain_data import Json
 from tradsys.core.received import one_line, plain_texts, read_json
 from tradsys.core.runs import digest_file, write_json, write_text
 from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
@@ -295,7 +296,7 @@ def _with(row: RunRow, **changes: Any) -> RunRow:
     return RunRow(**{**asdict(row), **changes})
 
 
-def _report_fields(report: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _report_fields(report: Mapping[str, Any], folder: Path) -> Json:
     """The fields of a finished run's report; raises for a file that no run writes."""
     provenance = report["provenance"]
     data, seconds = provenance["data"], list((report.get("timings") or {}).values())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import one_line, plain_texts, read_json
 from tradsys.research.run_index import RunRow
 
@@ -34,7 +35,7 @@ def _read_study(root: Path, task: str, path: Path) -> RunRow:
         return RunRow(folder, task, "", "damaged", note=note)
 
 
-def _of_comparison(table: Mapping[str, Any]) -> dict[str, Any]:
+def _of_comparison(table: Mapping[str, Any]) -> Json:
     source = table["provenance"]
     data = source["data"]
     return {
@@ -47,7 +48,7 @@ def _of_comparison(table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _of_sweep(report: Mapping[str, Any]) -> dict[str, Any]:
+def _of_sweep(report: Mapping[str, Any]) -> Json:
     return {
         "when": str(report["begun"]),
         "experiment": str(report["study"]),

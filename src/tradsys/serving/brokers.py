@@ -4,8 +4,9 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from tradsys.core.plain_data import Json
 from tradsys.portfolio.costs import BUST
 
 FULL = 1 - 1e-9  # an order with this share of its quantity counts as filled
@@ -168,7 +169,7 @@ class Report:
     status: str
     fills: tuple[Fill, ...] = ()
     why: str = ""
-    carried: dict[str, Any] | None = None
+    carried: Json | None = None
 
 
 class Broker(Protocol):
@@ -201,7 +202,7 @@ class Broker(Protocol):
     def lookup(self, order: Order, account: Account) -> Report | None:
         """The status of an order that may have arrived; None where it never did."""
 
-    def snapshot(self, symbols: list[str]) -> dict[str, Any]:
+    def snapshot(self, symbols: list[str]) -> Json:
         """The exchange's positions: {"positions": signed base units by symbol}."""
 
     def step_size(self, symbol: str) -> float:

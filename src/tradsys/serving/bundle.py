@@ -20,6 +20,7 @@ from tradsys.core.clock import Moment, utc64
 from tradsys.core.errors import BundleError, DataError
 from tradsys.core.extensions import check_foreign, has_part
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, digest_json, write_json
 from tradsys.core.tables import Array, FeatureTable
@@ -76,7 +77,7 @@ class Boosted:
         return score, self.calibrator.apply(score)
 
 
-def seal(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+def seal(folder: Path, card: Mapping[str, Any]) -> Json:
     """Writes card.json with the SHA-256 of every file and of itself.
 
     Files of the folder.
@@ -101,7 +102,7 @@ class Bundle:
     primary: Primary
     regime: HmmRegime | MarketRegime | SupervisedRegime | None
     auditor: Xgboost | None
-    card: dict[str, Any]
+    card: Json
     folder: Path
 
     @classmethod
@@ -116,7 +117,7 @@ class Bundle:
             return cls._of(folder, card)
 
     @classmethod
-    def _of(cls, folder: Path, card: dict[str, Any]) -> Self:
+    def _of(cls, folder: Path, card: Json) -> Self:
         check_foreign(f"bundle {folder}", card.get("foreign", {}), _is_at_hand)
         features = FeatureSet.from_json(card["features"])
         if features.schema_hash() != card["schema_hash"] or list(features.names) != card["feature_names"]:
@@ -187,7 +188,7 @@ class Bundle:
         """Rows that the parts together need at a decision row."""
         return max(self.primary.lookback, self.regime.lookback if self.regime else 1)
 
-    def data_config(self) -> dict[str, Any]:
+    def data_config(self) -> Config:
         """The data config that the bundle was made from, as received.
 
         `config.trusted` builds its source.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.errors import BundleError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import inside, plain_texts, read_json
 from tradsys.core.runs import digest_file, digest_json
 
@@ -93,14 +94,14 @@ RULES: Mapping[str, Callable[[Any], bool]] = {
 OPTIONAL: Mapping[str, Callable[[Any], bool]] = {"bar_minutes": _is_gap, "name": _is_text, "foreign": _is_mapping}
 
 
-def verified_card(folder: Path) -> dict[str, Any]:
+def verified_card(folder: Path) -> Json:
     """The card of a bundle whose files all match their digests.
 
     BundleError names any that do not. Digests are compared before any other content of a file is read.
     """
     if not (folder / "card.json").is_file():
         raise BundleError(f"bundle {folder}: no card.json there; give the folder that train or export wrote")
-    card: dict[str, Any] = read_json(inside(folder, "card.json"), FIX)
+    card: Json = read_json(inside(folder, "card.json"), FIX)
     if card.get("format") != FORMAT:
         raise BundleError(f"bundle {folder}: format {card.get('format')!r:.40}, this code reads {FORMAT}; {FIX}")
     body = {k: v for k, v in card.items() if k != "card_sha256"}

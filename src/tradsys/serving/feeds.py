@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.plain_data import Json
 from tradsys.market.bars import COLUMNS, SCHEMA
 from tradsys.market.tradable import traded_volume
 from tradsys.serving.brokers import Bar
@@ -25,7 +26,7 @@ class Source:
     n_breaks: int = 0
     why: str = ""
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Json:
         """The source as JSON values."""
         last = None if self.last_message is None else self.last_message.isoformat()
         return {"by": self.by, "last_message": last, "n_breaks": self.n_breaks, "why": self.why}

@@ -3,8 +3,8 @@
 import math
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
+from tradsys.core.plain_data import Json
 from tradsys.portfolio import fills
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.fills import Holding, advance, close_delisted, enter, ruin_price
@@ -92,7 +92,7 @@ class PaperBroker:
         """Always `accepted`: no order is ever lost."""
         return Report("accepted")
 
-    def snapshot(self, symbols: list[str]) -> dict[str, Any]:  # noqa: ARG002 - one protocol
+    def snapshot(self, symbols: list[str]) -> Json:  # noqa: ARG002 - one protocol
         """Always empty: positions and orders exist only in the journal."""
         return {"positions": {}}
 
@@ -108,7 +108,7 @@ def _bar(bar: Bar, account: Account) -> fills.Bar:
     return fills.Bar(bar.time, *prices, 0, volume, *before, bar.funding, bar.dividend)
 
 
-def _carried(held: Holding, cash: float) -> dict[str, Any]:
+def _carried(held: Holding, cash: float) -> Json:
     kept = {"carry": held.carry, "passed": held.passed, "leaving": held.leaving}
     return {**kept, "part_out": held.sold, "part_value": held.value, "cash": cash}
 

@@ -10,6 +10,7 @@ import polars as pl
 from tradsys.core.clock import Moment
 from tradsys.core.errors import BundleError, TradsysError
 from tradsys.core.extensions import answer
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.market.calendars import sessions_per_year
 from tradsys.market.sessions import ROUND_THE_CLOCK
@@ -332,7 +333,7 @@ class Strategy:
     profile: Profile
     round_trip: float
     borrow_per_year: float = 0.0
-    label: dict[str, Any] = field(init=False)
+    label: Json = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.primary.card["label"])

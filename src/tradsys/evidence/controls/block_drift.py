@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 
 N_BLOCKS = 39
@@ -136,7 +137,7 @@ class BlockReference:
             auc_limit=None if auc is None else float(self.auc.max()),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Plain values.
 
         Edges are exact, and the sample to float32: a rounded tie would separate a block from it.

@@ -13,6 +13,7 @@ import numpy as np
 
 from tradsys.core.errors import DataError
 from tradsys.core.headline import EstimateRow
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import spread
@@ -199,7 +200,7 @@ def precision_lift(
     *,
     min_block: float,
     confidence: float = 0.95,
-) -> dict[str, Any]:
+) -> Json:
     """Precision of a veto compared with a higher score threshold at equal recall.
 
     paid_N: whether the candidate's outcome was good. kept_N: whether the veto let it pass. score_N: scores of the first
@@ -267,7 +268,7 @@ def helps(
     *,
     n_trades: int,
     min_trades: int,
-) -> dict[str, Any]:
+) -> Json:
     """`yes`, `no` or `cannot be determined`, with the reasons.
 
     placebos: `against_placebos` of `sharpe` and `per_trade`. against_placebo, against_none: `paired_differences` from

@@ -10,6 +10,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.market.bars import COLUMNS, SCHEMA
 from tradsys.market.downloads.client import Http, LimitError, MissingError, PassingError, plain_words
 from tradsys.market.downloads.daily import daily_holes, session_bars
@@ -53,7 +54,7 @@ class AlphaVantage:
             raise DataError(f"{self.name}: {symbol!r} is no pair of currencies; write EURUSD")
         return symbol
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Vendor, kind and size."""
         return {"source": self.name, "kind": self.kind, "outputsize": self.outputsize}
 

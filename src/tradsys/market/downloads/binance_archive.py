@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import digest_bytes
 from tradsys.market.bars import SCHEMA
 from tradsys.market.downloads.client import Http, MissingError, PassingError
@@ -54,7 +54,7 @@ class BinanceArchive:
         """The first moment of the archive."""
         return datetime.strptime(self.first_month, "%Y-%m").replace(tzinfo=UTC)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Vendor, market and interval."""
         return {"source": self.name, "market": self.market, "interval": self.interval}
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.market.bars import COLUMNS, SCHEMA
 from tradsys.market.downloads.client import (
     CHANGED,
@@ -63,7 +64,7 @@ class CcxtCandles:
         """The first moment from which candles are requested."""
         return datetime.fromisoformat(self.first_day).replace(tzinfo=UTC)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Vendor, exchange, kind and interval."""
         return {"source": self.name, "exchange": self.exchange, "kind": self.kind, "interval": self.interval}
 

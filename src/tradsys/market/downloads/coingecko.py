@@ -9,6 +9,7 @@ from typing import Any
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import write_text
 from tradsys.market.downloads.client import Http, PassingError, plain_words
 from tradsys.market.downloads.progress import Job, Report, SymbolRow, silent
@@ -63,7 +64,7 @@ class CoingeckoUniverse:
         remarks = (f"left out, as no file can be named so: {len(odd)} coins, {shown}",) if odd else ()
         return [SymbolRow(f"universes/{job.name}/{path.name}", now, now, len(rows), len(rows), remarks=remarks)]
 
-    def _rows(self, now: datetime, odd: list[str]) -> list[dict[str, Any]]:
+    def _rows(self, now: datetime, odd: list[str]) -> list[Json]:
         """The file's rows; symbols that cannot be stored are appended to `odd`."""
         kinds = {coin["id"]: kind for category, kind in self.marked.items() for coin in self._markets(PAGE, category)}
         hot = self._trending() if self.trending else []
@@ -71,7 +72,7 @@ class CoingeckoUniverse:
         missing = [coin for coin in hot if coin not in coins]
         if missing:
             coins |= {coin["id"]: coin for coin in self._page(1, {"ids": ",".join(missing)})}
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, Json] = {}
         for coin in coins.values():
             cap, volume = _dollars(coin, "market_cap"), _dollars(coin, "total_volume")
             symbol = f"{coin['symbol'].upper()}-USD"
@@ -89,8 +90,8 @@ class CoingeckoUniverse:
             raise DataError(f"{self.name}: no coin passes the limits; lower min_market_cap or min_volume_share")
         return list(rows.values())
 
-    def _markets(self, n: int, category: str | None = None) -> list[dict[str, Any]]:
-        coins: list[dict[str, Any]] = []
+    def _markets(self, n: int, category: str | None = None) -> list[Json]:
+        coins: list[Json] = []
         extra = {} if category is None else {"category": category}
         for page in range(1, -(-n // PAGE) + 1):
             found = self._page(page, extra)
@@ -99,9 +100,9 @@ class CoingeckoUniverse:
                 break
         return coins[:n]
 
-    def _page(self, page: int, extra: Mapping[str, str]) -> list[dict[str, Any]]:
+    def _page(self, page: int, extra: Mapping[str, str]) -> list[Json]:
         query = {"vs_currency": "usd", "order": "market_cap_desc", "per_page": PAGE, "page": page, **extra}
-        found: list[dict[str, Any]] = self.http.json("/coins/markets", query, check=_check_coins)
+        found: list[Json] = self.http.json("/coins/markets", query, check=_check_coins)
         return found
 
     def _trending(self) -> list[str]:

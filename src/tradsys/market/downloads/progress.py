@@ -15,6 +15,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import check_folder_name
 from tradsys.core.runs import digest_json, written_atomically
 from tradsys.market.bars import COLUMNS, PRICES, SCHEMA
@@ -60,7 +61,7 @@ class BarVendor(Protocol):
         Raises DataError where the symbol cannot be one of this vendor's.
         """
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """The settings that determine the numbers.
 
         Pages of another identity are not resumed.

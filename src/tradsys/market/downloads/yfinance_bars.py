@@ -16,6 +16,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.market.bars import COLUMNS, SCHEMA, TIME, utc_series
 from tradsys.market.downloads.client import INSTALL, MissingError, PassingError, Retry, plain_words, read_answer
 from tradsys.market.downloads.daily import daily_holes, session_bars
@@ -74,7 +75,7 @@ class YfinanceBars:
         """The symbol unchanged."""
         return symbol
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """Vendor and interval."""
         return {"source": self.name, "interval": self.interval}
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import inside
 from tradsys.core.runs import digest_json, written_atomically
 from tradsys.market.bars import TIME
@@ -119,7 +120,7 @@ def _in_units_of_the_last(
     return frame.with_columns(*(pl.col(name) / factor for name in money), *(pl.col(name) * factor for name in counts))
 
 
-def write_events(folder: Path, events: pl.DataFrame) -> dict[str, Any]:
+def write_events(folder: Path, events: pl.DataFrame) -> Json:
     """Writes the events under a name with their digest.
 
     Returns their entry in the manifest.

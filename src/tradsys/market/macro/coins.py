@@ -6,11 +6,12 @@ Legend: R bars, S symbols, h hours.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.market.bars import utc_bars
 from tradsys.market.known import KnownSource
 
@@ -24,7 +25,7 @@ class Source(Protocol):
     def bars(self) -> pl.DataFrame:
         """Bars, as `BarsSource` gives them."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records."""
 
 
@@ -81,7 +82,7 @@ class CrossSection:
                 joined = joined.join(own, on=["symbol", "time"], how="left", maintain_order="left")
         return joined.select(*bars.columns, *self.names)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records."""
         return _described(self.name, self.names, self.source)
 
@@ -134,7 +135,7 @@ class Peers:
             joined = joined.with_columns(own)
         return joined.with_columns(pl.col(self.names).fill_null(0.0))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records."""
         return _described(self.name, self.names, self.source)
 
@@ -190,7 +191,7 @@ class Perpetual:
         columns = moments.join(basis, on="time", how="left", maintain_order="left").select("time", *self.names)
         return bars.join(columns, on="time", how="left", maintain_order="left")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records."""
         perp, rates = self.perp.describe(), self.funding.describe()
         return {
@@ -208,7 +209,7 @@ def _whole_hours(name: str, hours: Sequence[int]) -> tuple[int, ...]:
     return tuple(hours)
 
 
-def _described(name: str, columns: Sequence[str], source: Source | None) -> dict[str, Any]:
+def _described(name: str, columns: Sequence[str], source: Source | None) -> Json:
     """Description of columns from other coins' bars, for run records."""
     reported = None if source is None else source.describe()
     whose = "the data's own coins" if reported is None else f"{len(reported['symbols'])} coins of {reported['name']}"

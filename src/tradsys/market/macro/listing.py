@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import polars as pl
 
 from tradsys.core.bounds import check_bounds
+from tradsys.core.plain_data import Json
 from tradsys.market.bars import utc_bars
 from tradsys.market.macro.coins import Source, check_free
 
@@ -54,7 +54,7 @@ class ListingAge:
         found = pl.when(is_known).then(code).otherwise(0).cast(pl.Float64).fill_null(0.0)
         return joined.select(*bars.columns, found.alias(self.column))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records."""
         reported = [one.describe() for one in self.sources.values()]
         return {

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import digest_file
 from tradsys.market.bars import COLUMNS, TIME, utc_bars
 from tradsys.market.sessions import closes, hours, time_zone
@@ -120,7 +120,7 @@ class SessionSeries:
         assert joined.height == bars.height, (joined.height, bars.height)
         return joined
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records: file, its SHA-256, columns, and the rule in a sentence."""
         at = f"{self.settles} {self._place} or the close, whichever is later," if self.settles else "the close"
         rule = f"known {self.delay_minutes:g} minutes after {at} of its {self.calendar} session; not revised"
@@ -223,7 +223,7 @@ class SessionClock:
         )
         return bars.join(marked, on="time", how="left", maintain_order="left")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records: the columns and the rule.
 
         The calendar is published ahead, so it is point in time.

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import digest_file
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc64_times, utc_bars
@@ -136,7 +136,7 @@ class OrderBookValues:
         keyed = own.select("symbol", "time").hstack(frame)
         return bars.join(keyed, on=["symbol", "time"], how="left", maintain_order="left")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records: files, digests, columns, clock and latency in words."""
         paths = [Path(getattr(self, kind)) for kind in KINDS if getattr(self, kind)]
         clocks = sorted({str(stream.clock) for stream in self.streams.values() if stream.clock})

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.plurals import counted
 from tradsys.core.runs import digest_file, digest_json
 from tradsys.market.bars import COLUMNS, SCHEMA, Finding, check_bars, content_digest, in_order
@@ -45,7 +45,7 @@ class ReadResult:
     bars: pl.DataFrame
     repairs: tuple[Repair, ...]
     remarks: tuple[Finding, ...]
-    meta: dict[str, Any]
+    meta: Json
     seen: tuple[str, ...] = ()
     events: pl.DataFrame = field(default_factory=actions.SCHEMA.to_frame)
 
@@ -172,7 +172,7 @@ class FileSource:
         """The bars alone."""
         return self.read().bars
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """For run records: kind, file, digest, symbols, `synthetic` False."""
         result = self.read()
         symbols = result.bars["symbol"].unique().sort().to_list()
@@ -291,9 +291,7 @@ def _to_bars(rows: pl.DataFrame, context: Context, session_close: str | None) ->
     return (bars if in_order(bars) else bars.sort("symbol", "time")).rechunk()
 
 
-def _meta(
-    source: Path, found: Gathered, context: Context, made: Sequence[Repair], seen: Sequence[Finding]
-) -> dict[str, Any]:
+def _meta(source: Path, found: Gathered, context: Context, made: Sequence[Repair], seen: Sequence[Finding]) -> Json:
     files = {path.name: digest_file(path) for path in found.paths}
     return {
         "source": source.name,

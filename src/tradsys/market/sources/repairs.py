@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
 
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.market.bars import PRICES, TIME, Finding, examples
 from tradsys.market.events.corporate_actions import split_part
 from tradsys.market.sources.quality import (
@@ -34,7 +34,7 @@ class Repair:
     examples: tuple[str, ...]
     note: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """Plain values, as the store's manifest keeps them."""
         return {**asdict(self), "examples": list(self.examples)}
 

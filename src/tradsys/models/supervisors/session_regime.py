@@ -11,6 +11,7 @@ import numpy as np
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime import HmmRegime
@@ -101,7 +102,7 @@ class SessionRegime:
             newer = age[1:] < age[:-1]
         return np.flatnonzero(newer & (table.segment[1:] == table.segment[:-1])) + 1
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value with every digit; `from_json` gives the same posteriors to the bit."""
         return {
             "clock": self.clock,

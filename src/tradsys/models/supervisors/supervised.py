@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.session_regime import SessionRegime
@@ -64,7 +65,7 @@ class SupervisedRegime:
         market_NK = fitted(self, "market_").predict_proba(table, rows)
         return joint(market_NK, fitted(self, "macro_").predict_proba(table, rows))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """A JSON value with every digit of both."""
         return {"market": fitted(self, "market_").to_json(), "macro": fitted(self, "macro_").to_json()}
 

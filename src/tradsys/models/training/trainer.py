@@ -2,10 +2,11 @@
 
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
+from tradsys.core.plain_data import Json
 from tradsys.models.training.fit_logs import NAMES
 
 if TYPE_CHECKING:
@@ -166,6 +167,6 @@ class TrainerSettings:
 
         return Selection(self.keep, self.smooth_epochs, self.patience)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Json:
         """The settings that determine the weights, for a fingerprint."""
         return {k: v for k, v in asdict(self).items() if k not in NOT_LEARNT}

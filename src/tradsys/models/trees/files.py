@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tradsys.core.errors import BundleError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import one_line, parse_json
 
 FIX = "export it again"
@@ -131,7 +132,7 @@ OF_NODES = (
 NO_CATEGORIES = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
 
 
-def check_xgboost(text: str, where: str) -> dict[str, Any]:
+def check_xgboost(text: str, where: str) -> Json:
     """The JSON of an XGBoost booster, once its parameters and every tree are sound.
 
     Raises BundleError otherwise.
@@ -178,7 +179,7 @@ def _check_base(text: Any, groups: int, where: str) -> None:
         raise _wrong(where, f"base_score={text!r:.40}")
 
 
-def _check_scale(objective: dict[str, Any], where: str) -> None:
+def _check_scale(objective: Json, where: str) -> None:
     for name, found in objective.items():
         if name != "name" and not (isinstance(found, dict) and all(_is_numeral(v) for v in found.values())):
             raise _wrong(where, f"{name} of its objective is malformed")
@@ -228,7 +229,7 @@ def _check_list(values: Any, n: int, where: str) -> Sequence[Any]:
     return values
 
 
-def _at(value: Any, where: str, key: str) -> dict[str, Any]:
+def _at(value: Any, where: str, key: str) -> Json:
     found = value.get(key) if isinstance(value, dict) else None
     if not isinstance(found, dict):
         raise _wrong(where, f"it lacks {key!r}")

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from tradsys.core.errors import BundleError, DataError
+from tradsys.core.plain_data import Config, Json
 from tradsys.ops.daily import retraining
 from tradsys.ops.daily.day_data import members
 from tradsys.ops.daily.partitions import Lineage, StageOutput
@@ -42,9 +43,9 @@ class Champion:
     trained: date
     challenged: date
     because: str
-    promotion: dict[str, Any] | None = None
+    promotion: Json | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Ready for JSON."""
         return {
             "trained": self.trained.isoformat(), "challenged": self.challenged.isoformat(), "because": self.because,
@@ -96,7 +97,7 @@ def bundle_of(session: Session, trained: date, horizon: str) -> Bundle:
     return bundle
 
 
-def model_config(session: Session) -> dict[str, Any]:
+def model_config(session: Session) -> Config:
     """The part of the config that decides the models."""
     kept = {key: value for key, value in session.settings.config.items() if key not in NOT_OF_THE_MODEL}
     labels = {key: value for key, value in kept["labels"].items() if key != "horizon_bars"}

@@ -6,13 +6,14 @@ It uses the daily run's model with more folds, so it shows what daily runs would
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import write_json, written_atomically
 from tradsys.evidence.controls.causality import Finding
 from tradsys.market.bars import content_digest
@@ -104,7 +105,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
     return folder
 
 
-def _write_folder(folder: Path, report: dict[str, Any], predictions: Any) -> None:
+def _write_folder(folder: Path, report: Json, predictions: Any) -> None:
     """The evaluation's folder, whole; the ledger's note of what was looked at stays in it."""
     with written_atomically(folder) as draft:
         draft.mkdir()
@@ -121,7 +122,7 @@ def _cut_notes(settings: DailySettings, bars: pl.DataFrame) -> list[str]:
     return [f"Cut: {note}." for note in notes if note]
 
 
-def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, Json]:
     """Writes a session's signals table and evaluates the folds.
 
     In `signals/date=.../signals.parquet`; by default of the last bar. Raises TradsysError for an experiment that has no
@@ -136,8 +137,12 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, di
         day = parts["date"] or str(data.last_bar())
         at = data.of(data.session(day)).close
         table = signals_at(settings.first, parts["signals"], data.all, at)
-        judged = evaluate_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
-        judged |= {"synthetic": synthetic_note(settings.first.data), "notes": data_notes(settings.first.data)}
+        metrics = evaluate_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
+        judged: Json = {
+            **metrics,
+            "synthetic": synthetic_note(settings.first.data),
+            "notes": data_notes(settings.first.data),
+        }
         folder = settings.folder / "signals" / f"date={day}"
         judged["new"] = newly_above(parts["signals"].bar, _table_before(folder), table)
         write_signals(table, folder / "signals.parquet")
@@ -152,7 +157,15 @@ def _table_before(folder: Path) -> pl.DataFrame | None:
     return read_parquet(earlier[-1], "run that date again") if earlier else None
 
 
-def _refit(settings: DailySettings, data: DailyBars) -> dict[str, Any]:
+class RefitResult(TypedDict):
+    """Differences to a refit on data that end at `at`: their number, and the first ones in words."""
+
+    at: str
+    n: int
+    findings: list[str]
+
+
+def _refit(settings: DailySettings, data: DailyBars) -> RefitResult:
     """Differences to a refit on data that end 63 sessions earlier; any shows look-ahead."""
     clock = data.all["time"].unique().sort()
     at = clock[max(0, len(clock) - 1 - CUT_SESSIONS)]

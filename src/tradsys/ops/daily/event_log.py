@@ -9,6 +9,7 @@ from typing import Any
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Json
 from tradsys.core.received import parse_json, plain_texts
 
 FILE = "log.jsonl"
@@ -46,7 +47,7 @@ class RunLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text)
 
-    def lines(self, **wanted: Any) -> list[dict[str, Any]]:
+    def lines(self, **wanted: Any) -> list[Json]:
         """All lines whose facts equal those wanted, oldest first.
 
         A line truncated by a crash is left out.
@@ -63,9 +64,9 @@ class RunLog:
             return file.read(1) != b"\n"
 
 
-def _read_event(text: str) -> dict[str, Any] | None:
+def _read_event(text: str) -> Json | None:
     try:
-        line: dict[str, Any] = plain_texts(parse_json(text, FILE, "it is left out"))
+        line: Json = plain_texts(parse_json(text, FILE, "it is left out"))
     except TradsysError:
         return None
     return line

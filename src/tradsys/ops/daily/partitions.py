@@ -13,6 +13,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.received import inside, read_json
 from tradsys.core.runs import code_sha, digest_file, digest_json, write_json, written_atomically
 from tradsys.market.parquet import read_parquet
@@ -62,8 +63,8 @@ class Manifest(TypedDict):
     files: dict[str, str]
     rows: dict[str, int]
     inputs: dict[str, str]
-    config: dict[str, Any]
-    facts: dict[str, Any]
+    config: Config
+    facts: Json
     seconds: float
     written: str
     code_sha: str
@@ -92,7 +93,7 @@ class Partitions:
     def manifest(self, stage: str, day: date) -> Manifest | None:
         """The partition's manifest; None where it is missing or unreadable."""
         try:
-            read: dict[str, Any] = read_json(self.folder(stage, day) / MANIFEST, "run that date again")
+            read: Json = read_json(self.folder(stage, day) / MANIFEST, "run that date again")
         except (OSError, TradsysError):
             return None
         sealed = read.pop("sha256", None)

@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError, TradsysError
@@ -53,7 +53,16 @@ def mark_old(store: Partitions, day: date, because: str) -> None:
     _draw_page(store, shown)
 
 
-def old(store: Partitions, day: date) -> dict[str, Any] | None:
+class Outdated(TypedDict):
+    """A published report that a later session should have replaced. of, failed: sessions; at: UTC."""
+
+    of: str
+    failed: str
+    because: str
+    at: str
+
+
+def old(store: Partitions, day: date) -> Outdated | None:
     """Why a published report is outdated: of, failed, because, at.
 
     None where it is not.
@@ -61,7 +70,7 @@ def old(store: Partitions, day: date) -> dict[str, Any] | None:
     path = store.folder("report", day) / OLD
     if not path.exists():
         return None
-    reported: dict[str, Any] = plain_texts(read_json(path, "delete it; the next run writes it again", DataError))
+    reported: Outdated = plain_texts(read_json(path, "delete it; the next run writes it again", DataError))
     if lacking := {"of", "failed", "because", "at"} - reported.keys():
         raise DataError(f"{path}: it lacks {', '.join(sorted(lacking))}; delete it; the next run writes it again")
     return reported

@@ -11,6 +11,7 @@ from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
 from tradsys.core.headline import NamedValue
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Json
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import code_sha
 from tradsys.evidence.cross_section.rank_ic import rank_ic
@@ -22,7 +23,14 @@ from tradsys.ops.daily.champions import Champion, bundle_of
 from tradsys.ops.daily.day_data import data_notes
 from tradsys.ops.daily.partitions import Partitions, StageOutput
 from tradsys.ops.daily.stages import DailySettings, Session, checks_of, training_record
-from tradsys.ops.daily.trade_plan import Reliability, make_plan, plan_reasons, ranked_horizon, yearly_volatility
+from tradsys.ops.daily.trade_plan import (
+    ContributionRow,
+    Reliability,
+    make_plan,
+    plan_reasons,
+    ranked_horizon,
+    yearly_volatility,
+)
 from tradsys.ops.daily.training import table_of
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.settings import synthetic_note
@@ -105,7 +113,7 @@ def report(session: Session) -> StageOutput:
     return StageOutput(frames={"plan": plan}, documents={"report": reported})
 
 
-def _header(session: Session) -> dict[str, Any]:
+def _header(session: Session) -> Json:
     settings, upcoming = session.settings, session.data.upcoming(session.day)
     return {
         "name": settings.name,
@@ -120,7 +128,7 @@ def _header(session: Session) -> dict[str, Any]:
     }
 
 
-def _verdict(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _verdict(records: Mapping[str, Mapping[str, Any]]) -> Json:
     """The package's verdict on the best of these horizons' skill: a forecast without a judged strategy is no edge.
 
     The skill is that beyond the level: in a year in which the market rises, a model with one high probability for every
@@ -144,9 +152,7 @@ def has_weights(published: Mapping[str, Mapping[str, Any]], ranked_by: str) -> b
     return all(_verdict(records)["kind"] != "no edge" for records in asked)
 
 
-def _horizon_section(
-    name: str, champion: Champion, record: Mapping[str, Any], withheld: Mapping[str, str]
-) -> dict[str, Any]:
+def _horizon_section(name: str, champion: Champion, record: Mapping[str, Any], withheld: Mapping[str, str]) -> Json:
     kept = ("horizon_bars", "span", "rows", "dropped", "base_rate", "metrics", "label")
     return {
         "name": name,
@@ -180,7 +186,7 @@ def _plan(
     ranked_by: str,
     *,
     weighted: bool,
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+) -> tuple[pl.DataFrame, Json]:
     """The plan as a frame, and as rows of the report with reliabilities and feature contributions.
 
     weighted: whether names get a share of the capital, see `has_weights`; else they are a list to watch.
@@ -219,7 +225,7 @@ def _plan(
 
 def _reasons(
     session: Session, champion: Champion, record: Mapping[str, Any], name: str, symbols: Sequence[str]
-) -> list[list[dict[str, Any]]]:
+) -> list[list[ContributionRow]]:
     """Feature contributions of each symbol in the plan; none for models that read windows."""
     bundle = bundle_of(session, champion.trained, name)
     if bundle.lookback > 1 or not symbols:
@@ -231,7 +237,10 @@ def _reasons(
     moved = contributions.contributions(bundle, table, rows, np.array(list(record["reference"].values())))
     reported = plan_reasons(moved, table.names, session.settings.plan.n_reasons)
     return [
-        [{**one, "value": float(table.column(one["name"])[row])} for one in each]
+        [
+            {"name": one["name"], "log_odds": one["log_odds"], "value": float(table.column(one["name"])[row])}
+            for one in each
+        ]
         for row, each in zip(rows, reported, strict=True)
     ]
 
@@ -291,7 +300,7 @@ def timings(store: Partitions, day: date) -> list[StageSeconds]:
     return out
 
 
-def _provenance(session: Session) -> dict[str, Any]:
+def _provenance(session: Session) -> Json:
     settings: DailySettings = session.settings
     return {
         "created": utc_now().isoformat(timespec="seconds"),

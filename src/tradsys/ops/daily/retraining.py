@@ -8,12 +8,13 @@ challenger is not promoted.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Labels
 from tradsys.evidence.bootstrap import Estimate, sum_per_time, time_groups
 from tradsys.evidence.cosines import spread
@@ -25,7 +26,7 @@ class Predicting(Protocol):
     """Protocol of a bundle for the comparison: its card, and probabilities from bars."""
 
     @property
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Json:
         """`span.valid`: first and last validation decision, ISO; `label.horizon_bars`."""
 
     def predict(self, bars: pl.DataFrame, since: datetime | None = None) -> pl.DataFrame:
@@ -51,7 +52,7 @@ class Promotion:
     n_samples: int = 0
     n_times: int = 0
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """Ready for JSON."""
         return {
             "promoted": self.promoted,

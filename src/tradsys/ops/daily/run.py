@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from tradsys.core.errors import GateError, TradsysError
+from tradsys.core.plain_data import Config
 from tradsys.ops.daily import publishing
 from tradsys.ops.daily.champions import model_config, models
 from tradsys.ops.daily.day_data import DailyBars
@@ -48,16 +49,16 @@ class DayDone:
     stopped: list[str] = field(default_factory=list)
 
 
-def _of_config(*keys: str) -> Callable[[Session], dict[str, Any]]:
+def _of_config(*keys: str) -> Callable[[Session], Config]:
     return lambda session: {key: session.settings.config.get(key) for key in keys}
 
 
-def _of_data(session: Session) -> dict[str, Any]:
+def _of_data(session: Session) -> Config:
     data = session.settings.config["data"]
     return {key: data.get(key) for key in ("calendar", "market_symbol", "max_gap_minutes")}
 
 
-def _of_labels(session: Session) -> dict[str, Any]:
+def _of_labels(session: Session) -> Config:
     config = {name: one["labels"] for name, one in session.settings.configs.items()}
     return {"labels": config, "features": session.settings.config["features"]}
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import CombinationError, GateError
 from tradsys.core.masking import masked_text
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.received import check_folder_name, override_key
 from tradsys.core.tables import FeatureTable
 from tradsys.evidence.controls.drift import adversarial_validation
@@ -55,7 +56,7 @@ class DailySettings:
 
     name: str
     experiments: Mapping[str, Experiment]
-    configs: Mapping[str, dict[str, Any]]
+    configs: Mapping[str, Config]
     folder: Path
     gates: Gates
     plan: PlanSettings
@@ -81,7 +82,7 @@ class DailySettings:
         return next(iter(self.experiments.values()))
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """The config of the first horizon."""
         return next(iter(self.configs.values()))
 
@@ -148,7 +149,17 @@ def quality(session: Session) -> StageOutput:
     return StageOutput(frames={"quality": frame}, documents={"measures": _price_measures(session)})
 
 
-def _price_measures(session: Session) -> dict[str, Any]:
+class PriceMeasures(TypedDict):
+    """Counts over the members that traded lately. absent, frozen: their names, today."""
+
+    expected: int
+    absent: list[str]
+    frozen: list[str]
+    repeated: int
+    present: int
+
+
+def _price_measures(session: Session) -> PriceMeasures:
     """Counts over the members that traded within the last sessions: expected, absent today, frozen, repeated."""
     bars = session.bars
     since = bars.sessions_back(EXPECTED_SESSIONS)
@@ -202,7 +213,18 @@ def _member_rows(session: Session, window: pl.DataFrame) -> np.ndarray:
     return reported[(bars["time"] >= window["time"].min()).to_numpy()]
 
 
-def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> dict[str, Any]:
+class DroppedToday(TypedDict):
+    """A session's rows by reason of exclusion. incomplete: names; missing: members that lack each feature."""
+
+    rows: int
+    members: int
+    complete: int
+    causes: dict[str, int]
+    incomplete: list[str]
+    missing: dict[str, int]
+
+
+def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> DroppedToday:
     """Counts of the session's rows by reason of exclusion, and the features that members lack."""
     values = today.select(table.names).to_numpy()
     whole = np.isfinite(values).all(axis=1)
@@ -273,9 +295,9 @@ def _horizon_measures(session: Session, champions: Mapping[str, Any]) -> list[Me
     return measures
 
 
-def training_record(store: Partitions, champion: Mapping[str, Any], horizon: str) -> dict[str, Any]:
+def training_record(store: Partitions, champion: Mapping[str, Any], horizon: str) -> Json:
     """The record of a champion's training for one horizon."""
-    record: dict[str, Any] = store.document("training", date.fromisoformat(champion["trained"]), "horizons")[horizon]
+    record: Json = store.document("training", date.fromisoformat(champion["trained"]), "horizons")[horizon]
     return record
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -178,7 +178,15 @@ def ranked_horizon(settings: PlanSettings, horizons: Sequence[str], withheld: Se
     return max(open_, key=_horizon_bars)
 
 
-def plan_reasons(values_NF: Array, names: tuple[str, ...], n: int) -> list[list[dict[str, Any]]]:
+class ContributionRow(TypedDict):
+    """Contribution of a feature to a forecast, in log odds. value: of the feature."""
+
+    name: str
+    log_odds: float
+    value: NotRequired[float]
+
+
+def plan_reasons(values_NF: Array, names: tuple[str, ...], n: int) -> list[list[ContributionRow]]:
     """The `n` largest feature contributions of each row: name, value and log odds."""
     order = np.argsort(-np.abs(values_NF), axis=1, kind="stable")[:, :n]
     return [[{"name": names[k], "log_odds": float(values_NF[i, k])} for k in row] for i, row in enumerate(order)]

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.market.bars import utc64_times
 from tradsys.ops.daily.day_data import DayBars, members
@@ -34,12 +35,12 @@ class Trained:
     judged: pl.DataFrame
     ic: pl.DataFrame
     importance: pl.DataFrame
-    record: dict[str, Any]
+    record: Json
 
 
 def train(
     experiments: Mapping[str, Experiment],
-    configs: Mapping[str, dict[str, Any]],
+    configs: Mapping[str, Config],
     day: DayBars,
     folder: Path,
     *,
@@ -76,7 +77,7 @@ def train(
 def _fit_horizon(
     name: str,
     experiment: Experiment,
-    config: dict[str, Any],
+    config: Config,
     prepared: Prepared,
     day: DayBars,
     folder: Path,
@@ -90,14 +91,14 @@ def _fit_horizon(
     with timings.stage("judged forecasts"):
         judged = judged_forecasts(name, bundle, prepared, day, base_rate)
     with timings.stage("metrics"):
-        metrics: dict[str, Any] = panel_metrics(
+        metrics = panel_metrics(
             judged,
             horizon_bars=experiment.labels.horizon_bars,
             costs=experiment.costs,
             evaluation=experiment.evaluation,
             seed=experiment.seed,
         )
-    by_day = metrics.pop("rank_ic_by_day")
+    by_day = metrics["rank_ic_by_day"]
     ic = pl.DataFrame({"horizon": [name] * len(by_day["value"]), "date": by_day["time"], "ic": by_day["value"]})
     reference = np.nanmedian(train.table.values[train.rows], axis=0)
     record = {
@@ -110,7 +111,7 @@ def _fit_horizon(
         "dropped": dropped(experiment, prepared),
         "base_rate": base_rate,
         "reference": dict(zip(prepared.table.names, (float(v) for v in reference), strict=True)),
-        "metrics": metrics,
+        "metrics": {name: value for name, value in metrics.items() if name != "rank_ic_by_day"},
     }
     return Trained(bundle, judged, ic, _contribution_shares(name, bundle, prepared, reference), record)
 
@@ -139,7 +140,16 @@ def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars
     )
 
 
-def dropped(experiment: Experiment, prepared: Prepared) -> dict[str, Any]:
+class DroppedRows(TypedDict):
+    """Rows of the table by reason of exclusion, those used, and how often members lack each feature."""
+
+    rows: int
+    causes: dict[str, int]
+    samples: int
+    missing: dict[str, int]
+
+
+def dropped(experiment: Experiment, prepared: Prepared) -> DroppedRows:
     """Counts of rows by reason of exclusion, each row once.
 
     And the missing features of members.

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import PACKAGE
 from tradsys.ops.machine.cgroups import THREAD_VARIABLES, Container, size
 from tradsys.ops.machine.filesystem import (
@@ -145,7 +146,7 @@ def print_results(results: Sequence[MachineCheck], console: Console | None = Non
     (console or screen(stderr=True)).print(table)
 
 
-def as_json(machine: Machine, results: Sequence[MachineCheck]) -> dict[str, Any]:
+def as_json(machine: Machine, results: Sequence[MachineCheck]) -> Json:
     """Machine and checks as plain values."""
     return {"machine": dataclasses.asdict(machine), "facts": [dataclasses.asdict(result) for result in results]}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tradsys.core.clock import utc
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import read_json
 
 # Peaks of whole runs of `train` (VmHWM, VmPeak), the synthetic market, 48 features, one thread, torch 2.13 for CPUs.
@@ -111,7 +112,7 @@ def rows_of(source: Mapping[str, Any]) -> int | None:
     return round(rows)
 
 
-def _manifest(root: Path, name: str) -> dict[str, Any]:
+def _manifest(root: Path, name: str) -> Json:
     """The manifest of a dataset, read without polars; its digests are verified when bars are read."""
     path = root / name / "manifest.json"
     if not path.is_file():
@@ -119,7 +120,7 @@ def _manifest(root: Path, name: str) -> dict[str, Any]:
             f"store {root}: no dataset {name!r}; bring it in with `python -m tradsys.fetch source=file path=... "
             f"layout=... name={name}`, or use data=synthetic"
         )
-    found: dict[str, Any] = read_json(path, "fetch the dataset again", DataError)
+    found: Json = read_json(path, "fetch the dataset again", DataError)
     return found
 
 

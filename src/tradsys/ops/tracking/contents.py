@@ -8,6 +8,7 @@ from typing import Any
 
 from tradsys.core.headline import HEADLINE, headline_skill
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Json
 
 BOUNDED = frozenset(("value", "low", "high"))
 SHORT = {HEADLINE: "skill"}
@@ -111,7 +112,7 @@ def study_records(report: Mapping[str, Any]) -> tuple[Record, list[Record]]:
     return Record(report["study"], metrics=dict(flat_metrics(parts)), tags=tags, files=files), children
 
 
-def _trial_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+def _trial_metrics(row: Mapping[str, Any]) -> Json:
     """A trial's figures; `skill_low` is the one-sided lower bound by which the winner is picked."""
     named = {"mean_skill": "skill", "lower_bound": "skill_low"}
     return {named.get(k, k): v for k, v in row.items() if k not in ("place", "number", "params", "values", "curve")}

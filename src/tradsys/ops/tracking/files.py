@@ -2,8 +2,8 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
+from tradsys.core.plain_data import Config
 from tradsys.core.runs import written_atomically
 from tradsys.ops.tracking.contents import Record, flat_config
 
@@ -11,7 +11,7 @@ from tradsys.ops.tracking.contents import Record, flat_config
 class NoBackend:
     """A tracker that logs nothing."""
 
-    def __init__(self, settings: dict[str, Any], runs: Path) -> None:
+    def __init__(self, settings: Config, runs: Path) -> None:
         del settings, runs
 
     def begin(self, record: Record) -> None:
@@ -36,7 +36,7 @@ class CsvBackend(NoBackend):
     Trials as `trials/<place>/<name>`.
     """
 
-    def __init__(self, settings: dict[str, Any], runs: Path) -> None:
+    def __init__(self, settings: Config, runs: Path) -> None:
         super().__init__(settings, runs)
         self._rows: dict[str, float] = {}
         self._folder: Path | None = None
@@ -66,7 +66,7 @@ class TensorBoardBackend(NoBackend):
     The config as hyperparameters, figures, and trials below.
     """
 
-    def __init__(self, settings: dict[str, Any], runs: Path) -> None:
+    def __init__(self, settings: Config, runs: Path) -> None:
         super().__init__(settings, runs)
         self._root, self._name = runs / "tensorboard", ""
         self._config: dict[str, str] = {}

@@ -18,6 +18,7 @@ from tradsys.core.received import plain_text, plain_texts, refused_in_one_line
 from tradsys.core.runs import code_sha
 from tradsys.market.bars import bar_length
 from tradsys.ops.trading.engine import Engine, Predictor
+from tradsys.ops.trading.events import Settings
 from tradsys.ops.trading.risk import Risk
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.store import RESTORE, Event, TradeJournal
@@ -50,7 +51,7 @@ class Plan:
     risk: Risk
     journal: str | None = None
     exchange: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: Settings = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.capital > 0:
@@ -61,7 +62,7 @@ class Plan:
         """The bundle that forecasts."""
         return self.strategy.primary
 
-    def settings(self, bar_minutes: float) -> dict[str, Any]:
+    def settings(self, bar_minutes: float) -> Settings:
         """The settings stored in the start event."""
         gap = self.bundle.max_gap
         return {
@@ -144,7 +145,7 @@ def check_same_bot(plan: Plan, state: State, bar_minutes: float) -> None:
         )
 
 
-def _plan_line(values: dict[str, Any]) -> str:
+def _plan_line(values: Settings) -> str:
     return ", ".join(f"{k}={str(v)[:12] if k == 'bundle' else v}" for k, v in values.items())
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
+from tradsys.core.plain_data import Config
 from tradsys.core.plurals import counted
 from tradsys.core.received import check_folder_name, refused_in_one_line
 from tradsys.market.universe import untraded_of
@@ -32,7 +33,6 @@ from tradsys.serving.strategy import Strategy, profiles_of
 
 CONSOLE = prose()
 ANSWER_SECONDS = 30.0
-Config = dict[str, Any]
 Source = Callable[[Config, Bundle], Any]
 
 

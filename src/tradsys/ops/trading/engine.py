@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.ops.trading import orders
-from tradsys.ops.trading.events import bar_body, fill_body, order_body
+from tradsys.ops.trading.events import Listener, NewEvent, Row, bar_body, fill_body, order_body
 from tradsys.ops.trading.risk import Risk
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.store import TradeJournal
@@ -46,18 +46,18 @@ class Engine:
         risk: Risk,
         *,
         digest: str,
-        listen: Callable[[str, dict[str, Any]], None] = lambda _kind, _body: None,
+        listen: Listener = lambda _kind, _body: None,
     ) -> None:
         self.strategy, self.predictor, self.broker = strategy, predictor, broker
         self.journal, self.state, self.risk = journal, state, risk
         self.digest, self.listen = digest, listen
         self.max_protective = MAX_PROTECTIVE
         self.on_predictions: Callable[[pl.DataFrame | None, Array | None], None] = lambda _rows, _features: None
-        self._news: list[tuple[str, dict[str, Any]]] = []  # applied, listeners not called yet
+        self._news: list[NewEvent] = []  # applied, listeners not called yet
         self._in_step = False
         self.refused: dict[str, bool] = {}  # newer bundles that were refused
 
-    def record(self, *events: tuple[str, dict[str, Any]]) -> None:
+    def record(self, *events: NewEvent) -> None:
         """Journals events in one transaction, then applies them.
 
         Within a step they wait for its one transaction.
@@ -119,7 +119,7 @@ class Engine:
     def _book(self, moment: Moment) -> None:
         if self.state.moment == moment.time:
             return
-        events: list[tuple[str, dict[str, Any]]] = []
+        events: list[NewEvent] = []
         for before, after in moment.corrected:
             events.append(("correction", {"before": bar_body(before), "after": bar_body(after)}))
         for symbol, ratio in moment.splits:
@@ -142,7 +142,7 @@ class Engine:
 
         Fills, the end of an order, and the position's changes in this bar.
         """
-        events: list[tuple[str, dict[str, Any]]] = [
+        events: list[NewEvent] = [
             ("fill", fill_body(fill)) for fill in report.fills if fill.trade_id not in self.state.seen_trades
         ]
         known = order is not None and report.status == "accepted" and order.client_id in self.state.acknowledged
@@ -189,11 +189,11 @@ class Engine:
             self.record(("note", {"what": what, "why": why}))
         self.on_predictions(predictions, getattr(self.predictor, "newest", None))
         rows = {} if predictions is None else {row["symbol"]: row for row in predictions.iter_rows(named=True)}
-        wanted: dict[str, dict[str, Any]] = {}
+        wanted: dict[str, Row] = {}
         if predictions is not None and predictions.height:
             targets = self.strategy.targets(closed, moment.time, predictions)
             wanted = {row["symbol"]: row for row in targets.iter_rows(named=True)}
-        decisions: dict[str, Any] = {}
+        decisions: dict[str, Row] = {}
         entries: list[Order] = []
         for bar in self._traded(moment):
             row = rows.get(bar.symbol)
@@ -217,7 +217,7 @@ class Engine:
             kept = past.join(right, on=["symbol", "time"], how="anti")
             self.predictor.past = pl.concat([kept, right], how="diagonal").sort("symbol", "time")  # type: ignore[attr-defined]
 
-    def _order(self, bar: Bar, wanted: dict[str, Any] | None, moment: Moment) -> tuple[Order | None, str]:
+    def _order(self, bar: Bar, wanted: Row | None, moment: Moment) -> tuple[Order | None, str]:
         """The entry order after this bar, or None with the reason."""
         account = self.state.accounts[bar.symbol]
         if wanted is None or wanted["side"] == 0:

@@ -20,25 +20,39 @@ note        Note        a remark in words
 resume, stop            Why
 """
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, Required, TypedDict
 
 from tradsys.serving.brokers import Bar, Fill, Order
 
 Row = dict[str, Any]  # fields of an order, a fill, or a trade (columns of `portfolio.ledger`)
 Settings = dict[str, Any]  # of start and swap; the keys depend on the command
+Body = Mapping[str, Any]  # of an event: a class of this module, by its kind
+NewEvent = tuple[str, Body]  # kind and body, before the journal numbers it
+Listener = Callable[[str, Body], None]  # called with kind and body of each event once it is on disk
+
+
+class SourceBody(TypedDict):
+    """`feeds.Source` as JSON values, and the seconds from a bar's close until it was read."""
+
+    by: str
+    last_message: str | None
+    n_breaks: int
+    why: str
+    age_seconds: NotRequired[float]
 
 
 class Bars(TypedDict):
     """late: whether they are only booked, without a decision.
 
-    bars: see `bar_body`. source: see `feeds.Source`.
+    bars: see `bar_body`. source: None of stored bars.
     """
 
     time: str
     late: bool
     bars: list[list[Any]]
-    source: NotRequired[dict[str, Any]]
+    source: NotRequired[SourceBody]
 
 
 class Forecast(TypedDict, total=False):
@@ -55,15 +69,21 @@ class Prediction(TypedDict):
     rows: dict[str, Forecast]
 
 
-class Decision(TypedDict):
-    """What was decided for each symbol, and on which prediction.
+class DecidedRow(Forecast):
+    """The action for one symbol, such as `enter long` or `no signal`, and what of the prediction is shown."""
 
-    `action`: such as `enter long` or `no signal`.
-    """
+    action: Required[str]
+    regime: str
+    audit: float
+    side: int
+
+
+class Decision(TypedDict):
+    """What was decided for each symbol, and on which prediction."""
 
     time: str
     late: bool
-    rows: dict[str, dict[str, Any]]
+    rows: dict[str, DecidedRow]
 
 
 class OrderEnd(TypedDict):
@@ -107,6 +127,16 @@ class Slippage(TypedDict):
     client_id: str
 
 
+class WatchRow(TypedDict):
+    """A figure of the live model next to that of its run. state: inside, OUT or not known. note: why not known."""
+
+    check: str
+    live: str
+    reported: str
+    state: str
+    note: str
+
+
 class Watch(TypedDict, total=False):
     """checks: rows of the page.
 
@@ -114,7 +144,7 @@ class Watch(TypedDict, total=False):
     """
 
     time: str
-    checks: list[dict[str, Any]]
+    checks: list[WatchRow]
     out: dict[str, str]
     resolved: dict[str, list[tuple[float, int]]]
 
@@ -150,7 +180,7 @@ class Note(TypedDict):
 
     what: str
     why: str
-    source: NotRequired[dict[str, Any]]
+    source: NotRequired[SourceBody]
 
 
 class Why(TypedDict):

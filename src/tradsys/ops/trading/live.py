@@ -13,6 +13,7 @@ from tradsys.core.errors import BundleError, TradsysError
 from tradsys.ops.notify import Notifier
 from tradsys.ops.trading.bot import Plan, engine_of, opened
 from tradsys.ops.trading.engine import Engine, Predictor
+from tradsys.ops.trading.events import Body, Listener
 from tradsys.ops.trading.loop import Ending, Loop, signals, stop_line
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.watch import ModelWatch
@@ -129,11 +130,11 @@ def _check_balance(plan: Plan, broker: Any, client: Client) -> None:
         )
 
 
-def _listener(notifier: Notifier, name: str) -> Callable[[str, dict[str, Any]], None]:
+def _listener(notifier: Notifier, name: str) -> Listener:
     """A listener that sends notices: fills, halts, stops, and one summary a day."""
     noted: dict[str, Any] = {"day": None, "stale": False}
 
-    def listen(kind: str, body: dict[str, Any]) -> None:
+    def listen(kind: str, body: Body) -> None:
         if kind == "decision":
             day = body["time"][:10]
             if noted["day"] not in (None, day):

@@ -1,8 +1,9 @@
 """Reconciles the journal with the exchange on every start, before new decisions."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tradsys.ops.trading import orders
+from tradsys.ops.trading.events import Foreign
 from tradsys.serving.brokers import Report
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _positions(engine: "Engine", adopt: bool) -> list[str]:
             found.append(why)
         foreign = abs(apart) > tolerance and not (held is not None and held.order.side * apart < 0)
         if foreign != account.foreign or (foreign and adopt):
-            body: dict[str, Any] = {"symbol": symbol, "quantity": apart, "foreign": foreign and not adopt}
+            body: Foreign = {"symbol": symbol, "quantity": apart, "foreign": foreign and not adopt}
             if body["foreign"] != account.foreign:
                 engine.record(("foreign", body))
         if foreign:

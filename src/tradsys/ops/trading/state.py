@@ -41,7 +41,7 @@ class State:
     equity: list[float] = field(default_factory=list)
     exposure: list[float] = field(default_factory=list)
     decisions: deque[events.Decision] = field(default_factory=lambda: deque(maxlen=KEPT_DECISIONS))
-    notes: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT_NOTES))
+    notes: deque[Row] = field(default_factory=lambda: deque(maxlen=KEPT_NOTES))
     slippage_bps: deque[events.Slippage] = field(default_factory=lambda: deque(maxlen=200))
     sent: deque[datetime] = field(default_factory=lambda: deque(maxlen=1000))
     moment: datetime | None = None  # newest bar time whose bars are journaled
@@ -52,7 +52,7 @@ class State:
     last_event: int = 0
     stopped: str = ""
     watch: events.Watch = field(default_factory=events.Watch)
-    source: dict[str, Any] = field(default_factory=dict)  # `feeds.Source` of the newest bar
+    source: Row = field(default_factory=dict)  # `events.SourceBody` of the newest bar; empty for stored bars
     forecasts: deque[tuple[datetime, dict[str, tuple[float, float]]]] = field(
         default_factory=lambda: deque(maxlen=WATCHED)
     )  # probability and score by symbol

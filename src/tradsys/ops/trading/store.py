@@ -15,6 +15,7 @@ from tradsys.core.database_url import database_url, server_engine, shown_url
 from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.core.masking import masked_text
 from tradsys.core.received import one_line
+from tradsys.ops.trading.events import NewEvent, Row
 
 GENESIS = "0" * 64
 BUSY_SECONDS = 30
@@ -53,7 +54,7 @@ class Event:
     id: int
     written: str
     kind: str
-    body: dict[str, Any]
+    body: Row
 
 
 class TradeJournal:
@@ -77,7 +78,7 @@ class TradeJournal:
         self._id: int = 0 if last is None else last.id
         self._hash: str = GENESIS if last is None else last.hash
         self._written = (self._id, self._hash)  # newest on disk
-        self._held: list[dict[str, Any]] = []
+        self._held: list[Row] = []  # rows of the table of events
         self._together = False
 
     @property
@@ -85,7 +86,7 @@ class TradeJournal:
         """The path or URL without its password."""
         return shown_url(self._engine.url) if "://" in self.place else self.place
 
-    def append(self, events: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
+    def append(self, events: Sequence[NewEvent]) -> list[Event]:
         """Writes events in one transaction and returns them; all are on disk or none.
 
         Inside `together` they are held until `flush` or the end of the block.

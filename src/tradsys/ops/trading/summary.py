@@ -20,6 +20,7 @@ from tradsys.serving.brokers import Account
 N_DRAWS = 500
 BAND = (0.05, 0.95)
 SHOWN_TRADES = 25
+Health = dict[str, str | int | datetime | None]  # what is shown by its name in words
 
 
 class PositionRow(TypedDict):
@@ -71,15 +72,15 @@ class Summary:
     exposure: list[float]
     band: tuple[list[str], list[float], list[float]] | None
     positions: list[PositionRow]
-    decisions: list[dict[str, Any]]
+    decisions: list[Row]
     trades: list[Row]
     slippage: list[events.Slippage]
-    notes: list[dict[str, Any]]
+    notes: list[Row]
     halts: dict[str, str]
-    health: dict[str, Any]
+    health: Health
     n_trades: int
     live: LiveRecord | None = None
-    watch: list[dict[str, Any]] = field(default_factory=list)
+    watch: list[events.WatchRow] = field(default_factory=list)
 
 
 def summary(state: State, expected: Array | None) -> Summary:
@@ -197,7 +198,7 @@ def _position(account: Account) -> PositionRow:
     }
 
 
-def _decisions(state: State) -> list[dict[str, Any]]:
+def _decisions(state: State) -> list[Row]:
     rows = []
     for body in reversed(state.decisions):
         for symbol, one in sorted(body["rows"].items()):
@@ -205,7 +206,7 @@ def _decisions(state: State) -> list[dict[str, Any]]:
     return rows[:40]
 
 
-def _health(state: State) -> dict[str, Any]:
+def _health(state: State) -> Health:
     last = max((a.last_time for a in state.accounts.values() if a.last_time), default=None)
     return {
         "newest bar": last,

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,9 +14,13 @@ from tradsys.core.tables import SIDE, Array
 from tradsys.labels.triple_barrier import triple_barrier
 from tradsys.market.bars import mark_gaps
 from tradsys.ops.trading.engine import Engine
+from tradsys.ops.trading.events import Watch, WatchRow
 from tradsys.ops.trading.state import State
 from tradsys.serving import exits
 from tradsys.serving.bundle import DRIFT, Bundle
+
+if TYPE_CHECKING:
+    from tradsys.evidence.controls.block_drift import BlockReference, Shift
 
 EVERY = 24  # bars between two evaluations
 N_NAMED = 4  # shifted columns that a line lists
@@ -78,7 +82,7 @@ class ModelWatch:
         if again and engine.risk.model_band == "halt":
             engine.halt("model", f"the model stays out of its band: {'; '.join(again)}")
 
-    def evaluate(self, state: State, past: pl.DataFrame | None) -> dict[str, Any]:
+    def evaluate(self, state: State, past: pl.DataFrame | None) -> Watch:
         """The checks at this moment, those that are OUT, and resolved labels.
 
         With reasons; labels newly resolved.
@@ -118,7 +122,7 @@ class ModelWatch:
         }
         return {t: found for t, found in pairs.items() if found}
 
-    def _of_outcomes(self, outcomes: list[tuple[str, list[tuple[float, int]]]]) -> Iterator[dict[str, Any]]:
+    def _of_outcomes(self, outcomes: list[tuple[str, list[tuple[float, int]]]]) -> Iterator[WatchRow]:
         """Log loss, and slope and intercept of calibration, with the intervals of `evidence.classification`."""
         reported = self.bundle.card.get("metrics", {})
         found: Mapping[str, Any] = {}
@@ -137,7 +141,7 @@ class ModelWatch:
             yield _compared(check, found.get(name), reported.get(name), "no forecast is resolved yet",
                             lower_is_better=name == "log_loss")  # fmt: skip
 
-    def _signals(self, state: State) -> dict[str, Any]:
+    def _signals(self, state: State) -> WatchRow:
         """Share of bars with a signal, against the backtest of the same profile."""
         from tradsys.evidence.cosines import mean_interval  # noqa: PLC0415 - loads scipy
 
@@ -147,7 +151,7 @@ class ModelWatch:
         reported = own if same else {"value": None, "reason": "the run did not evaluate this profile"}
         return _compared("share of bars with a signal", live, reported, "no bar was decided on yet")
 
-    def _features(self) -> Iterator[dict[str, Any]]:
+    def _features(self) -> Iterator[WatchRow]:
         """The newest block of features against the training span: PSI of each column, and a classifier of them all."""
         reference, why = self._known("features")
         if reference is not None:
@@ -167,7 +171,7 @@ class ModelWatch:
         live, limit = f"AUC {shift.auc:.3f}", f"up to {shift.auc_limit:.3f} in blocks of training"
         yield _row("features, classifier", live, limit, OUT if shift.is_distinguished else INSIDE)
 
-    def _scores(self, state: State) -> dict[str, Any]:
+    def _scores(self, state: State) -> WatchRow:
         """The newest block of scores against the validation span."""
         reference, why = self._known("scores")
         if reference is not None and len(state.forecasts) < reference.n_bars:
@@ -178,7 +182,7 @@ class ModelWatch:
         scores = np.array([score for _, rows in newest for s, (_, score) in rows.items() if s != self._reference])
         return _shift_row("scores, PSI", reference.compare(scores[:, None]), "validation")
 
-    def _known(self, name: str) -> tuple[Any, str]:
+    def _known(self, name: str) -> "tuple[BlockReference | None, str]":
         found = self.references.get(name, f"the bundle keeps no {name}: short span or earlier version; train again")
         return (None, found) if isinstance(found, str) else (found, "")
 
@@ -207,7 +211,7 @@ class ModelWatch:
             self._block.appendleft((time, values))
 
 
-def references_of(bundle: Bundle) -> dict[str, Any]:
+def references_of(bundle: Bundle) -> "dict[str, BlockReference | str]":
     """The bundle's references by name, or the reason why one is missing.
 
     A BlockReference of each span. BundleError for an invalid file.
@@ -227,11 +231,11 @@ def references_of(bundle: Bundle) -> dict[str, Any]:
         return found
 
 
-def _row(check: str, live: str, reported: str, state: str, note: str = "") -> dict[str, str]:
+def _row(check: str, live: str, reported: str, state: str, note: str = "") -> WatchRow:
     return {"check": check, "live": live, "reported": reported, "state": state, "note": note}
 
 
-def _shift_row(check: str, shift: Any, span: str) -> dict[str, str]:
+def _shift_row(check: str, shift: "Shift", span: str) -> WatchRow:
     name, largest = max(shift.psi.items(), key=lambda item: item[1])
     named = ", ".join(f"{n} {shift.psi[n]:.2f}" for n in shift.moved[:N_NAMED])
     live = (
@@ -247,7 +251,7 @@ def _compared(
     nothing: str,
     *,
     lower_is_better: bool = False,
-) -> dict[str, str]:
+) -> WatchRow:
     """A live estimate compared with the run's: OUT where their intervals do not overlap."""
     if live is None or reported is None:
         return _row(check, "" if live is None else _interval_text(live), "", UNKNOWN,

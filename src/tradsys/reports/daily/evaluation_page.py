@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tradsys.core.headline import headline_skill
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import write_text
 from tradsys.reports import tables, wording
 from tradsys.reports.daily.rows import METRICS, estimate_cell, metric_cells
@@ -35,7 +36,7 @@ def render(report: Mapping[str, Any]) -> str:
     )
 
 
-def _fold_context(part: Mapping[str, Any]) -> dict[str, Any]:
+def _fold_context(part: Mapping[str, Any]) -> Json:
     return {
         "span": f"{part['first'][:10]} to {part['last'][:10]}",
         "n": wording.count(part["n"]),

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import yaml
 from jinja2 import Environment
 
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import write_text
 from tradsys.reports import wording
 from tradsys.reports.daily import charts
@@ -63,7 +64,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     return _markdown_environment().get_template("daily/daily.md.j2").render(**_context(report))
 
 
-def _context(report: Mapping[str, Any]) -> dict[str, Any]:
+def _context(report: Mapping[str, Any]) -> Json:
     return {
         "report": report,
         "plan_title": _titled(report, "plan", "Trade plan"),

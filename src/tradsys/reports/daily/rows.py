@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tradsys.core.plain_data import Json
 from tradsys.reports.tables import Cell
 from tradsys.reports.wording import UNKNOWN, bounds, count, number, percent
 
@@ -35,7 +36,7 @@ def gate_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: ORDER[row["outcome"]])
 
 
-def plan_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def plan_rows(report: Mapping[str, Any]) -> list[Json]:
     """The plan as rows of text, one per name.
 
     rank, symbol, a cell per horizon, prices, weight, volatility, contributions.
@@ -64,7 +65,7 @@ def forecast_cell(forecast: Mapping[str, Any] | None) -> Cell:
     return Cell(number(forecast["p"], 3), f"observed {number(forecast['observed'], 3)} of {count(forecast['n'])}")
 
 
-def horizon_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def horizon_rows(report: Mapping[str, Any]) -> list[Json]:
     """The horizons as rows of text.
 
     Name, training facts, a cell per metric with its interval, and why it is withheld.

@@ -9,6 +9,7 @@ import yaml
 from markupsafe import Markup
 
 from tradsys.core.headline import headline_skill
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import write_text
 from tradsys.reports import equity_chart, tables, wording
 from tradsys.reports.page import data_block, render_page
@@ -78,7 +79,7 @@ def render(report: Mapping[str, Any]) -> str:
     )
 
 
-def _context(report: Mapping[str, Any]) -> dict[str, Any]:
+def _context(report: Mapping[str, Any]) -> Json:
     """The template's variables: the report, its tables and their footnotes."""
     notes = {name: tables.Footnotes() for name in ("strategies", "risk", "models", "auditor")}
     audited = (report.get("auditor") or {}).get("metrics")

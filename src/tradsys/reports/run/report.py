@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 
 Section = Mapping[str, Any]
 ALWAYS = ("synthetic",)  # written even where None, so that real data are stated explicitly
@@ -50,7 +51,7 @@ class RunReport:
     tear_sheet: Section | None = None
     timings: Section | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The existing parts by name, as in report.json."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in plain.items() if value is not None or name in ALWAYS}
@@ -66,13 +67,13 @@ class RunReport:
             raise TradsysError(f"{where} is damaged: it lacks {', '.join(lacking)}, which every report has; {fix}")
         return cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         """The content of metrics.json.
 
         The verdict, and the figures of every model and strategy.
         """
         rows = self.strategies
-        out: dict[str, Any] = {"verdict": self.verdict}
+        out: Json = {"verdict": self.verdict}
         if self.skill is not None:
             out["skill"] = self.skill
         if self.models is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from tradsys.core.plain_data import Json
 from tradsys.reports.interval_plot import Mark, Panel, ends, forest_panels, padded
 from tradsys.reports.style import ALARM, GRID, INK, PERCENT_TICKS, QUIET, SERIES, band, line, rounded, styled
 
@@ -104,7 +105,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     return figure.update_xaxes(range=padded(ends(estimates.values())))
 
 
-def _in_basis_points(estimate: Mapping[str, Any]) -> dict[str, Any]:
+def _in_basis_points(estimate: Mapping[str, Any]) -> Json:
     known = ("value", "low", "high")
     return {k: None if estimate[k] is None else estimate[k] * BASIS_POINTS for k in known} | {
         "reason": estimate["reason"]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 from rich.markup import escape
 
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import write_text
 from tradsys.reports.page import render_page
 from tradsys.reports.style import line, plain, styled
@@ -130,7 +131,7 @@ def equity_curves(rows: Sequence[Any]) -> go.Figure:
     return styled(figure, 460)
 
 
-def _page_row(row: Any, drawn: Sequence[Any]) -> dict[str, Any]:
+def _page_row(row: Any, drawn: Sequence[Any]) -> Json:
     """A row of the page: texts, sort keys, and the link to its report."""
     figures = (row.skill["value"], row.auc["value"], row.sharpe["value"], row.dsr, "", row.minutes)
     values = (row.when, *[""] * 5, *figures)

@@ -37,7 +37,7 @@ def equity(page: Any) -> go.Figure:
     return styled(figure, 480)
 
 
-def slippage(rows: Sequence[dict[str, Any]]) -> go.Figure:
+def slippage(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Each real entry against the simulated fill, in basis points.
 
     At the open of its bar; above 0 is worse.

@@ -1,5 +1,6 @@
 """The page of a bot: one self-contained file, written atomically after every bar."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def render(page: Any) -> str:
     )
 
 
-def used(names: tuple[str, ...], rows: list[dict[str, Any]]) -> list[str]:
+def used(names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The columns of which some row has a value."""
     return [name for name in names if any(row.get(name) is not None for row in rows)]
 

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from tradsys.core.endings.stops import EndingWithCaller, deaf_to_interrupts, end_with_caller, held_back
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.masking import masked, masked_text
+from tradsys.core.plain_data import Json
 from tradsys.core.progress.bars import bar
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json, link_latest, write_json, written_atomically
@@ -35,7 +36,7 @@ from tradsys.market.parquet import read_parquet
 from tradsys.reports.comparison.page import write_comparison
 from tradsys.research.comparisons.aligned_datasets import Aligned, aligned_datasets
 from tradsys.research.comparisons.settings import ComparisonSettings, Variant
-from tradsys.research.comparisons.table import VariantFits, comparison_table, enter_trials
+from tradsys.research.comparisons.table import ComparisonTable, VariantFits, comparison_table, enter_trials
 from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, StackedFits, fits_per_stack, run_fit
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.dataset_store import fold_spans, load_dataset, save_dataset
@@ -77,7 +78,7 @@ class Unit:
 
 def compare_study(
     variants: Sequence[Variant], settings: ComparisonSettings, config: Mapping[str, Any], overrides: Sequence[str]
-) -> dict[str, Any]:
+) -> ComparisonTable:
     """Runs the missing fits and writes the tables and the page; returns the table.
 
     The folder is runs/compare/<study>_<digest of the reference's samples and folds>, so that other seeds, other
@@ -103,10 +104,9 @@ def compare_study(
         fits = {v.name: _variant_fits(v, jobs[v.name], aligned) for v in fitted}
         done = {v.name: fits.get(v.name) or _mean_fits(v, fits, aligned) for v in variants}
         enter_trials(done, place, config)
-        table = comparison_table(done, settings, config) | {
-            "folder": str(place),
-            "command": masked_text(shlex.join(["python", "-m", "tradsys.compare", *overrides])),
-        }
+        table = comparison_table(done, settings, config)
+        table["folder"] = str(place)
+        table["command"] = masked_text(shlex.join(["python", "-m", "tradsys.compare", *overrides]))
         write_comparison(table, place)
     link_latest(place)
     return table
@@ -283,7 +283,7 @@ def _fit_frame(fit: FoldFit) -> pl.DataFrame:
     return pl.DataFrame({"symbol": fit.symbol.astype(str), "time": fit.time, "y": fit.y, "proba": proba})
 
 
-def read_fit(target: Path) -> tuple[FoldFit, dict[str, Any]]:
+def read_fit(target: Path) -> tuple[FoldFit, Json]:
     """The fit that `run_job` wrote, and its JSON."""
     fix = "delete both of its files and run the same command again"
     about = read_json(target, fix, DataError)

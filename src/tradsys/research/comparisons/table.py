@@ -7,14 +7,15 @@ figures do.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 from uuid import uuid4
 
 import numpy as np
 
 from tradsys.core.errors import DataError
-from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE, EstimateRow
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Json
 from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.core.tables import Array
@@ -22,7 +23,7 @@ from tradsys.evidence.bootstrap import mean_per_time, time_groups
 from tradsys.evidence.classification import auc
 from tradsys.evidence.paired import Comparison, Difference, VariantLosses, compare, decisions_within
 from tradsys.research.comparisons.settings import ComparisonSettings
-from tradsys.research.comparisons.superiority import superiority
+from tradsys.research.comparisons.superiority import Superiority, superiority
 from tradsys.research.pipeline.cross_validation import FoldFit
 from tradsys.research.pipeline.dataset import aware
 from tradsys.research.pipeline.provenance import config_digest, provenance
@@ -107,9 +108,59 @@ def enter_trials(variants: Mapping[str, VariantFits], place: Path, config: Mappi
         write_json(path, entered)
 
 
+class VariantRow(TypedDict):
+    """One variant of a comparison, see `comparison_table`. needed: periods or seeds until the interval leaves zero."""
+
+    name: str
+    is_reference: bool
+    against: str | None
+    own_rows: bool
+    seeds: list[int]
+    n_samples: int
+    skill_beyond_level: EstimateRow
+    skill_over_base_rate: float
+    difference: EstimateRow | None
+    p: float | None
+    p_holm: float | None
+    needed: Json | None
+    rank: int
+    seed_sd: float | None
+    fold_sd: float | None
+    auc: float | None
+    n_parameters: int | None
+    seconds_per_fit: float
+    peak_mb: float
+    fold_skill: list[float]
+    code: list[str]
+    digest: str
+
+
+class ComparisonTable(TypedDict):
+    """The complete result of a comparison, see `comparison_table`."""
+
+    name: str
+    question: str
+    synthetic: str | None
+    reference: str
+    confidence: float
+    n_draws: int
+    block_length: float
+    n_times: int
+    no_intervals: str | None
+    n_comparisons: int
+    superiority: Superiority
+    n_folds: int
+    folds: list[dict[str, str]]
+    variants: list[VariantRow]
+    conclusions: list[dict[str, str]]
+    provenance: Json
+    folder: NotRequired[str]
+    command: NotRequired[str]
+
+
 def comparison_table(
     variants: Mapping[str, VariantFits], settings: ComparisonSettings, config: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> ComparisonTable:
     """The complete result, ready for JSON: numbers or None, never NaN.
 
     Keys: name, question, synthetic, reference, confidence, n_draws, block_length, n_times, no_intervals (why, or None),
@@ -131,7 +182,7 @@ def comparison_table(
     )
     reference = variants[settings.reference]
     rows = [_variant_row(variant, reported, losses[name], settings.reference) for name, variant in variants.items()]
-    rows.sort(key=lambda row: -row[HEADLINE]["value"])
+    rows.sort(key=lambda row: -(row[HEADLINE]["value"] or 0.0))
     return {
         "name": settings.name,
         "question": settings.question,
@@ -157,7 +208,7 @@ def comparison_table(
     }
 
 
-def _variant_row(variant: VariantFits, reported: Comparison, losses: VariantLosses, reference: str) -> dict[str, Any]:
+def _variant_row(variant: VariantFits, reported: Comparison, losses: VariantLosses, reference: str) -> VariantRow:
     gap = reported.difference.get(variant.name)
     fold_skill = [_mean([row[k].skill for row in variant.fits]) for k in range(len(variant.fits[0]))]
     # within a fold and a seed: scores of two fits have no common scale

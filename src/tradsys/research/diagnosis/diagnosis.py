@@ -14,6 +14,7 @@ import polars as pl
 
 from tradsys.core.headline import EstimateRow
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.tables import Array
 from tradsys.evidence.cross_section.association import Association, associations
 from tradsys.labels.explosion import best_move
@@ -21,7 +22,7 @@ from tradsys.market.bars import bar_length, content_digest, span
 from tradsys.market.instruments import ended
 from tradsys.research.diagnosis.advice import advice
 from tradsys.research.diagnosis.compression import Compressed, Drawn, compressed_rows, compression_section
-from tradsys.research.diagnosis.examples import episodes, worked_examples
+from tradsys.research.diagnosis.examples import Chart, episodes, worked_examples
 from tradsys.research.diagnosis.explosion_model import ExplosionSettings, evaluate_explosions
 from tradsys.research.diagnosis.feature_coverage import CoverageRules, coverage_section, date_coverage, warmups_of
 from tradsys.research.diagnosis.pre_test_rows import KnownOutcomes, known_outcomes
@@ -89,9 +90,7 @@ class Distribution(TypedDict):
     rest: list[float]
 
 
-def diagnose(
-    experiment: Experiment, settings: DiagnosisSettings, config: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def diagnose(experiment: Experiment, settings: DiagnosisSettings, config: Config, folder: Path) -> Json:
     """The complete diagnosis as one JSON-safe dict.
 
     `stops` names the features that fail it.
@@ -117,7 +116,7 @@ def diagnose(
     return report
 
 
-def _about(experiment: Experiment, known: KnownOutcomes, config: dict[str, Any]) -> dict[str, Any]:
+def _about(experiment: Experiment, known: KnownOutcomes, config: Config) -> Json:
     """Header of the diagnosis: data, label, spans, and provenance."""
     first, last = span(known.bars)
     source = experiment.data["source"].describe()
@@ -151,7 +150,7 @@ def _dead(experiment: Experiment, known: KnownOutcomes) -> Dead:
     return {"symbols": {name: moment.isoformat() for name, moment in sorted(last.items())}, "n_rows": n_rows}
 
 
-def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: DiagnosisSettings) -> dict[str, Any]:
+def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: DiagnosisSettings) -> Json:
     """The sections that use labels."""
     horizon = experiment.labels.horizon_bars
     drawn: Drawn = {"min_block": horizon, "confidence": settings.confidence}
@@ -163,7 +162,7 @@ def _label_sections(experiment: Experiment, known: KnownOutcomes, settings: Diag
         "correlation": [_association(a) for a in ordered],
         "distributions": _distributions(known, values, ordered[: settings.n_distributions]),
         "compression": compression_section(squeezed, known.event, known.time, known.symbol, drawn),
-        "balance": _balance(known, settings.confidence) | {"n_wicks": _wicks(experiment, known)},
+        "balance": {**_balance(known, settings.confidence), "n_wicks": _wicks(experiment, known)},
         "examples": _examples(experiment, known, squeezed, settings),
         "confidence": settings.confidence,
         "n_draws": settings.n_draws,
@@ -202,7 +201,24 @@ def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Assoc
     return out
 
 
-def _balance(known: KnownOutcomes, confidence: float) -> dict[str, Any]:
+class Balance(TypedDict):
+    """Rows, events, and events that do not overlap (episodes), overall, by month and by symbol."""
+
+    n: int
+    n_events: int
+    n_episodes: int
+    rate: float
+    train_rate: float
+    valid_rate: float
+    mean_length: float
+    n_times: int
+    times_with_half: int
+    by_time: list[Json]
+    by_symbol: list[Json]
+    confidence: float
+
+
+def _balance(known: KnownOutcomes, confidence: float) -> Balance:
     """Rows and events by month and by symbol, and the number of events that do not overlap."""
     first_rows = episodes(known.rows[known.event], known.labels.end, known.table.symbol)
     frame = pl.DataFrame(
@@ -248,7 +264,7 @@ def _wicks(experiment: Experiment, known: KnownOutcomes) -> int | None:
 
 def _examples(
     experiment: Experiment, known: KnownOutcomes, squeezed: Compressed | None, settings: DiagnosisSettings
-) -> list[dict[str, Any]]:
+) -> list[Chart]:
     """Data of small charts: events, near misses, and compressions without an event.
 
     Only rows with all features finite, unless there is none.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,20 @@ def episodes(event_rows: Array, end_R: Array, symbol_R: Array) -> Array:
     return np.array(kept, dtype=np.int64)
 
 
+class Chart(TypedDict):
+    """Bars around one decision. offset: bars from it; high, low, close: in percent of `entry`."""
+
+    kind: str
+    symbol: str
+    time: str
+    entry: float
+    best_rise: float | None
+    offset: list[int]
+    high: list[float]
+    low: list[float]
+    close: list[float]
+
+
 def worked_examples(
     bars: pl.DataFrame,
     labels: Labels,
@@ -41,7 +55,7 @@ def worked_examples(
     n_each: int,
     until: datetime,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[Chart]:
     """Up to `n_each` charts of each kind, ready for JSON.
 
     No symbol twice within a kind. rows [N]: candidate rows, with best_move_N, their largest log rise within the
@@ -74,7 +88,7 @@ class _Frame:
         self.prices = {name: bars[name].to_numpy() for name in ("open", "high", "low", "close")}
         self.before, self.horizon, self.until = before_bars, horizon_bars, until
 
-    def chart(self, kind: str, row: int, best_move: float) -> dict[str, Any]:
+    def chart(self, kind: str, row: int, best_move: float) -> Chart:
         """Prices in percent of the entry, the open after the decision.
 
         Offset 0 is the decision bar.
@@ -84,6 +98,9 @@ class _Frame:
         shown = shown[self.symbol[shown] == self.symbol[row]]
         shown = shown[(self.time.gather(shown) < self.until).to_numpy()]
         entry = float(self.prices["open"][row + 1])
+        high, low, close = (
+            np.round(100 * (self.prices[name][shown] / entry - 1), 3).tolist() for name in ("high", "low", "close")
+        )
         return {
             "kind": kind,
             "symbol": str(self.names[row]),
@@ -91,10 +108,9 @@ class _Frame:
             "entry": entry,
             "best_rise": float(np.expm1(best_move)) if np.isfinite(best_move) else None,
             "offset": (shown - row).tolist(),
-            **{
-                name: np.round(100 * (self.prices[name][shown] / entry - 1), 3).tolist()
-                for name in ("high", "low", "close")
-            },
+            "high": high,
+            "low": low,
+            "close": close,
         }
 
 

@@ -11,12 +11,14 @@ Legend: N test samples, M calibration samples.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
+from tradsys.core.headline import EstimateRow
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate
@@ -27,6 +29,7 @@ from tradsys.labels.explosion import best_move
 from tradsys.market.bars import utc_series
 from tradsys.models.boosting import LightGbmRegressor
 from tradsys.models.conformal import SplitConformal
+from tradsys.research.diagnosis.compression import Drawn
 from tradsys.research.pipeline.bundle_export import export_bundle
 from tradsys.research.pipeline.dataset import Prepared, aware, prepare
 from tradsys.research.pipeline.provenance import config_digest
@@ -94,9 +97,9 @@ def evaluate_explosions(
     bars: pl.DataFrame,
     settings: ExplosionSettings,
     folder: Path,
-    config: dict[str, Any],
+    config: Config,
     compression: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Json:
     """Fits, bundles, evaluates the test span once with a ledger entry.
 
     Writes predictions.parquet; one JSON-safe dict. bars: with segments. compression: columns whose mean rank, lowest
@@ -217,10 +220,10 @@ def quiet_ranking(test: Samples, columns: Sequence[str]) -> dict[str, Array]:
 def _metrics(
     experiment: Experiment, prepared: Prepared, settings: ExplosionSettings, rankings: Mapping[str, Array],
     probability_N: Array,
-) -> dict[str, Any]:  # fmt: skip
+) -> Json:  # fmt: skip
     """Metrics of the rankings at k and overall, and of the probability."""
     test, settings_of = prepared.test, experiment.evaluation
-    drawn: dict[str, Any] = {
+    drawn: Drawn = {
         "min_block": experiment.labels.horizon_bars,
         "confidence": settings_of.confidence,
     }
@@ -249,7 +252,18 @@ def _metrics(
     }
 
 
-def _conformal(experiment: Experiment, test: Samples, moves: Moves, settings: ExplosionSettings) -> dict[str, Any]:
+class ConformalCoverage(TypedDict):
+    """Coverage of the expected move's interval on the test span. mean_low, mean_high: as shares of the entry price."""
+
+    wanted: float
+    coverage: EstimateRow
+    n_calibration: int
+    mean_low: float
+    mean_high: float
+    by_month: list[Json]
+
+
+def _conformal(experiment: Experiment, test: Samples, moves: Moves, settings: ExplosionSettings) -> ConformalCoverage:
     """Coverage of the interval on the test span, overall and month by month."""
     inside, known = (moves.actual_N >= moves.low_N) & (moves.actual_N <= moves.high_N), np.isfinite(moves.actual_N)
     settings_of = experiment.evaluation
@@ -290,7 +304,7 @@ def _score_frame(test: Samples, raw: Array, probability: Array, score: Array, mo
     )
 
 
-def _top(frame: pl.DataFrame, n: int) -> list[dict[str, Any]]:
+def _top(frame: pl.DataFrame, n: int) -> list[Json]:
     """The highest scores of the last test date; moves as shares of the entry price."""
     last = frame.filter(pl.col("time") == frame["time"].max()).sort("raw", descending=True).head(n)
     moves = [pl.col(c).exp() - 1 for c in ("expected_move", "move_low", "move_high")]
@@ -298,7 +312,7 @@ def _top(frame: pl.DataFrame, n: int) -> list[dict[str, Any]]:
     return list(shown.iter_rows(named=True))
 
 
-def _record(config: dict[str, Any], prepared: Prepared, losses_N: Array, folder: Path) -> None:
+def _record(config: Config, prepared: Prepared, losses_N: Array, folder: Path) -> None:
     """Records the evaluation of the test span in the ledger."""
     TrialLedger(config["paths"]["ledger"]).append(
         LedgerEntry(

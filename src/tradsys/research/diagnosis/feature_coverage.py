@@ -7,10 +7,11 @@ A date is a UTC day. Legend: R rows, F features, T dates.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.cross_section import RANK
 from tradsys.features.feature_set import FeatureSet
@@ -107,7 +108,20 @@ def warmups_of(features: FeatureSet) -> dict[str, int]:
     return {name: own[name if name in own else name.removesuffix(RANK)] for name in features.names}
 
 
-def coverage_section(found: DateCoverage, most_columns: int, recent_dates: int) -> dict[str, Any]:
+class CoverageSection(TypedDict):
+    """Cells of the heat map [feature, date]; None where no value is expected. recent: the last dates, one by one."""
+
+    names: list[str]
+    overall: list[float | None]
+    dates: list[str]
+    share: list[list[float | None]]
+    recent_dates: list[str]
+    recent_share: list[list[float | None]]
+    n_dates: int
+    findings: list[Json]
+
+
+def coverage_section(found: DateCoverage, most_columns: int, recent_dates: int) -> CoverageSection:
     """The heat map's cells, ready for JSON.
 
     The complete record in at most `most_columns` runs of dates, each at its worst date, and the last dates one by one;

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from tradsys.core.errors import LeakageError, TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.plurals import counted
 from tradsys.core.runs import write_json
 from tradsys.evidence.controls.causality import Finding
@@ -122,7 +123,7 @@ def results_table(results: list[CheckResult]) -> Table:
     return table
 
 
-def _plain_result(answer: CheckResult) -> dict[str, Any]:
+def _plain_result(answer: CheckResult) -> Json:
     finding = None if answer.finding is None else asdict(answer.finding)
     if finding is not None and finding["size"] == float("inf"):
         finding["size"] = None

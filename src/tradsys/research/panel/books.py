@@ -4,12 +4,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import deflation_of_returns
 from tradsys.evidence.joint_test import JointTest
@@ -25,6 +26,7 @@ from tradsys.portfolio.capacity import capacity
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.unknown_dividends import unsold_shorts
 from tradsys.research.pipeline.backtesting import record_trials, trials_on_span
+from tradsys.research.pipeline.records.rows import EquityCurves
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.span_test import joint_tests_alone, joint_tests_on_span
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -59,12 +61,12 @@ class BookSettings:
                 f"{self.capacity_quantile}; one book at least, shares in (0, 1]; fix conf/book"
             )
 
-    def delisting_rule(self, costs: Costs) -> dict[str, Any]:
+    def delisting_rule(self, costs: Costs) -> Json:
         """`dead_after_bars` and `delisting_return` of every book.
 
         Those of the costs, unless the old keys are set.
         """
-        rule: dict[str, Any] = {}
+        rule: Json = {}
         for key in ("dead_after_bars", "delisting_return"):
             own = getattr(self, key)
             if own is not None:
@@ -101,7 +103,7 @@ def run_books(
     context: LedgerContext | None = None,
     seed: int = 0,
     made_up: bool = False,
-) -> dict[str, Any]:
+) -> Json:
     """Every book on every horizon's raw scores, ready for JSON.
 
     Rows, benchmark, equity, deflation. predictions: as of `walk_forward`, also of members with an unresolved label.
@@ -219,7 +221,16 @@ def _benchmark(
     return _simulated_book(traded, hold(traded, symbol), costs)
 
 
-def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedger], dict[str, Any]]:
+class SharedSpan(TypedDict):
+    """Days on which all series are compared. cut: what was left out of which; words: the cause, "" without a cut."""
+
+    first: str
+    last: str
+    cut: dict[str, str]
+    words: str
+
+
+def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedger], SharedSpan]:
     """The ledgers cut to the closes from the latest first to the earliest last, and what that left out of which."""
     first = max(ledger.daily["time"][0] for ledger in ledgers.values())
     last = min(ledger.daily["time"][-1] for ledger in ledgers.values())
@@ -231,11 +242,11 @@ def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedge
         raise DataError(f"books: no span that all share: {spans}; compared series share their days; load earlier bars")
     lost = {name: ledgers[name].daily.height - cut[name].daily.height for name in ledgers}
     words = {name: f"{n} of {ledgers[name].daily.height} closes left out" for name, n in lost.items() if n}
-    span = {"first": str(first.date()), "last": str(last.date()), "cut": words}
-    return cut, span | {"words": _cut_in_words(ledgers, span)}
+    span: SharedSpan = {"first": str(first.date()), "last": str(last.date()), "cut": words, "words": ""}
+    return cut, {**span, "words": _cut_in_words(ledgers, span)}
 
 
-def _cut_in_words(ledgers: Mapping[str, BookLedger], span: Mapping[str, Any]) -> str:
+def _cut_in_words(ledgers: Mapping[str, BookLedger], span: SharedSpan) -> str:
     """A sentence on series that begin late or end early, and the days cut from the others; "" without a cut."""
     if not span["cut"]:
         return ""
@@ -253,7 +264,7 @@ def _cut_in_words(ledgers: Mapping[str, BookLedger], span: Mapping[str, Any]) ->
 
 def _deflation(
     ledgers: Mapping[str, BookLedger], context: LedgerContext | None, span: tuple[datetime, datetime], yearly: float
-) -> dict[str, Any]:
+) -> dict[str, float | None]:
     """Number and variance of the trials that a Sharpe ratio is deflated by: all on this span, these included."""
     if context is not None:
         record_trials(context.ledger, ledgers, context.source, context.run, span, yearly)
@@ -315,7 +326,7 @@ def _performance(
     )
 
 
-def _equity(ledgers: Mapping[str, BookLedger]) -> dict[str, Any]:
+def _equity(ledgers: Mapping[str, BookLedger]) -> EquityCurves:
     """Daily equity of every curve on one list of dates; flat at 1 before a curve begins, at its last after it ends."""
     days: Array = np.unique(np.concatenate([ledger.daily_returns()[0] for ledger in ledgers.values()]))
     curves = {}

@@ -5,17 +5,17 @@ Brier, ECE, hit rate) on calibrated ones, which alone are probabilities. The two
 Legend: N samples (name and day), T days, S symbols.
 """
 
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError
-from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
+from tradsys.core.headline import HEADLINE, OVER_BASE_RATE, EstimateRow
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap
 from tradsys.evidence.bootstrap import Estimate
-from tradsys.evidence.classification import evaluate
+from tradsys.evidence.classification import ForecastMetrics, evaluate
 from tradsys.evidence.cosines import mean_interval, spread
 from tradsys.evidence.cross_section.rank_ic import (
     decile_codes,
@@ -33,9 +33,56 @@ OF_PROBABILITIES = (
 COLUMNS = ("symbol", "time", "fold", "score", "probability", "base_rate", "y", "ret")
 
 
+class Deciles(TypedDict):
+    """Simple return per label of the top less the bottom decile. turnover: share of both renewed per label."""
+
+    n: int
+    gross: EstimateRow
+    cost: EstimateRow
+    net: EstimateRow
+    turnover: EstimateRow
+    by_decile: list[float | None]
+
+
+class FoldMetrics(TypedDict):
+    """Metrics of the forecasts of one fold. first, last: of their times."""
+
+    fold: int
+    first: str
+    last: str
+    n: int
+    base_rate: float
+    auc: EstimateRow
+    skill_beyond_level: EstimateRow
+
+
+class RankIcByDay(TypedDict):
+    """Rank correlation of score and return on each day."""
+
+    time: list[str]
+    value: list[float]
+
+
+class PanelMetrics(ForecastMetrics):
+    """Metrics of one horizon's forecasts of a panel, see `panel_metrics`."""
+
+    n_days: int
+    n_symbols: int
+    n_unknown: int
+    first: str
+    last: str
+    horizon_bars: int
+    hit_rate: EstimateRow
+    hit_rate_base: EstimateRow
+    rank_ic: EstimateRow
+    rank_ic_by_day: RankIcByDay
+    deciles: Deciles
+    by_fold: list[FoldMetrics]
+
+
 def panel_metrics(
     predictions: pl.DataFrame, *, horizon_bars: int, costs: Costs, evaluation: Evaluation, seed: int = 0
-) -> dict[str, Any]:
+) -> PanelMetrics:
     """All metrics of one horizon's forecasts in a report, ready for JSON.
 
     Numbers or None with a reason, never NaN. predictions: symbol, time, fold, score (raw), probability (calibrated),
@@ -71,7 +118,7 @@ def panel_metrics(
         **settings,
     )
     days, ic = rank_ic(frame["score"].to_numpy(), frame["ret"].to_numpy(), time)
-    return {
+    found = {
         "n": len(frame),
         "n_days": figures["n_times"],
         "n_symbols": frame["symbol"].n_unique(),
@@ -85,13 +132,14 @@ def panel_metrics(
         "confidence": evaluation.confidence,
         "n_draws": evaluation.n_draws,
         "auc": figures["auc"],
-        **{name: figures[name] for name in OF_PROBABILITIES},
+        **{name: one for name, one in figures.items() if name in OF_PROBABILITIES},
         **_hit_rates(frame, y, time, figures["block_length"], evaluation),
         "rank_ic": mean_interval(ic, min_block=horizon_bars, confidence=evaluation.confidence).as_dict(),
         "rank_ic_by_day": {"time": _iso_days(days), "value": ic.tolist()},
         "deciles": _deciles(frame, time, horizon_bars, costs, evaluation.confidence),
         "by_fold": _by_fold(frame, figures, horizon_bars, evaluation, seed),
     }
+    return cast("PanelMetrics", found)
 
 
 def _known(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -121,7 +169,7 @@ def _ranked(frame: pl.DataFrame) -> Array:
 
 def _hit_rates(
     frame: pl.DataFrame, y: Array, time: Array, block_length: float, evaluation: Evaluation
-) -> dict[str, Any]:
+) -> dict[str, EstimateRow]:
     """hit_rate and hit_rate_base, with intervals over the same days."""
     hits = [(frame[name].to_numpy() > 0.5) == (y == 1) for name in ("probability", "base_rate")]
     order, first = bootstrap.time_groups(time)
@@ -136,7 +184,7 @@ def _hit_rates(
     return {name: one.as_dict() for name, one in zip(names, found.estimates(evaluation.confidence), strict=True)}
 
 
-def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, confidence: float) -> dict[str, Any]:
+def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, confidence: float) -> Deciles:
     """Return of the top decile less the bottom one per label, before and after the costs of renewing them."""
     score, ret = frame["score"].to_numpy(), np.expm1(frame["ret"].to_numpy())
     days, gap_T, by_decile = decile_spread(score, ret, time, N_DECILES)
@@ -145,12 +193,18 @@ def _deciles(frame: pl.DataFrame, time: Array, horizon_bars: int, costs: Costs, 
         return {"n": N_DECILES, "gross": none, "cost": none, "net": none, "turnover": none, "by_decile": []}
     renewed_T = _renewed(frame, time, days, horizon_bars)
     cost_T = costs.round_trip * renewed_T
-    series = {"gross": gap_T, "cost": cost_T, "net": gap_T - cost_T, "turnover": renewed_T / 2}
-    reported = {
-        name: mean_interval(values, min_block=horizon_bars, confidence=confidence).as_dict()
-        for name, values in series.items()
+    gross, cost, net, turnover = (
+        mean_interval(values, min_block=horizon_bars, confidence=confidence).as_dict()
+        for values in (gap_T, cost_T, gap_T - cost_T, renewed_T / 2)
+    )
+    return {
+        "n": N_DECILES,
+        "gross": gross,
+        "cost": cost,
+        "net": net,
+        "turnover": turnover,
+        "by_decile": [float(v) if np.isfinite(v) else None for v in by_decile],
     }
-    return {"n": N_DECILES, **reported, "by_decile": [float(v) if np.isfinite(v) else None for v in by_decile]}
 
 
 def _renewed(frame: pl.DataFrame, time: Array, days: Array, horizon_bars: int) -> Array:
@@ -174,16 +228,16 @@ def _renewed(frame: pl.DataFrame, time: Array, days: Array, horizon_bars: int) -
 
 
 def _by_fold(
-    frame: pl.DataFrame, whole: dict[str, Any], horizon_bars: int, evaluation: Evaluation, seed: int
-) -> list[dict[str, Any]]:
-    """AUC and skill of each fold; `whole`: the metrics of all rows, which are those of a single fold."""
+    frame: pl.DataFrame, overall: ForecastMetrics, horizon_bars: int, evaluation: Evaluation, seed: int
+) -> list[FoldMetrics]:
+    """AUC and skill of each fold. overall: the metrics of all rows, which are those of a single fold."""
     parts = frame.partition_by("fold", maintain_order=True)
-    return [_of_fold(part, whole if len(parts) == 1 else None, horizon_bars, evaluation, seed) for part in parts]
+    return [_of_fold(part, overall if len(parts) == 1 else None, horizon_bars, evaluation, seed) for part in parts]
 
 
 def _of_fold(
-    part: pl.DataFrame, known: dict[str, Any] | None, horizon_bars: int, evaluation: Evaluation, seed: int
-) -> dict[str, Any]:
+    part: pl.DataFrame, known: ForecastMetrics | None, horizon_bars: int, evaluation: Evaluation, seed: int
+) -> FoldMetrics:
     rate = float(part["base_rate"][0])
     figures = known or evaluate(
         part["probability"].to_numpy(),

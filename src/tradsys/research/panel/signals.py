@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -50,6 +50,51 @@ class SignalSettings:
 
     def __post_init__(self) -> None:
         check_bounds("signals", self, {"bar": "null or (0, 1)"}, "signals")
+
+
+class FoldScores(TypedDict):
+    """Both models on one fold. auc: of raw scores; rmse: of log returns; rmse_base: of the training mean."""
+
+    first: str
+    last: str
+    n: int
+    auc: float | None
+    rmse: float
+    rmse_base: float
+
+
+class Spread(TypedDict):
+    """Mean, standard deviation (ddof 1), minimum and maximum over folds."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+class ShareOfGain(TypedDict):
+    """A feature's share of the split gain."""
+
+    name: str
+    share: float
+
+
+class GainShares(TypedDict):
+    """Shares of the classifier's split gain, by source of the columns and by feature, the largest first."""
+
+    by_source: dict[str, float]
+    by_feature: list[ShareOfGain]
+
+
+class SignalMetrics(TypedDict):
+    """Metrics of both models over folds, see `evaluate_signals`."""
+
+    folds: list[FoldScores]
+    auc: Spread
+    rmse: Spread
+    rmse_base: Spread
+    rmse_ratio: Spread
+    importance: GainShares | None
 
 
 def signals_at(
@@ -108,7 +153,7 @@ def write_signals(table: pl.DataFrame, path: Path) -> None:
         table.write_parquet(draft)
 
 
-def evaluate_signals(experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame) -> dict[str, Any]:
+def evaluate_signals(experiment: Experiment, settings: SignalSettings, bars: pl.DataFrame) -> SignalMetrics:
     """Metrics of both models on every fold of the settings' split, ready for JSON.
 
     folds: first, last, n, auc (of raw scores), rmse (of log returns), rmse_base (of always predicting the training
@@ -128,16 +173,17 @@ def evaluate_signals(experiment: Experiment, settings: SignalSettings, bars: pl.
             gains.append(model.model_.importance_gain())
         LOG.info("fold %d: AUC %.4f, RMSE %.4f", k, folds[-1]["auc"], folds[-1]["rmse"])
     ratio = [fold["rmse"] / fold["rmse_base"] for fold in folds]
-    spread = {name: _spread_of_folds([fold[name] for fold in folds]) for name in ("auc", "rmse", "rmse_base")}
     return {
         "folds": folds,
-        **spread,
+        "auc": _spread_of_folds([fold["auc"] for fold in folds]),
+        "rmse": _spread_of_folds([fold["rmse"] for fold in folds]),
+        "rmse_base": _spread_of_folds([fold["rmse_base"] for fold in folds]),
         "rmse_ratio": _spread_of_folds(ratio),
         "importance": _mean_importance(gains, dataset.features, settings.sources) if gains else None,
     }
 
 
-def _fold(test: Samples, score: Array, expected: Array, mean: float) -> dict[str, Any]:
+def _fold(test: Samples, score: Array, expected: Array, mean: float) -> FoldScores:
     days = test.time.astype("datetime64[D]")
     return {
         "first": str(days.min()),
@@ -149,7 +195,7 @@ def _fold(test: Samples, score: Array, expected: Array, mean: float) -> dict[str
     }
 
 
-def _spread_of_folds(values: Sequence[float]) -> dict[str, float]:
+def _spread_of_folds(values: Sequence[float | None]) -> Spread:
     array = np.asarray(values, dtype=np.float64)
     deviation = float(array.std(ddof=1)) if len(array) > 1 else 0.0
     return {"mean": float(array.mean()), "sd": deviation, "low": float(array.min()), "high": float(array.max())}
@@ -157,7 +203,7 @@ def _spread_of_folds(values: Sequence[float]) -> dict[str, float]:
 
 def _mean_importance(
     gains: Sequence[Mapping[str, float]], features: FeatureSet, sources: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+) -> GainShares:
     """Mean shares of gain over folds, by source and by feature."""
     mean = {name: float(np.mean([gain[name] for gain in gains])) for name in gains[0]}
     of_column = {column: source for source, columns in sources.items() for column in columns}

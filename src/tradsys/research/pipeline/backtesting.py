@@ -11,6 +11,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.headline import EstimateRow
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
@@ -55,12 +56,12 @@ class Backtest:
     benchmark: BenchmarkRow
     equity: EquityCurves
     trades: pl.DataFrame
-    trials: dict[str, Any]
-    costs: dict[str, Any]
+    trials: Json
+    costs: Json
     tear_sheet: TearSheet = field(default_factory=TearSheet)
     cut: str = ""  # of `universe.decided_span`
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """The backtest's part of the report."""
         return {
             "strategies": self.rows,
@@ -304,19 +305,11 @@ def trials_on_span(
     """Deflation of a Sharpe on this span, and its distinct trials as rows."""
     sharpes = ledger.trial_sharpes(data_digest, *span, periods_per_year=periods_per_year)
     trials = ledger.trials(data_digest, *span)
-    looks = {look["id"]: look for look in ledger.entries()}
-    rows: list[TrialRow] = []
-    for trial, sharpe in zip(trials, sharpes, strict=True):
-        look = looks[trial.id]
-        rows.append(
-            {
-                "when": look["when"],
-                "subject": look["subject"],
-                "who": look["who"],
-                "run": look["run"],
-                "sharpe": float(sharpe),
-            }
-        )
+    entries = {entry["id"]: entry for entry in ledger.entries()}
+    rows: list[TrialRow] = [
+        {"when": e["when"], "subject": e["subject"], "who": e["who"], "run": e["run"], "sharpe": float(sharpe)}
+        for e, sharpe in zip([entries[trial.id] for trial in trials], sharpes, strict=True)
+    ]
     return deflation_of_trials(trials, periods_per_year).as_dict(), rows
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tradsys.core.errors import BundleError, CombinationError, DataError
 from tradsys.core.extensions import foreign_parts, is_own, is_registered, registered_targets
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.market.bars import bar_minutes, span
@@ -35,7 +36,7 @@ def export_bundle(
     prepared: Prepared,
     fitted: Fitted,
     folder: Path,
-    config: dict[str, Any],
+    config: Config,
     *,
     with_drift: bool = True,
 ) -> Bundle:
@@ -81,7 +82,7 @@ def _write_primary(primary: Calibrated, draft: Path, prepared: Prepared) -> str:
     return "onnx"
 
 
-def _drift_references(fitted: Fitted, prepared: Prepared) -> dict[str, Any]:
+def _drift_references(fitted: Fitted, prepared: Prepared) -> dict[str, Json]:
     """Drift references for live bars: features of the training rows, scores of the validation rows.
 
     A span that is too short has a `reason` instead; with two such spans there is no file.
@@ -94,7 +95,7 @@ def _drift_references(fitted: Fitted, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _reference(values: Array, time: Array, names: Sequence[str], *, classifier: bool = True) -> dict[str, Any]:
+def _reference(values: Array, time: Array, names: Sequence[str], *, classifier: bool = True) -> Json:
     from tradsys.evidence.controls.block_drift import BlockReference  # noqa: PLC0415 - beside its only use
 
     try:
@@ -103,9 +104,7 @@ def _reference(values: Array, time: Array, names: Sequence[str], *, classifier: 
         return {"reason": str(error)}
 
 
-def _card(
-    experiment: Experiment, prepared: Prepared, fitted: Fitted, kind: str, config: dict[str, Any]
-) -> dict[str, Any]:
+def _card(experiment: Experiment, prepared: Prepared, fitted: Fitted, kind: str, config: Config) -> Json:
     """The card of the bundle. Metrics and verdict are added after the evaluation."""
     valid, fold = prepared.valid, prepared.fold
     score = fitted.primary.score(valid.table, valid.rows)[:, 1]
@@ -268,10 +267,10 @@ def weights_of(model: Average | SeedAverage) -> dict[str, float]:
     return model.weight_of if isinstance(model, Average) else {name: 1 / len(names) for name in names}
 
 
-def _pool(model: Any, folder: Path, stem: str, compared: Samples) -> dict[str, Any]:
+def _pool(model: Any, folder: Path, stem: str, compared: Samples) -> Json:
     """Content of ensemble.json for a pool; its members' files are written on the way."""
     members = [_member(name, one, folder, f"{stem}_{name}", compared) for name, one in model.members_.items()]
-    reported: dict[str, Any] = {
+    reported: Json = {
         "kind": "average",
         "lookback": model.lookback,
         "weights": None,
@@ -295,7 +294,7 @@ def _pool(model: Any, folder: Path, stem: str, compared: Samples) -> dict[str, A
     return reported
 
 
-def _member(name: str, model: Any, folder: Path, stem: str, compared: Samples) -> dict[str, Any]:
+def _member(name: str, model: Any, folder: Path, stem: str, compared: Samples) -> Json:
     """One member's entry; a graph holds its scaler and calibrator, a tree file has the calibrator next to it."""
     inner, calibrator = (model.model_, model.calibrator_) if isinstance(model, Calibrated) else (model, None)
     if is_pool(inner):
@@ -322,5 +321,5 @@ def _member(name: str, model: Any, folder: Path, stem: str, compared: Samples) -
     return {"name": name, "kind": "onnx", "file": f"{stem}.onnx", "lookback": net.lookback}  # type: ignore[union-attr]
 
 
-def _behind(calibrator: Any) -> dict[str, Any]:
+def _behind(calibrator: Any) -> Json:
     return {"calibrator": None if calibrator is None else calibrator.to_json()}

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tradsys.core.errors import DamagedError, TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json, written_atomically
 from tradsys.core.tables import Array, FeatureTable, Fold, Samples
@@ -100,7 +100,7 @@ def load_dataset(folder: Path) -> Dataset:
     return dataset
 
 
-def _mapped(folder: Path, about: dict[str, Any]) -> Dataset:
+def _mapped(folder: Path, about: Json) -> Dataset:
     def mapped(name: str) -> Array:
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tradsys.core.database_url import database_url, shown_url
 from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import read_json
 from tradsys.core.runs import write_json
 
@@ -141,8 +142,8 @@ def _folders(roots: Iterable[Path]) -> Iterator[tuple[Path, Sequence[str]]]:
                 yield real, files
 
 
-def _read(path: Path) -> dict[str, Any]:
-    noted: dict[str, Any] = read_json(path, FIX, DataError)
+def _read(path: Path) -> dict[str, Json]:
+    noted: dict[str, Json] = read_json(path, FIX, DataError)
     for row in noted.values():
         if not (isinstance(row, dict) and isinstance(row.get("id"), int) and isinstance(row.get("hash"), str)):
             raise DataError(f"ledger: {path} is no run's record of ledger rows; {FIX}")

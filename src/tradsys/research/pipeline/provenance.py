@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from tradsys.core.clock import utc_now
 from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings.stops import Terminated
 from tradsys.core.extensions import part_files
 from tradsys.core.masking import MaskingFilter, masked_text
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.plurals import counted
 from tradsys.core.progress import stages as progress
 from tradsys.core.run_code import record_code
@@ -143,7 +143,7 @@ def _logged(path: Path) -> Iterator[None]:
         file.close()
 
 
-def provenance(config: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+def provenance(config: Config, data: Json) -> Json:
     """Time, machine, code, packages, config and data of a run's numbers."""
     return {
         "created": utc_now().isoformat(timespec="seconds"),
@@ -199,7 +199,7 @@ def processor() -> str:
     return ", ".join([model or platform.processor(), *([torch.cuda.get_device_name(0)] if cuda and torch else [])])
 
 
-def threads() -> dict[str, Any]:
+def threads() -> dict[str, int | str | None]:
     """Threads of each library: sums over another number of parts round differently."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch = sys.modules.get("torch")
@@ -207,7 +207,7 @@ def threads() -> dict[str, Any]:
     return {"cores": own, "torch": torch.get_num_threads() if torch else None, **reported}
 
 
-def config_digest(config: dict[str, Any]) -> str:
+def config_digest(config: Config) -> str:
     """Digest of what determines a result.
 
     The resolved config without paths, the tracker and the resume flag.

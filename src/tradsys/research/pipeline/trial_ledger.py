@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from tradsys.core.clock import utc, utc_now
 from tradsys.core.database_url import shown_url
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
@@ -315,7 +316,7 @@ class TrialLedger:
             yield connection
 
 
-def _rows(connection: sa.Connection) -> list[dict[str, Any]]:
+def _rows(connection: sa.Connection) -> list[Json]:
     return [dict(row) for row in connection.execute(sa.select(EVALUATIONS).order_by(EVALUATIONS.c.id)).mappings()]
 
 
@@ -354,7 +355,7 @@ def _iso(moment: datetime) -> str:
     return utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _row_of(entry: LedgerEntry) -> dict[str, Any]:
+def _row_of(entry: LedgerEntry) -> Json:
     row = asdict(entry)
     row |= {name: _iso(row[name]) for name in ("when", "span_start", "span_end")}
     if row["span_end"] < row["span_start"]:

@@ -9,13 +9,13 @@ Legend: B bars of one symbol, R rows of all, N samples, F features, K strategies
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 import lightgbm
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from tradsys.core.compiled import compiled
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.evidence.joint_test import Batch, JointTest, joint_test
 from tradsys.evidence.track_record.passive import beyond_passive
@@ -70,7 +70,7 @@ class Row:
     oracle: bool
     test_years: float
     seconds: float
-    setting: dict[str, Any] = field(default_factory=dict)
+    setting: Json = field(default_factory=dict)
 
 
 def research(setting: Setting, seed: int) -> Row:

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, cast
 import numpy as np
 
 from tradsys.core.errors import TradsysError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import read_json
 from tradsys.core.runs import digest_json, write_json
 from tradsys.evidence.multiple_testing import wilson_interval
@@ -59,7 +60,7 @@ class RowOfMarket(TypedDict):
 class Block(TypedDict):
     """Markets of one setting, in order of their seeds."""
 
-    setting: dict[str, Any]
+    setting: Json
     rows: list[RowOfMarket]
 
 
@@ -81,7 +82,7 @@ class CellRow(TypedDict):
     sharpe: of the strategy that validation chose, the mean over n markets.
     """
 
-    setting: dict[str, Any]
+    setting: Json
     n: int
     sharpe: float
     looks: list[EvaluationRow]

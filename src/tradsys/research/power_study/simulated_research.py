@@ -18,6 +18,8 @@ import numpy as np
 
 from tradsys.core.errors import TradsysError, TrainingError
 from tradsys.core.headline import EstimateRow, headline_skill
+from tradsys.core.plain_data import Config, Json
+from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.skill import log_losses
@@ -81,7 +83,7 @@ class MarketRow:
     reason: str = ""
     code_sha: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """The fields, ready for JSON."""
         return asdict(self)
 
@@ -122,9 +124,7 @@ def run_market(
     return replace(row, seconds=perf_counter() - began)
 
 
-def on_market(
-    experiment: Experiment, config: Mapping[str, Any], edge: float, seed: int
-) -> tuple[Experiment, dict[str, Any]]:
+def on_market(experiment: Experiment, config: Mapping[str, Any], edge: float, seed: int) -> tuple[Experiment, Config]:
     """The experiment and its config, moved to a synthetic market.
 
     Of that edge and seed.
@@ -135,7 +135,7 @@ def on_market(
     return replace(experiment, data={**experiment.data, "source": source}), {**config, "data": plain}
 
 
-def candidates_of(experiment: Experiment) -> dict[str, Any]:
+def candidates_of(experiment: Experiment) -> dict[str, Model]:
     """Candidate models: the baselines without the base rate."""
     return {name: m for name, m in experiment.baselines.items() if not isinstance(m, BaseRate)}
 
@@ -153,7 +153,7 @@ def _at_level(rule: Any, level: float) -> Any:
 
 
 def _research(
-    e: Experiment, levels: Mapping[str, Sequence[float]], config: dict[str, Any], scratch: Path, edge: float, seed: int
+    e: Experiment, levels: Mapping[str, Sequence[float]], config: Config, scratch: Path, edge: float, seed: int
 ) -> MarketRow:
     prepared = prepare(e, load_bars(e))
     ledger = TrialLedger(scratch / "ledger.db")
@@ -223,7 +223,7 @@ def _years(time: Array) -> float:
 
 
 def _fitted_candidate(
-    e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path, config: dict[str, Any]
+    e: Experiment, prepared: Prepared, name: str, model: Any, folder: Path, config: Config
 ) -> Candidate:
     """One model fitted with its calibrator, regime and auditor, exported; its losses on valid, its skill on test."""
     alone = replace(e, model=model, baselines={})

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.progress.stages import counted
 from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Fold, Samples
@@ -45,7 +45,7 @@ class Paths:
     sharpe_P: Array
     periods_per_year: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """The report's section `paths`, ready for JSON.
 
         time [D], curves [P, D] of equity from 1, sharpe and its spread. `low` and `high` are the 5 % and 95 % quantiles
@@ -151,9 +151,7 @@ def _yearly_sharpe(returns_DP: Array, periods_per_year: float) -> Array:
     return out * np.sqrt(periods_per_year)
 
 
-def cpcv_paths(
-    experiment: Experiment, prepared: Prepared, ledger: TrialLedger, source: dict[str, Any], folder: Path
-) -> dict[str, Any]:
+def cpcv_paths(experiment: Experiment, prepared: Prepared, ledger: TrialLedger, source: Json, folder: Path) -> Json:
     """The report's section `paths`: the paths of combinatorial folds.
 
     `Paths.as_dict` with model, stands_in (for the primary), rule, n_fits, n_groups, n_test_groups. Every path is
@@ -226,9 +224,7 @@ def _side_in_words(samples: Samples) -> str:
     return "long" if samples.table.side() is None else "on the bundle's own side, long or short,"
 
 
-def _record_paths(
-    paths: Paths, name: str, prepared: Prepared, ledger: TrialLedger, source: dict[str, Any], folder: Path
-) -> None:
+def _record_paths(paths: Paths, name: str, prepared: Prepared, ledger: TrialLedger, source: Json, folder: Path) -> None:
     samples = prepared.samples
     outcomes = samples.table.time[samples.end]
     for p in range(len(paths.sharpe_P)):

@@ -5,7 +5,7 @@ Nothing is chosen by it; labels only colour and count the points. Legend: N test
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -21,7 +21,50 @@ MANY_CLUSTERS = 8
 N_SHIFTS = 500
 
 
-def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples, seed: int) -> dict[str, Any] | None:
+class PlanePoints(TypedDict):
+    """Test windows on the first two principal components, with label and state of each [K]."""
+
+    x: list[float]
+    y: list[float]
+    label: list[int]
+    regime: list[int]
+    time: list[str]
+
+
+class PurityByChance(TypedDict):
+    """Purity of clusters under rotated labels: mean, and the middle 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class ClusterPurity(TypedDict):
+    """How far clusters hold one label each, see `cluster_purity`."""
+
+    n_clusters: int
+    purity: float
+    base_rate: float
+    by_chance: PurityByChance
+    p_value: float
+    sizes: list[int]
+
+
+class EmbeddingSection(TypedDict):
+    """Map of the embeddings, its clusters, and the training history. explained: share of variance by component."""
+
+    n: int
+    n_test: int
+    dimension: int
+    explained: list[float]
+    points: PlanePoints
+    regimes: list[str]
+    clusters: list[ClusterPurity]
+    history: list[dict[str, float | None]]
+    best_epoch: int | None
+
+
+def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples, seed: int) -> EmbeddingSection | None:
     """A JSON-safe dict of the map, its clusters and the training history.
 
     None for a model that cannot embed. regime: None colours all points alike. test: on raw features; the model's own
@@ -78,7 +121,7 @@ def principal_plane(values_ND: Array) -> tuple[Array, list[float]]:
     return centred @ axes_2D.T, explained
 
 
-def cluster_purity(values_ND: Array, samples: Samples, n_clusters: int, seed: int) -> dict[str, Any]:
+def cluster_purity(values_ND: Array, samples: Samples, n_clusters: int, seed: int) -> ClusterPurity:
     """How far k-means clusters hold one label each.
 
     Compared with clusters without information.

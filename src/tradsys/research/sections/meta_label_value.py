@@ -6,11 +6,12 @@ chosen by it, so nothing enters the trial ledger. The result may be "no".
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
 
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.controls.placebo import (
     DailyRecord,
@@ -28,7 +29,14 @@ from tradsys.serving.strategy import AuditMask, Profile
 RECKLESS = "reckless"
 
 
-def audit_value(span: EvaluatedSpan, profiles: Mapping[str, Profile], test: Samples) -> dict[str, Any] | None:
+class AuditValue(TypedDict):
+    """The section `audit_value`. rows: one per profile, see `audit_value`. drawn: whether any row has placebos."""
+
+    rows: list[Json]
+    drawn: bool
+
+
+def audit_value(span: EvaluatedSpan, profiles: Mapping[str, Profile], test: Samples) -> AuditValue | None:
     """The report's section `audit_value`: one row for every profile with an AuditMask.
 
     None where there is none. test: the span's samples, whose outcomes determine which candidates paid. Ready for JSON:
@@ -64,14 +72,14 @@ def _outcomes(test: Samples, log_round_trip: float) -> pl.DataFrame:
 
 def _profile_row(
     span: EvaluatedSpan, name: str, profile: Profile, profiles: Mapping[str, Profile], paid: pl.DataFrame
-) -> dict[str, Any]:
+) -> Json:
     twin = span.targets(without_auditor(profile))
     targets = {"audited": span.targets(profile), "unaudited": twin}
     if RECKLESS in profiles:
         targets[RECKLESS] = span.targets(profiles[RECKLESS])
     candidate, kept = _candidates(span.predictions, twin, targets["audited"])
     coverage = {"n": len(candidate), "n_kept": int(kept.sum())}
-    row: dict[str, Any] = {"name": name, "settings": profile.describe(), "coverage": coverage}
+    row: Json = {"name": name, "settings": profile.describe(), "coverage": coverage}
     if not 0 < coverage["n_kept"] < coverage["n"]:
         passed = "none" if coverage["n_kept"] == 0 else "every one"
         reason = f"it let {passed} of {coverage['n']:,} candidates pass, so there is nothing to compare"
@@ -119,7 +127,7 @@ def _placebos(span: EvaluatedSpan, twin: pl.DataFrame, candidate: Array, n_kept:
     return {f"placebo {p}": entries.filter(pl.Series(kept)) for p, kept in enumerate(kept_PN)}
 
 
-def _compared(span: EvaluatedSpan, names: list[str], record: DailyRecord, n_trades: Array) -> dict[str, Any]:
+def _compared(span: EvaluatedSpan, names: list[str], record: DailyRecord, n_trades: Array) -> Json:
     """Comparisons from days and trades; the record's first columns are `names`, the rest placebos."""
     columns = {name: slice(k, k + 1) for k, name in enumerate(names)} | {"placebos": slice(len(names), None)}
     parts = {name: record.columns(where) for name, where in columns.items() if n_trades[where].size}
@@ -175,7 +183,7 @@ def _finite_rounded(values: Array) -> list[float]:
 
 def _precision(
     span: EvaluatedSpan, twin: pl.DataFrame, candidate: Array, kept: Array, paid: pl.DataFrame
-) -> dict[str, Any] | None:
+) -> Json | None:
     """`precision_lift` over the resolved candidates; None for fewer than two, or where none paid.
 
     Labels refer to the bundle's own side where it has one, else to a long: a short then has no outcome here.

@@ -7,13 +7,14 @@ the table, N decision rows, T days, K states.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.headline import EstimateRow
+from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, trade_means
 from tradsys.market.bars import utc_series
@@ -113,7 +114,7 @@ class Hindsight(TypedDict):
     """
 
     names: list[str]
-    views: list[dict[str, Any]]
+    views: list[Json]
     strategies: list[StrategyViews]
     curves: Curves | None
     states: list[StateRow]
@@ -318,8 +319,7 @@ def _by_regime(span: EvaluatedSpan, names: tuple[str, ...], trades: pl.DataFrame
     gains = np.stack([np.bincount(decided[i], net[i], len(days)) for i in within], axis=1)
     counts = np.stack([np.bincount(decided[i], minlength=len(days)) for i in within], axis=1)
     settings = span.settings()
-    del settings["periods_per_year"]
-    means = trade_means(gains, counts, **settings)
+    means = trade_means(gains, counts, min_block=settings["min_block"], confidence=settings["confidence"])
     return [
         {"regime": name, "n": int(i.sum()), "earned": float(pnl[i].sum()), "per_trade": mean.as_dict()}
         for name, i, mean in zip(names, within, means, strict=True)

@@ -6,7 +6,7 @@ K strategies.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,14 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
 COLUMNS = 8  # strategies per vectorbt call: more save no time and take memory
+
+
+class PairedSettings(TypedDict):
+    """Arguments of `placebo.paired_differences`. min_block: in days."""
+
+    periods_per_year: float
+    min_block: float
+    confidence: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +117,7 @@ class EvaluatedSpan:
         clock = self.bars["time"].unique().sort()
         return len(clock) / len(np.unique(day_of(clock)))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> PairedSettings:
         """Keyword arguments shared by all paired comparisons on this span.
 
         Blocks are longer than a trade.

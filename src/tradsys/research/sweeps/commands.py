@@ -14,12 +14,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tradsys.core.clock import utc_now
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Json
 from tradsys.core.received import check_folder_name, one_line, override_key
 from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep.page import write_sweep
 from tradsys.research.pipeline.provenance import logged_in
 from tradsys.research.sweeps.contents import check_contents, readable
-from tradsys.research.sweeps.report import best_of, complete_trials, sweep_report
+from tradsys.research.sweeps.report import Rematch, best_of, complete_trials, sweep_report
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
 from tradsys.research.sweeps.selection import paired_gain
 from tradsys.research.sweeps.side_by_side import work_on
@@ -42,9 +43,7 @@ HEADER = "# Written by tradsys.tune promote; "
 Check = Callable[[Sequence[Any], str], list[str]]
 
 
-def tune(
-    compose: Compose, overrides: Sequence[str], command: Sequence[str], check: Check
-) -> tuple[dict[str, Any], int]:
+def tune(compose: Compose, overrides: Sequence[str], command: Sequence[str], check: Check) -> tuple[Json, int]:
     """Runs the study to its end with this machine's workers.
 
     Returns its report and how many workers failed. command: starts one worker process when overrides are added. check:
@@ -141,7 +140,7 @@ def load_study(config: Mapping[str, Any], name: str) -> optuna.Study:
     return study
 
 
-def _reevaluation(joined: Joined, compose: Compose, check: Check) -> dict[str, Any]:
+def _reevaluation(joined: Joined, compose: Compose, check: Check) -> Rematch:
     """Re-evaluates the parent's best and the refined search's best on the same folds under new seeds."""
     runner = joined.runner
     parent = load_study(joined.composed.config, joined.study.user_attrs["parent"])

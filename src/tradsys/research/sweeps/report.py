@@ -2,15 +2,16 @@
 
 import logging
 import warnings
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tradsys.core.plain_data import Json
 from tradsys.research.pipeline.settings import synthetic_note
 from tradsys.research.sweeps.search_space import SweepError
-from tradsys.research.sweeps.selection import overfitting
+from tradsys.research.sweeps.selection import Gain, overfitting
 from tradsys.research.sweeps.sweep import IDENTITY, Joined
 from tradsys.research.sweeps.trial_queue import CAUSE, PLACE, spent
 
@@ -53,7 +54,25 @@ def _best_place(study: optuna.Study) -> int | None:
         return None
 
 
-def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, Any]:
+class RematchSide(TypedDict):
+    """One trial, evaluated again. skills: [folds, seeds]."""
+
+    place: int
+    skills: list[list[float]]
+    params: Json
+
+
+class Rematch(TypedDict):
+    """The parent's best trial and the refined search's best, on the same folds under new seeds."""
+
+    parent: str
+    seeds: list[int]
+    old: RematchSide
+    new: RematchSide
+    gain: Gain
+
+
+def sweep_report(joined: Joined, rematch: Rematch | None) -> Json:
     """Everything that the terminal and the page show, as JSON values.
 
     Missing numbers are None.
@@ -91,7 +110,7 @@ def sweep_report(joined: Joined, rematch: dict[str, Any] | None) -> dict[str, An
     }
 
 
-def _trial_row(trial: FrozenTrial, in_front: bool) -> dict[str, Any]:
+def _trial_row(trial: FrozenTrial, in_front: bool) -> Json:
     reported = {name: trial.user_attrs.get(name) for name in REPORTED}
     values = list(trial.values) if trial.state == TrialState.COMPLETE else None
     return {

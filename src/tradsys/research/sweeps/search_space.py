@@ -9,6 +9,7 @@ import numpy as np
 from optuna import Trial
 
 from tradsys.core.errors import TradsysError, nearest
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import digest_json
 
 Value = bool | int | float | str | None
@@ -173,7 +174,7 @@ class SearchSpace:
         """Digest of all ranges and conditions."""
         return digest_json(self.as_entries())
 
-    def as_entries(self) -> dict[str, dict[str, Any]]:
+    def as_entries(self) -> dict[str, Json]:
         """The space as plain values, the form that `of` reads."""
         out = {}
         for parameter in self.parameters:

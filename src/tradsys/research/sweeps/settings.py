@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, PartialFixedSa
 from tradsys.core.bounds import is_within
 from tradsys.core.errors import nearest
 from tradsys.core.headline import HEADLINE
+from tradsys.core.plain_data import Config
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError
@@ -114,7 +115,7 @@ class SweepSettings:
                 return PartialFixedSampler(self._grid_point(place), RandomSampler(seed=seed))
             return RandomSampler(seed=seed)
 
-    def _grid_point(self, place: int) -> dict[str, Any]:
+    def _grid_point(self, place: int) -> Config:
         """The grid point of one slot; shuffled, so that a budget smaller than the grid is spread over it.
 
         Not Optuna's GridSampler: it gives a trial the point of its number, which differs from the slot for a retried

@@ -17,6 +17,7 @@ import optuna
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import CombinationError, nearest
 from tradsys.core.masking import masked_text
+from tradsys.core.plain_data import Json
 from tradsys.core.received import override_key, read_json
 from tradsys.core.runs import code_sha, digest_json, write_json
 from tradsys.research.sweeps.contents import check_contents, readable
@@ -281,7 +282,7 @@ def own_overrides(base: Sequence[str]) -> list[str]:
     return [masked_text(o) for o in base if override_key(o).split(".")[0] not in PLACES]
 
 
-def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], extra: dict[str, Any]) -> None:
+def _agree(study: optuna.Study, storage: StudyStorage, about: dict[str, str], extra: Json) -> None:
     """Stores the study's identity, or compares it with the stored one; SweepError where they differ."""
     with readable(storage.patience):
         storage.patience(lambda: check_contents(study, study.trials))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from tradsys.core.errors import CheckpointError, CombinationError, DamagedError
 from tradsys.core.masking import masked
+from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import PACKAGE, digest_json, write_json, write_text
 from tradsys.core.tables import Array
 from tradsys.research.pipeline.dataset import Dataset, aware
@@ -40,7 +41,7 @@ class Composed(NamedTuple):
 
     experiment: Experiment
     settings: SweepSettings
-    config: dict[str, Any]
+    config: Config
 
 
 Compose = Callable[[Sequence[str]], Composed]
@@ -55,7 +56,7 @@ class Score:
     """A trial's result. values: one per objective. attributes: stored with them."""
 
     values: tuple[float, ...]
-    attributes: dict[str, Any]
+    attributes: Json
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ class TrialRunner:
             known["stability"] = stability(skill_FS)
         return Score(tuple(known[name] for name in self.settings.objectives), self._summary(results, began))
 
-    def _summary(self, results: Sequence[FitResult], began: float) -> dict[str, Any]:
+    def _summary(self, results: Sequence[FitResult], began: float) -> Json:
         """Attributes stored with a trial; sums over the fits that ended."""
         whole = bool(results) and len(results) % len({r.seed for r in results}) == 0
         skill_FS = self.skills(results) if whole else None

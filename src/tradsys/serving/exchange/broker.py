@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tradsys.core.plain_data import Json
 from tradsys.portfolio.costs import Costs
 from tradsys.serving.brokers import Account, Bar, Fill, Order, Report
 from tradsys.serving.exchange.client import Client, ExchangeError, answered
@@ -188,7 +189,7 @@ class ExchangeBroker:
             step=0.0 if opening else self.step_size(order.symbol),
         )
 
-    def snapshot(self, symbols: list[str]) -> dict[str, Any]:
+    def snapshot(self, symbols: list[str]) -> Json:
         """Signed base units by symbol.
 
         Positions of a contract account, coins of a spot account.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.received import parse_json, refused_in_one_line
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -64,7 +65,7 @@ def _tables(value: Any, depth: int) -> Iterator[Rows]:
             yield from _tables(inner, depth + 1)
 
 
-def _unnested(record: Mapping[str, Any]) -> dict[str, Any]:
+def _unnested(record: Mapping[str, Any]) -> Json:
     """A record with the fields of an inner record moved up: OANDA's `mid`: {o, h, l, c}."""
     inner = [v for v in record.values() if isinstance(v, dict)]
     flat = {k: v for k, v in record.items() if not isinstance(v, dict | list)}

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import ENVIRONMENT_NAME
+from tradsys.core.plain_data import Json
 from tradsys.core.plurals import counted
 from tradsys.market import sessions
 from tradsys.ops.daily import publishing
 from tradsys.ops.daily.event_log import RunLog
-from tradsys.ops.daily.lock import holder
+from tradsys.ops.daily.lock import Holder, holder
 from tradsys.ops.daily.operations.schedule import ScheduleSettings, next_run
 from tradsys.ops.daily.partitions import Partitions
 from tradsys.ops.notify import Notifier
@@ -31,9 +32,19 @@ class Check:
     found: str
 
 
-def health(
-    store: Partitions, calendar: str, schedule: ScheduleSettings, most_behind: int, now: datetime
-) -> dict[str, Any]:
+class Health(TypedDict):
+    """Health of the daily run. gates: outcomes of the last report. running: the process that holds the folder."""
+
+    ok: bool
+    problems: list[str]
+    last_session: str | None
+    behind: int | None
+    gates: dict[str, str]
+    running: Holder | None
+    next_run: str | None
+
+
+def health(store: Partitions, calendar: str, schedule: ScheduleSettings, most_behind: int, now: datetime) -> Health:
     """Health of the daily run: whether it is ok, problems, the last session.
 
     Also behind (closed sessions since), gates of the last report, running, next_run. most_behind: allowed number of
@@ -53,11 +64,11 @@ def health(
     return {
         "ok": not problems,
         "problems": problems,
-        "last_session": shown and shown.isoformat(),
+        "last_session": None if shown is None else shown.isoformat(),
         "behind": behind,
         "gates": {check["gate"]: check["outcome"] for check in checks},
         "running": holder(store.root) or None,
-        "next_run": upcoming and upcoming.isoformat(),
+        "next_run": None if upcoming is None else upcoming.isoformat(),
     }
 
 
@@ -142,7 +153,7 @@ def _names_of_keys(part: Any) -> Iterator[str]:
             yield from _names_of_keys(one)
 
 
-def as_rows(checks: list[Check]) -> list[dict[str, Any]]:
+def as_rows(checks: list[Check]) -> list[Json]:
     """Ready for JSON."""
     return [asdict(check) for check in checks]
 

@@ -1,12 +1,14 @@
 """Rows and sections of a run's report, as report.json holds them."""
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
 from tradsys.core.headline import EstimateRow
+from tradsys.evidence.classification import ForecastMetrics
 from tradsys.evidence.performance import Performance
+from tradsys.evidence.verdict import VerdictRow
 from tradsys.portfolio.ledger import Ledger
 
 
@@ -30,7 +32,7 @@ class StrategyRow(TypedDict):
     settings: str
     signals: EstimateRow
     performance: StrategyPerformance
-    verdict: dict[str, Any]
+    verdict: VerdictRow
 
 
 class BenchmarkRow(TypedDict):
@@ -74,7 +76,7 @@ class ModelRow(TypedDict):
 
     name: str
     kind: str
-    metrics: dict[str, Any]
+    metrics: ForecastMetrics
 
 
 class AuditorRow(TypedDict, total=False):
@@ -86,7 +88,7 @@ class AuditorRow(TypedDict, total=False):
     n: int
     paid: float
     paid_in_training: float
-    metrics: dict[str, Any] | None
+    metrics: ForecastMetrics | None
 
 
 class PartSpan(TypedDict):
