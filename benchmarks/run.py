@@ -3,6 +3,7 @@
 python benchmarks/run.py [name ...]                    default: all; see NAMES
 python benchmarks/run.py --json bench.json [name ...]  also writes the table with machine, versions and date
 python benchmarks/run.py --compare OTHER.json NOW.json what became slower, faster or is gone; runs nothing
+python benchmarks/run.py --markdown bench.json         the table as benchmarks/README.md has it; runs nothing
 
 Ours and the rival are measured side by side in one run, so that ratios hold on whatever machine it is. Every benchmark
 has a process of its own: one that fails or is killed is named, and costs no row of the others.
@@ -152,6 +153,20 @@ def table(result: dict[str, Any]) -> Table:
     return drawn
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """The table with its notes in Markdown, as `benchmarks/README.md` has it."""
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    lines = [f"{result['date']}, {result['machine']}; {versions}.", ""]
+    lines += ["| benchmark | job | ours s | rival s | ratio | aim | | how |", "|---|---|---|---|---|---|---|---|"]
+    for row in result["rows"]:
+        numbers = [f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("fast_s", "slow_s", "ratio")]
+        bound = bound_of(row)
+        aim = str(row.get("target") or "") if bound is None else f"{bound[0]} {bound[1]:g}"
+        cells = [row["benchmark"], row["name"].strip(), *numbers, aim, row["outcome"], row.get("note", "")]
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
 def compared(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """Lines on the jobs that became slower or faster by more than CHANGED, are gone or new; worse first.
 
@@ -196,7 +211,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("names", nargs="*", choices=[*NAMES, []])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("OTHER", "NOW"))
+    parser.add_argument("--markdown", type=Path, metavar="FILE.json")
     asked = parser.parse_args(arguments)
+    if asked.markdown:
+        print(markdown(read_result(asked.markdown)))
+        return
     console = Console(width=WIDTH, highlight=False)
     if asked.compare:
         other, now = (read_result(path) for path in asked.compare)

@@ -13,7 +13,7 @@ import numpy as np
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.evidence.cosines import spread_of_means
-from tradsys.evidence.sharpe import FLAT_RETURN, checked_returns
+from tradsys.evidence.sharpe import checked_returns, flat_variance
 
 MAX_COMBINATIONS = 200_000
 _CHUNK_CELLS = 100_000
@@ -129,7 +129,7 @@ def _joined(inside: Array, per_block: Array) -> Array:
 def _half_sharpe(total: Array, square: Array, n: int) -> Array:
     mean = total / n
     variance = (square - n * mean**2) / (n - 1)
-    flat = variance <= np.maximum(1e-12 * square / n, FLAT_RETURN**2)
+    flat = flat_variance(variance, square / n)
     if (flat & (np.abs(mean) > 0)).any():
         trial = int(np.flatnonzero((flat & (np.abs(mean) > 0)).any(axis=0))[0])
         raise DataError(

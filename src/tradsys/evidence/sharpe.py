@@ -17,6 +17,8 @@ from tradsys.core.tables import Array
 EULER_GAMMA = 0.5772156649015329
 # a deviation below this share of the largest return is rounding, not risk
 FLAT_SHARE = 1e-10
+# the same for a variance from sums of squares, as a share of their mean
+FLAT_SQUARES = 1e-12
 # of the equity: splitting cash leaves rounding of about 1e-16 a period where nothing was traded
 FLAT_RETURN = 1e-12
 # with fewer closed trades, or fewer periods with a return, there is no probability and no interval
@@ -87,6 +89,15 @@ def is_flat(returns: Array) -> Array | bool:
     with np.errstate(invalid="ignore"):  # an infinite return is not flat
         flat = values.std(axis=0, ddof=1) <= np.maximum(FLAT_SHARE * np.abs(values).max(axis=0), FLAT_RETURN)
     return bool(flat) if values.ndim == 1 else flat
+
+
+def flat_variance(variance: Array, mean_square: Array) -> Array:
+    """Whether variances from sums of squares are rounding alone, bool of their shape; see `is_flat`.
+
+    mean_square: of the same returns. A difference of sums is exact to about 1e-12 of it, not to 1e-20 as a sum of
+    squared differences; the absolute floor is the same.
+    """
+    return variance <= np.maximum(FLAT_SQUARES * mean_square, FLAT_RETURN**2)
 
 
 def active_periods(returns_T: Array) -> int:

@@ -221,8 +221,8 @@ def hindsight_line(row: Mapping[str, Any]) -> str:
         return "it never traded"
     parts = [f"Sharpe {number(views['filtered']['sharpe'], 2)} filtered (point in time)"]
     for view, name in (("smoothed", "smoothed"), ("viterbi", "Viterbi")):
-        more = interval(gap[view]["sharpe"], 2)
-        parts.append(f"{number(views[view]['sharpe'], 2)} {name} (difference {more})")
+        more = f" (difference {interval(gap[view]['sharpe'], 2)})" if gap[view] else ""
+        parts.append(f"{number(views[view]['sharpe'], 2)} {name}{more}")
     return ", ".join(parts)
 
 

@@ -17,6 +17,7 @@ from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import spread
+from tradsys.evidence.sharpe import flat_variance
 
 ALPHA = 0.05
 # finite-difference step of the time weights: the cut at equal recall must pass several candidates
@@ -62,9 +63,10 @@ class DailyRecord:
         """`sharpe` and `per_trade` of each weighting of the days, float64 [D, K] each."""
         n_days = len(self.returns)
         mean = weight_DT @ self.returns / n_days
-        spread = (weight_DT @ self.returns**2 - n_days * mean**2) / max(1, n_days - 1)
-        flat = spread <= 1e-12 * np.abs(self.returns).max(axis=0) ** 2
-        sharpe = np.where(flat, 0.0, mean / np.sqrt(np.where(flat, 1.0, spread)))
+        square = weight_DT @ self.returns**2
+        variance = (square - n_days * mean**2) / max(1, n_days - 1)
+        flat = flat_variance(variance, square / n_days)
+        sharpe = np.where(flat, 0.0, mean / np.sqrt(np.where(flat, 1.0, variance)))
         n_trades = weight_DT @ self.trades
         per_trade = weight_DT @ self.gains / np.where(n_trades > 0, n_trades, np.nan)
         return sharpe, per_trade

@@ -121,17 +121,17 @@ def hindsight_equity(report: Mapping[str, Any]) -> go.Figure:
 
 
 def regime_shares(report: Mapping[str, Any]) -> go.Figure:
-    """Left, the share of decisions in each state per span.
+    """The share of decisions in each state per span, and the return of every strategy in each state.
 
-    Right, the return of every strategy in each state.
+    The second chart is left out where no strategy closed a trade.
     """
     section = report["hindsight"]
     shades = ordered_colours(len(section["names"]))
+    strategies = [row for row in section["contribution"] if row["traded"]]
     figure = make_subplots(
         rows=1, cols=2, column_widths=[0.4, 0.6], horizontal_spacing=0.12,
         subplot_titles=("occupancy", "return, of the initial capital"),
-    )  # fmt: skip
-    strategies = [row for row in section["contribution"] if row["traded"]]
+    ) if strategies else make_subplots(rows=1, cols=1, subplot_titles=("occupancy",))  # fmt: skip
     for k, (state, shade) in enumerate(zip(section["states"], shades, strict=True)):
         look = {"color": shade, "line": {"color": INK, "width": 0.5}}
         figure.add_bar(
@@ -143,13 +143,14 @@ def regime_shares(report: Mapping[str, Any]) -> go.Figure:
             customdata=rounded([state["occupancy"][span] for span in SPANS]),
             row=1, col=1,
         )  # fmt: skip
-        figure.add_bar(
-            x=[plain(row["name"]) for row in strategies],
-            y=rounded([row["regimes"][k]["earned"] for row in strategies]),
-            name=plain(state["name"]), legendgroup=str(k), showlegend=False, marker=look, offsetgroup=str(k),
-            hovertemplate=f"{plain(state['name'])}: %{{y:.2%}}<extra></extra>",
-            row=1, col=2,
-        )  # fmt: skip
+        if strategies:
+            figure.add_bar(
+                x=[plain(row["name"]) for row in strategies],
+                y=rounded([row["regimes"][k]["earned"] for row in strategies]),
+                name=plain(state["name"]), legendgroup=str(k), showlegend=False, marker=look, offsetgroup=str(k),
+                hovertemplate=f"{plain(state['name'])}: %{{y:.2%}}<extra></extra>",
+                row=1, col=2,
+            )  # fmt: skip
     figure.update_yaxes(tickformat=PERCENT_TICKS)
     figure.update_yaxes(range=[0, 1], row=1, col=1)
     styled(figure, 380)

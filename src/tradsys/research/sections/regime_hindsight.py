@@ -41,13 +41,21 @@ REFIT_SEEDS, REFIT_STEPS, REFIT_ROWS = (
 class StrategyViews(TypedDict):
     """A profile with a RegimeMask under every view of the regimes.
 
-    n_trades, total_return and yearly sharpe, and the gain of each view over the filtered one.
+    gap: difference of each view to the filtered one; None where neither traded.
     """
 
     name: str
     settings: str
-    views: dict[str, dict[str, float]]
-    gap: dict[str, dict[str, EstimateRow | float | None]]
+    views: dict[str, "ViewResult"]
+    gap: dict[str, dict[str, EstimateRow | float | None] | None]
+
+
+class ViewResult(TypedDict):
+    """Result of a profile under one view; sharpe is yearly, None for one that never traded."""
+
+    n_trades: int
+    total_return: float
+    sharpe: float | None
 
 
 class Curves(TypedDict):
@@ -211,20 +219,23 @@ def _strategy(
         return record.columns(slice(at[view], at[view] + 1))
 
     yearly = np.sqrt(settings["periods_per_year"])
-    shown = {
+    sharpe = yearly * record.sharpe()
+    shown: dict[str, ViewResult] = {
         view: {
             "n_trades": int(n_trades[k]),
             "total_return": float(np.prod(1 + record.returns[:, k]) - 1),
-            "sharpe": float(yearly * record.sharpe()[k]),
+            "sharpe": float(sharpe[k]) if n_trades[k] else None,
         }
         for view, k in at.items()
     }
-    gaps = {v: paired_differences(only(v), only("filtered"), **settings) for v in ("smoothed", "viterbi", "none")}
+    others = ("smoothed", "viterbi", "none")
+    traded = {v: bool(n_trades[at[v]] or n_trades[at["filtered"]]) for v in others}
+    gaps = {v: paired_differences(only(v), only("filtered"), **settings) if traded[v] else None for v in others}
     return {
         "name": name,
         "settings": profile.describe(),
         "views": shown,
-        "gap": {view: gap.as_dict() for view, gap in gaps.items()},
+        "gap": {view: None if gap is None else gap.as_dict() for view, gap in gaps.items()},
     }
 
 

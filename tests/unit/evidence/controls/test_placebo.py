@@ -39,6 +39,15 @@ def test_a_record_says_sharpe_and_mean_trade_of_each_strategy():
     assert np.isnan(idle.per_trade()[0])
 
 
+def test_the_rounding_of_split_cash_is_no_sharpe_ratio():
+    rng = np.random.default_rng(0)
+    dust = rng.choice([0.0, 1.1e-16, -1.1e-16], (DAYS, 2)) + 1e-17
+    assert (DailyRecord(dust, np.zeros_like(dust), np.zeros_like(dust)).sharpe() == 0).all()
+    small = record(0)
+    tiny = DailyRecord(1e-6 * small.returns, small.gains, small.trades)
+    np.testing.assert_allclose(tiny.sharpe(), small.sharpe())
+
+
 def test_paired_differences_equal_the_formula_by_loops():
     one, other = record(1, 1), record(2, 4)
     found = paired_differences(one, other, periods_per_year=365)

@@ -78,6 +78,19 @@ def test_shares_stack_to_one_and_the_market_is_no_strategy():
     assert [t.y[0] for t in earned] == [0.0, 0.02, 0.04]
 
 
+def test_without_a_closed_trade_there_is_no_chart_of_returns():
+    section = sample_honesty.hindsight()
+    section["contribution"] = [row for row in section["contribution"] if not row["traded"]]
+    figure = meta_label_charts.regime_shares({"hindsight": section})
+    assert {trace.offsetgroup for trace in figure.data} == {"share"}
+    assert [note.text for note in figure.layout.annotations] == ["occupancy"]
+    for view in section["strategies"][0]["views"].values():
+        view.update(n_trades=0, sharpe=None)
+    section["strategies"][0]["gap"] = dict.fromkeys(section["strategies"][0]["gap"])
+    page = words(render(report_with(hindsight=section)))
+    assert "No strategy closed a trade" in page
+
+
 def test_sections_and_figures_stand_in_the_page():
     page = render(report_with(audit_value=sample_honesty.audit_value(), hindsight=sample_honesty.hindsight()))
     ids = Reader(page).ids

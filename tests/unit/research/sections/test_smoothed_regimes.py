@@ -235,6 +235,17 @@ def test_without_masked_strategies_the_states_are_still_reported(market):
     assert len(reported["states"]) == 2
 
 
+def test_a_strategy_that_never_traded_has_no_sharpe_ratio_under_any_view(market):
+    table = market[1]
+    span, _ = span_of(table)
+    never = {"never": Profile(ThresholdRule(0.95, "score"), [RegimeMask(["down"])])}
+    trades = span.simulate({"never": span.targets(never["never"])})["never"].trades
+    reported = hindsight(span, planted(), table, parts_of(table), never, trades.with_columns(strategy=pl.lit("never")))
+    (row,) = reported["strategies"]
+    assert [(view["n_trades"], view["sharpe"]) for view in row["views"].values()] == [(0, None)] * 4
+    assert set(row["gap"].values()) == {None}
+
+
 def test_a_refit_that_keeps_its_names_agrees_and_one_that_swaps_them_does_not(market):
     table = market[1]
     parts = parts_of(table)
