@@ -55,7 +55,7 @@ def work(argv: list[str]) -> None:
     record = read_record(Path(str(asked["run"])))
     with names_its_code(f"reproduce: {record.folder}", record.folder, ConfigError):
         config, experiment = _stored_experiment(record, str(asked["paths"]["data"]))
-    place = known_ledger(record, str(asked["paths"]["ledger"]))
+    place = known_ledger(record, str(asked["paths"]["ledger"]), str(asked["paths"]["runs"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
         config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew
         known = seed_ledger(record, place, folder / "ledger.db")

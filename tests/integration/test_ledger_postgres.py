@@ -65,6 +65,7 @@ def test_rows_and_series_are_those_of_sqlite(url, tmp_path):
         ("DELETE FROM looks WHERE id = 2", "row 2 is missing"),
         ("DELETE FROM looks WHERE id = 3", "the last row is 2, the head has 3"),
         ("DELETE FROM series", "is missing"),
+        ("INSERT INTO head SELECT 'other', id, hash FROM head", "2 rows are its head"),
     ],
 )
 def test_verify_names_what_was_touched(url, sql, said):

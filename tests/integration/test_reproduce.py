@@ -316,6 +316,21 @@ def test_a_run_whose_ledger_is_gone_is_not_deflated_by_fewer_trials(lab, tmp_pat
     assert sorted(path for path in tmp_path.rglob("*") if "reproduce" in path.parts) == before
 
 
+def test_a_ledger_elsewhere_is_checked_by_the_runs_that_know_it(lab, tmp_path, capsys):
+    """Its newest rows are gone and its head is rewound: only the runs know that there were more."""
+    shutil.copytree(lab / "runs", tmp_path / "runs", symlinks=True)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "runs/ledger.db").rename(tmp_path / "far/ledger.db")
+    run = (tmp_path / "runs/train/latest").resolve()
+    note = (run / "ledger.json").read_text()
+    (run / "ledger.json").write_text(note.replace("../../ledger.db", "../../../far/ledger.db"))
+    with closing(sqlite3.connect(tmp_path / "far/ledger.db")) as base, base:
+        base.execute("DELETE FROM looks")
+        base.execute("UPDATE head SET id = 0, hash = ?", ["0" * 64])
+    said = refusal_of("reproduce", work, ["runs/train/latest", "paths.ledger=far/ledger.db"], tmp_path, capsys)
+    assert "wrote, is missing or another" in said
+
+
 def test_a_run_without_a_deflated_figure_needs_no_ledger(lab):
     record = read_record((lab / "runs/train/latest").resolve())
     for strategies, gone in (

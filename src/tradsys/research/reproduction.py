@@ -100,22 +100,25 @@ def ledger_of(record: Record, own: str) -> str:
     return own if "://" in own or not beside.is_file() else str(beside)
 
 
-def known_ledger(record: Record, own: str) -> str:
-    """`ledger_of`, after checking that it holds the run's rows: see `check_known`."""
+def known_ledger(record: Record, own: str, runs: str) -> str:
+    """`ledger_of`, after checking that it holds the run's rows: see `check_known`.
+
+    runs: the root of this machine's runs, which know rows of the configured ledger `own`.
+    """
     place = ledger_of(record, own)
-    check_known(record, place)
+    check_known(record, place, runs if place == own else None)
     return place
 
 
-def check_known(record: Record, place: str) -> None:
+def check_known(record: Record, place: str, runs: str | None = None) -> None:
     """Raises TradsysError where a ledger lacks a run that deflated this one.
 
     Its trials deflated the run's Sharpe ratios. With another ledger, or none, the same Sharpe ratios would be deflated
-    by fewer trials.
+    by fewer trials. runs: see `check_ledger`.
     """
     is_kept = "://" in place or Path(place).is_file()
     if is_kept:
-        check_ledger(place)
+        check_ledger(place, runs)
     deflated = performances(record.report, "dsr")
     if not deflated or (is_kept and _own_rows(record, TrialLedger(place).entries())):
         return

@@ -332,7 +332,10 @@ def _problems(connection: sa.Connection, known: Sequence[Anchor]) -> list[str]:
         if digest_json({k: v for k, v in row.items() if k != "hash"}) != row["hash"]:
             problems.append(f"ledger: row {row['id']} was changed after it was written")
         previous, expected = row["hash"], row["id"] + 1
-    head = connection.execute(sa.select(HEAD)).first()
+    heads = connection.execute(sa.select(HEAD)).all()
+    if len(heads) > 1:
+        problems.append(f"ledger: {len(heads)} rows are its head; there is one")
+    head = heads[0] if heads else None
     if head is None or (head.id, head.hash) != (expected - 1, previous):
         problems.append(f"ledger: the last row is {expected - 1}, the head has {head and head.id}")
     return [*problems, *_series_problems(connection), *missing_rows(known, rows)]

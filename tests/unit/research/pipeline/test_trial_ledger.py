@@ -344,6 +344,7 @@ DAMAGES = {
     "a series changed": lambda p: raw(p, "update series set content = zeroblob(400) where rowid = 1"),
     "a series of no numbers": lambda p: raw(p, "update series set content = 'abc' where rowid = 1"),
     "no head": lambda p: raw(p, "delete from head"),
+    "two heads": lambda p: raw(p, "insert into head select 'other', id, hash from head"),
     "no table": lambda p: raw(p, "drop table series"),
     "zero bytes": lambda p: p.write_bytes(b""),
     "one byte": lambda p: p.write_bytes(b"0"),
