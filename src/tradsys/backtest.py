@@ -42,7 +42,7 @@ def work(argv: list[str]) -> None:
     if config.levels is None:
         config.levels = bundle.levels
     plain, parts = as_dict(config), build(config)
-    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
+    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"], writes=True)
     with open_run(Path(plain["paths"]["runs"]), "backtest", recorded(plain), argv) as folder:
         report = backtest_bundle(bundle, named_source(plain, bundle, own, "backtest"), parts, plain, folder)
     print_run(report, folder)

@@ -29,7 +29,7 @@ def work(argv: list[str]) -> None:
     experiment, settings = Experiment.of(parts), parts["diagnose"]
     root = Path(plain["paths"]["runs"])
     if settings.judge:
-        check_ledger(plain["paths"]["ledger"], root)
+        check_ledger(plain["paths"]["ledger"], root, writes=True)
     with open_run(root, "diagnose", recorded(plain), argv) as folder:
         report = diagnose(experiment, settings, plain, folder)
         write_diagnosis(report, folder)

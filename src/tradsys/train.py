@@ -37,7 +37,7 @@ def work(argv: list[str]) -> None:
         plain = as_dict(config)
         parts = build(config)  # first, so that a value of the wrong type is reported at once
         check(plain, CONTAINER)
-        check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
+        check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"], writes=True)
         experiment, tracker = Experiment.of(parts), open_tracker(plain)
     with (
         open_run(Path(config.paths.runs), "train", recorded(plain), argv, folder) as opened,

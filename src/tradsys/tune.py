@@ -53,7 +53,7 @@ def work(argv: list[str]) -> None:
         prose().print(f"model    {path}")
         return
     plain = composed(overrides).config
-    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"])
+    check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"], writes=True)
     check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
     # trials of all workers are logged once, by the process that started them
     tracker = open_tracker({**plain, "logger": {"kind": "none"}} if is_worker() else plain)

@@ -8,9 +8,10 @@ import pytest
 from tests.forks import forks
 from tests.postgres import change, free_port
 from tradsys.core.errors import DataError
-from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger
 
 DAY = datetime(2021, 1, 1, tzinfo=UTC)
+DRAWN = np.array([0.5, 1.0])
 WRITER = """
 import sys
 from datetime import UTC, datetime
@@ -92,3 +93,44 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password():
         TrialLedger(f"postgresql://keeper:secret@127.0.0.1:{free_port()}/ledger")
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+LIMITS = {
+    "role without the right": ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}", "permission denied"),
+    "read-only role": ("ALTER ROLE {role} SUPERUSER; ALTER ROLE {role} SET default_transaction_read_only = on",
+                       "read-only transaction"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_who_may_only_read_is_refused_before_the_work_and_nothing_is_called_damaged(url, limit):
+    TrialLedger(url).append(entry(), np.arange(2.0))
+    sql, said = LIMITS[limit]
+    role = f"only_{abs(hash(limit)) % 10**9}"
+    for statement in f"CREATE ROLE {role} LOGIN; {sql.format(role=role)}".split("; "):
+        change(url, statement)
+    theirs = url.replace("keeper:", f"{role}:")
+    check_ledger(theirs)
+    assert len(TrialLedger(theirs).trials("data", DAY, DAY)) == 1
+    for refused in (lambda: check_ledger(theirs, writes=True), lambda: TrialLedger(theirs).append(entry("b"), DRAWN)):
+        with pytest.raises(DataError, match=said) as caught:
+            refused()
+        assert "check the server, the rights of its user" in str(caught.value)
+        assert "damaged" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    check_ledger(url, writes=True)
+    assert len(TrialLedger(url).entries()) == 1
+
+
+def test_a_connection_that_is_lost_is_no_damage(url):
+    ledger = TrialLedger(url)
+
+    def cut_off():
+        with ledger._reading() as connection:
+            (pid,) = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
+            change(url, f"SELECT pg_terminate_backend({pid})")
+            connection.exec_driver_sql("SELECT 1")
+
+    with pytest.raises(DataError, match="lost the connection") as caught:
+        cut_off()
+    assert "damaged" not in str(caught.value)

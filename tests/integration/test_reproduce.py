@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -19,8 +20,8 @@ from tradsys.market.downloads.revisions import RevisionRule, revise
 from tradsys.market.store import BarStore
 from tradsys.report import work as report_work
 from tradsys.reproduce import main, work
-from tradsys.research.pipeline.trial_ledger import TrialLedger
-from tradsys.research.reproduction import Record, check_known, compare, read_record
+from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
+from tradsys.research.reproduction import Record, check_known, compare, read_record, seed_ledger
 from tradsys.train import work as train
 
 OWN = [
@@ -122,6 +123,25 @@ def test_what_an_older_record_does_not_say_is_not_called_the_same(lab, again):
         older = replace(record, report=record.report | {"provenance": provenance})
         found = compare(older, folder, EXACT, None)
         assert [c for c in found.causes if c.startswith(f"record: the run does not state its {name}, ")], name
+
+
+def test_a_reproduction_changes_no_folder_of_another_run(lab, tmp_path):
+    """Its own ledger is a copy of the rows that the run had known; only the run that wrote a row records it."""
+    shutil.copytree(lab / "runs", tmp_path / "runs", symlinks=True)
+    earlier = tmp_path / "runs/backtest/earlier"
+    earlier.mkdir(parents=True)
+    run = (tmp_path / "runs/train/latest").resolve()
+    with inside(tmp_path):
+        record = read_record(Path("runs/train/latest"))
+        own = TrialLedger("before.db", "runs")
+        day = datetime(2021, 1, 1, tzinfo=UTC)
+        for name in (earlier, run):
+            folder = str(name.relative_to(tmp_path))
+            own.append(LedgerEntry("backtest", "s", "d", day, day, run=folder, code_sha="x"))
+        before = (earlier / "ledger.json").read_text()
+        assert seed_ledger(record, "before.db", tmp_path / "copy.db")
+    assert len(TrialLedger(tmp_path / "copy.db").entries()) == 1
+    assert (earlier / "ledger.json").read_text() == before
 
 
 def test_a_changed_metric_is_shown_with_both_values(lab, again, capsys):

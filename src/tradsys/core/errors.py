@@ -86,15 +86,20 @@ def refused_by_disk(error: BaseException | None, place: object) -> OSError | Non
     code = getattr(cause, "sqlite_errorcode", None)
     if not isinstance(cause, sqlite3.Error) or code is None or code == sqlite3.SQLITE_IOERR_SHORT_READ:
         return None
-    limited = resource is not None and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
     numbers = {
         sqlite3.SQLITE_FULL: errno.ENOSPC,
-        sqlite3.SQLITE_IOERR: errno.EFBIG if limited else errno.EIO,
+        sqlite3.SQLITE_IOERR: errno.EIO if file_limit() is None else errno.EFBIG,
         sqlite3.SQLITE_READONLY: errno.EACCES,
         sqlite3.SQLITE_BUSY: errno.EBUSY,
     }
     number = numbers.get(code & 0xFF)  # the lowest byte of an extended code is its kind
     return None if number is None else OSError(number, os.strerror(number), str(place))
+
+
+def file_limit() -> int | None:
+    """Bytes that this process may write to a file (`ulimit -f`); None without a limit."""
+    limit = None if resource is None else resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit is None or limit == resource.RLIM_INFINITY else int(limit)
 
 
 def nearest(word: str, known: Collection[str]) -> str:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -14,10 +15,15 @@ from typing import Any
 
 from tradsys.core.clock import utc_stamp
 from tradsys.core.drafts import draft_of, writing_in
+from tradsys.core.errors import file_limit
 from tradsys.core.masking import masked, without_remembered
 
 PACKAGE = Path(__file__).parents[1]  # the folder of the installed package
 ALMOST_NOTHING = 2**20  # with fewer free bytes, a library's failed write means a full disk
+BUFFER = 2**16  # a library may fail so many bytes before a file reaches its limit
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a disk, while a file is written
+WORDS = {"no space left": errno.ENOSPC, "disk is full": errno.ENOSPC, "os error 28": errno.ENOSPC,
+         "quota exceeded": errno.EDQUOT}  # fmt: skip
 
 
 def digest_bytes(data: bytes) -> str:
@@ -55,8 +61,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
             else:
                 os.replace(draft, path)
         except Exception as error:
-            if _is_full(error, path.parent):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            if (number := _refusal(error, draft)) is not None:
+                raise OSError(number, os.strerror(number), str(path)) from error
             raise
         finally:
             if draft.is_dir():
@@ -65,16 +71,23 @@ def written_atomically(path: Path) -> Iterator[Path]:
                 draft.unlink(missing_ok=True)
 
 
-def _is_full(error: Exception, folder: Path) -> bool:
-    """Whether a library's error means a full disk; torch, polars and SQLite word it differently."""
+def _refusal(error: Exception, draft: Path) -> int | None:
+    """The errno of a disk behind an error that names no file; numpy, torch, polars and SQLite word it differently."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno == errno.ENOSPC and error.filename is None
+        return error.errno if error.filename is None and error.errno in REFUSALS else None
     said = str(error).lower()
-    if any(words in said for words in ("no space left", "disk is full", "os error 28", "quota exceeded")):
-        return True
+    if numbered := re.search(r"\(os error (\d+)\)", said):
+        return int(numbered[1]) if int(numbered[1]) in REFUSALS else None
+    if found := next((number for words, number in WORDS.items() if words in said), None):
+        return found
     # torch, for example, only reports `unexpected pos 128 vs 0`
-    writing = "write" in said or "writing" in said or type(error) is RuntimeError
-    return writing and shutil.disk_usage(folder).free < ALMOST_NOTHING
+    if not (re.search(r"writ(e|ing|ten)", said) or type(error) is RuntimeError):
+        return None
+    if shutil.disk_usage(draft.parent).free < ALMOST_NOTHING:
+        return errno.ENOSPC
+    limit = file_limit()
+    written = [path.stat().st_size for path in (draft, *draft.rglob("*")) if path.is_file()]
+    return errno.EFBIG if limit is not None and max(written, default=0) >= limit - BUFFER else None
 
 
 def write_text(path: Path, text: str) -> None:

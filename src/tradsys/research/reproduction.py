@@ -118,7 +118,7 @@ def check_known(record: Record, place: str, runs: str | None = None) -> None:
     """
     is_kept = "://" in place or Path(place).is_file()
     if is_kept:
-        check_ledger(place, runs)
+        check_ledger(place, runs, writes=True)
     deflated = performances(record.report, "dsr")
     if not deflated or (is_kept and _own_rows(record, TrialLedger(place).entries())):
         return
@@ -147,7 +147,7 @@ def seed_ledger(record: Record, place: str, copy: Path) -> bool:
     own = _own_rows(record, entries)
     for row in entries:
         if row["id"] < max(own, default=0) and row["id"] not in own:
-            _append(target, row, source)
+            _append(target, row, source, noted=False)
     return bool(own)
 
 
@@ -258,12 +258,13 @@ def _write_evaluations(again: Path, place: str) -> None:
             _append(target, row, source)
 
 
-def _append(target: TrialLedger, row: LedgerRow, source: TrialLedger) -> None:
+def _append(target: TrialLedger, row: LedgerRow, source: TrialLedger, *, noted: bool = True) -> None:
     written: Mapping[str, Any] = row
     kept = {f.name: written[f.name] for f in fields(LedgerEntry)}
     kept["run"] = run_identity(row["run"], row["run_uuid"])
     kept |= {name: datetime.fromisoformat(written[name]) for name in ("when", "span_start", "span_end")}
-    target.append(LedgerEntry(**kept), source.series(row["series_digest"]) if row["series_digest"] else None)
+    series = source.series(row["series_digest"]) if row["series_digest"] else None
+    target.append(LedgerEntry(**kept), series, noted=noted)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

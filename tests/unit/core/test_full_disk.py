@@ -15,6 +15,7 @@ from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.core.runs import written_atomically
 from tradsys.market.downloads.revisions import RevisionLedger
 from tradsys.ops.trading.store import TradeJournal
+from tradsys.research.pipeline.ledger_database import guarded
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 
@@ -30,9 +31,10 @@ class NoSpace:
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0"),  # torch.save
         ValueError("parquet: error while writing"),
         OSError(errno.ENOSPC, "No space left on device"),  # a file that was open already
-        OSError("os error 28"),
+        OSError("No space (os error 28)"),
+        OSError("100000 requested and 12784 written"),
     ],
-    ids=["torch", "a library", "an open file", "polars"],
+    ids=["torch", "a library", "an open file", "polars", "numpy"],
 )
 def test_a_full_disk_is_named_with_the_file(error, tmp_path, monkeypatch):
     monkeypatch.setattr(runs.shutil, "disk_usage", lambda _: NoSpace)
@@ -40,6 +42,30 @@ def test_a_full_disk_is_named_with_the_file(error, tmp_path, monkeypatch):
         draft.write_text("half")
         raise error
     assert (refused.value.errno, refused.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np, polars as pl, torch
+from tradsys.core.runs import written_atomically
+numbers = np.arange(100_000.0)
+frame = pl.DataFrame({"a": numbers}).lazy()
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+for write in (lambda p: np.save(p.open("wb"), numbers), lambda p: torch.save(torch.tensor(numbers), p),
+              frame.sink_parquet, lambda p: p.write_bytes(numbers.tobytes())):
+    try:
+        with written_atomically(Path("x")) as draft:
+            write(draft)
+    except OSError as error:
+        print(error.errno, error.filename)
+"""
+
+
+def test_a_file_beyond_the_limit_is_named_by_every_library(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{errno.EFBIG} x"] * 4, done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,7 +130,7 @@ def refusal(code):
 def opened(kind, folder):
     """The context in which each keeper of a SQLite file turns errors into its own."""
     if kind == "trial ledger":
-        return TrialLedger(folder / "ledger.db")._guarded()
+        return guarded(TrialLedger(folder / "ledger.db")._shown)
     if kind == "trade journal":
         return TradeJournal(folder / "journal.db")._refused()
     return RevisionLedger(folder)._open()
@@ -131,6 +157,13 @@ def test_every_database_of_ours_tells_the_disk_from_damage(kind, code, number, t
         assert isinstance(refused.value, OSError)
         assert refused.value.errno == number
         assert refused.value.errno in REFUSED_BY_DISK
+
+
+def test_a_ledger_whose_journal_file_cannot_be_made_is_not_called_damaged(tmp_path):
+    """As on a disk without a free inode."""
+    with pytest.raises(DataError, match=r"disk I/O error.*\(df -i\)") as refused, opened("trial ledger", tmp_path):
+        raise sa.exc.OperationalError("INSERT", {}, refusal(sqlite3.SQLITE_CANTOPEN))
+    assert "damaged" not in str(refused.value)
 
 
 def test_sqlalchemy_hides_no_refusal():

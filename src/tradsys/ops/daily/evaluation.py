@@ -47,7 +47,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
     """
     log, first, folder = RunLog(settings.folder), settings.first, settings.folder / FOLDER
     ledger, runs = parts["paths"]["ledger"], parts["paths"]["runs"]
-    check_ledger(ledger, runs)
+    check_ledger(ledger, runs, writes=True)
     with held(settings.folder):
         data, timings = DailyBars(first), Timings()
         with timings.stage("bars"):

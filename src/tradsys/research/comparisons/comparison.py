@@ -85,7 +85,7 @@ def compare_study(
     variants and other settings of one variant reuse the fits that stay the same. config: resolved, of the command line,
     whose overrides are saved next to it; its `paths` give the folders of runs and the ledger.
     """
-    check_ledger(config["paths"]["ledger"], config["paths"]["runs"])
+    check_ledger(config["paths"]["ledger"], config["paths"]["runs"], writes=True)
     runs = Path(config["paths"]["runs"])
     aligned = aligned_datasets(
         {v.name: (v.experiment, v.config) for v in variants}, settings.splitter, settings.tested_symbols

@@ -1,9 +1,12 @@
 """The database below the trial ledger: SQLite with an early write lock, or a server."""
 
 import contextlib
+import errno
 import os
 import re
+import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,12 +17,14 @@ from tradsys.core.database_url import database_url, server_engine
 from tradsys.core.drafts import draft_of, remove_dead_drafts, writing_in
 from tradsys.core.errors import DataError, refused_by_disk
 from tradsys.core.masking import masked_text
-from tradsys.core.received import one_line
+from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.research.pipeline.ledger_anchors import RESTORE
 
 # seconds a writer waits for another before SQLite says "database is locked"
 BUSY_SECONDS = 60
 HEADER_BYTES = 100  # of a SQLite file
+# triggers and views of SQLite could change or hide rows; an index changes no answer
+PARTS = "SELECT type, name FROM sqlite_master WHERE type <> 'index' ORDER BY name"
 METADATA = sa.MetaData()
 EVALUATIONS = sa.Table(
     "looks",
@@ -101,8 +106,11 @@ def make_file(path: Path) -> None:
             connection.exec_driver_sql("PRAGMA journal_mode=MEMORY")  # no second file is left
             METADATA.create_all(connection)
             connection.commit()
-            with contextlib.suppress(OSError):
+            try:
                 os.link(draft, path)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):  # SQLite would leave a file of zero bytes
+                    raise
     finally:
         draft.unlink(missing_ok=True)
 
@@ -148,6 +156,65 @@ def not_opened(error: sa.exc.DatabaseError, shown: str) -> Exception:
     advice = RESTORE if is_file else "check the server, its user and its database"
     why = one_line(masked_text(str(error.orig)))
     return DataError(f"ledger: {shown} does not open ({why}); every evaluation must be recorded first; {advice}")
+
+
+# SQLSTATE of a connection that is lost or limited, of a missing right, a read-only transaction or a time limit
+_NOT_NOW = ("08", "25", "28", "42501", "53", "55P03", "57")
+
+
+def refused_for_now(error: sa.exc.DBAPIError, shown: str) -> DataError | None:
+    """The error of a database that refused a statement or was lost, whose record may be intact; else None."""
+    why = one_line(masked_text(str(error.orig)))
+    if shown.startswith("sqlite"):
+        # where it cannot make the journal file beside it
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CANTOPEN:
+            return None
+        fix = "check the space, the number of files (df -i) and the rights of its folder"
+    else:
+        state = getattr(error.orig, "sqlstate", None) or ""
+        lost = not state and isinstance(error, sa.exc.OperationalError)
+        if not (lost or state.startswith(_NOT_NOW)):
+            return None
+        fix = "check the server, the rights of its user and its time limits"
+    return DataError(
+        f"ledger: {shown} lost the connection or refused a statement ({why}); every evaluation must be recorded; "
+        f"{fix}, then run the same command"
+    )
+
+
+@contextlib.contextmanager
+def guarded(shown: str) -> Iterator[None]:
+    """Turns any error of the database in the block into one DataError. shown: the ledger's place."""
+    with refused_in_one_line(f"ledger: {shown}", RESTORE, DataError):
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if (refused := refused_for_now(error, shown)) is not None:
+                raise refused from error
+            raise
+
+
+def file_problems(connection: sa.Connection) -> list[str]:
+    """Damage of a SQLite file, and parts in it that are none of a ledger's."""
+    found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+    damage = [] if found == ["ok"] else [f"SQLite: {one_line(found[0])}"]
+    strange = [row for row in connection.exec_driver_sql(PARTS) if row[1] not in METADATA.tables]
+    return damage + [f"it holds the {one_line(kind)} {one_line(name)!r}" for kind, name in strange]
+
+
+def check_writable(connection: sa.Connection) -> None:
+    """Raises the database's own error where this user may not append. No row is written."""
+    connection.execute(sa.select(HEAD).with_for_update())
+    for table in (EVALUATIONS, SERIES):
+        connection.execute(table.insert().from_select(table.columns.keys(), sa.select(table).where(sa.false())))
+    connection.execute(HEAD.update().where(sa.false()).values(id=0))
+
+
+def check_folder(path: Path) -> None:
+    """Raises PermissionError where a ledger that does not exist yet cannot be made at this path."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _leave_begin_to_us(connection: Any, _record: Any) -> None:

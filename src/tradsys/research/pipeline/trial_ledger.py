@@ -21,7 +21,6 @@ from tradsys.core.clock import utc, utc_now
 from tradsys.core.database_url import shown_url
 from tradsys.core.errors import DataError
 from tradsys.core.plain_data import Json
-from tradsys.core.received import one_line, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json
 from tradsys.core.tables import Array
 from tradsys.evidence.deflation import Deflation, deflation
@@ -35,7 +34,11 @@ from tradsys.research.pipeline.ledger_database import (
     METADATA,
     SERIES,
     LedgerRow,
+    check_folder,
+    check_writable,
     engine_of,
+    file_problems,
+    guarded,
     make_file,
     not_opened,
     refuse_broken_url,
@@ -46,8 +49,6 @@ GENESIS = "0" * 64
 # any number will do, as long as nothing else in the database uses the same
 _POSTGRES_LOCK = 7_472_646_479
 EVERY_DAY = 365.0
-# triggers and views of SQLite could change or hide rows; an index changes no answer
-PARTS = "SELECT type, name FROM sqlite_master WHERE type <> 'index' ORDER BY name"
 _SHORTEST_SERIES = 2
 
 
@@ -160,21 +161,24 @@ def _same_rows(trials: list[Trial], days: list[Array | None]) -> list[list[int]]
     return [group for group in groups.values() if len(group) > 1]
 
 
-def check_ledger(place: str, runs: str | Path | None = None) -> None:
+def check_ledger(place: str, runs: str | Path | None = None, *, writes: bool = False) -> None:
     """Raises DataError where the ledger is damaged or does not answer.
 
-    runs: the root of runs, whose records hold rows of the ledger; by default the folder of a ledger file.
+    runs: the root of runs, whose records hold rows of the ledger; by default the folder of a ledger file. writes:
+    whether the run will append, which a user of a server may not be allowed to.
     """
     refuse_broken_url(place)
     if "://" not in place and Path(place).is_file():
         refuse(place, ["the file is empty"] if stays_empty(Path(place)) else [])
     if "://" in place or Path(place).exists():
-        TrialLedger(place, runs).check()
+        TrialLedger(place, runs).check(writes=writes)
     elif known := anchors(_roots(place, runs), place):
         raise DataError(
             f"ledger: {place} is gone, but {len(known)} runs wrote to it, {known[0].run} among them; without them "
             f"every deflated figure would be too good; {RESTORE}"
         )
+    elif writes:
+        check_folder(Path(place))
 
 
 def _roots(place: str, runs: str | Path | None) -> set[Path]:
@@ -202,21 +206,22 @@ class TrialLedger:
                 if connection.execute(sa.select(HEAD.c.id)).first() is None:
                     connection.execute(HEAD.insert().values(name="head", id=0, hash=GENESIS))
         except UnicodeDecodeError:  # SQLite may quote bytes that are no text
-            with self._guarded():
+            with guarded(self._shown):
                 raise
         except sa.exc.DatabaseError as error:
             raise not_opened(error, self._shown) from error
 
-    def append(self, entry: LedgerEntry, series: Array | None = None) -> int:
+    def append(self, entry: LedgerEntry, series: Array | None = None, *, noted: bool = True) -> int:
         """Appends one evaluation and its series [T]; returns the row's number.
 
-        A resumed run repeats its evaluations: an entry of the same content keeps its row.
+        A resumed run repeats its evaluations: an entry of the same content keeps its row. noted: whether the run's
+        folder records the row; not for a copy of another ledger.
         Raises DataError on a naive time, a span that ends before it starts, or a series without its measure.
         """
         row = _row_of(entry)
         blob = _blob_of(entry, series)
         row["series_digest"] = None if blob is None else hashlib.sha256(blob).hexdigest()
-        with self._guarded(), self._writing() as connection:
+        with guarded(self._shown), self._writing() as connection:
             if (known := _same_entry(connection, row)) is not None:
                 return known
             head = connection.execute(sa.select(HEAD).with_for_update()).one()
@@ -226,7 +231,7 @@ class TrialLedger:
                 connection.execute(SERIES.insert().values(digest=row["series_digest"], content=blob))
             connection.execute(EVALUATIONS.insert().values(row))
             connection.execute(HEAD.update().values(id=row["id"], hash=row["hash"]))
-        if entry.run and (folder := run_folder(entry.run)).is_dir():
+        if noted and entry.run and (folder := run_folder(entry.run)).is_dir():
             self._roots |= set(folder.resolve().parents[:2])
             write_anchor(folder, self._place, row)
         return int(row["id"])
@@ -283,20 +288,15 @@ class TrialLedger:
         with self._reading() as connection:
             return _problems(connection, known)
 
-    def check(self) -> None:
-        """Raises DataError where the file or the record in it is damaged."""
+    def check(self, *, writes: bool = False) -> None:
+        """Raises DataError where the file or the record in it is damaged, or cannot be appended to if `writes`."""
         with self._reading() as connection:
             if self._engine.name == "sqlite":
-                found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
-                refuse(self._shown, [] if found == ["ok"] else [f"SQLite: {one_line(found[0])}"])
-                strange = [row for row in connection.exec_driver_sql(PARTS) if row[1] not in METADATA.tables]
-                refuse(self._shown, [f"it holds the {one_line(kind)} {one_line(name)!r}" for kind, name in strange])
+                refuse(self._shown, file_problems(connection))
         refuse(self._shown, self.verify())
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        with refused_in_one_line(f"ledger: {self._shown}", RESTORE, DataError):
-            yield
+        if writes:
+            with guarded(self._shown), self._writing() as connection:
+                check_writable(connection)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -304,7 +304,7 @@ class TrialLedger:
         engine = self._engine
         if engine.name == "postgresql":
             engine = engine.execution_options(isolation_level="REPEATABLE READ")
-        with self._guarded(), engine.connect() as connection:
+        with guarded(self._shown), engine.connect() as connection:
             yield connection
 
     @contextmanager

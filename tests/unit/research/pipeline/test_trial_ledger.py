@@ -1,3 +1,4 @@
+import errno
 import os
 import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
@@ -260,6 +261,18 @@ def test_a_ledger_is_made_where_the_file_system_knows_no_links(path, monkeypatch
     assert TrialLedger(path).verify() == []
 
 
+def test_a_ledger_that_a_full_disk_refuses_leaves_no_file_of_zero_bytes(path, monkeypatch):
+    """Without a free inode there is no second name; SQLite would make the file, but not its journal."""
+
+    def refused(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(OSError, match="No space left"):
+        TrialLedger(path)
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_failed_append_leaves_no_trace(path, series):
     ledger = TrialLedger(path)
     tamper(path, "CREATE TRIGGER stop BEFORE INSERT ON looks BEGIN SELECT RAISE(ABORT, 'disk'); END")
@@ -471,6 +484,15 @@ def test_a_ledger_elsewhere_is_checked_by_the_runs_that_know_it(tmp_path, series
     place.unlink()
     with pytest.raises(DataError, match="is gone"):
         check_ledger(str(place), tmp_path / "runs")
+
+
+def test_a_ledger_that_cannot_be_made_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    place = tmp_path / "far/ledger.db"
+    check_ledger(str(place))
+    with pytest.raises(PermissionError, match=tmp_path.name):
+        check_ledger(str(place), writes=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_vanishes_while_records_are_sought_holds_none(run_of_four, monkeypatch):
