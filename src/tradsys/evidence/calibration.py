@@ -93,7 +93,7 @@ def rate_bounds(
     degrees, alike = None, 1.0
     if bootstrap.too_few_blocks(len(counts_TB), block) is None:
         degrees = cosines.n_cosines(len(counts_TB), block, min_block)
-        found_B = ((cosines.cosines(len(counts_TB), degrees) @ miss_TB / n_B) ** 2).mean(axis=0)
+        found_B = ((cosines.projected(miss_TB, degrees) / n_B) ** 2).mean(axis=0)
         alone_B = rate_B * (1 - rate_B) / n_B
         most = float(alone_B @ near_B)
         alike = float(np.clip((found_B - alone_B).sum() / most, 0, 1)) if most > 0 else 0.0

@@ -1,20 +1,20 @@
 """Metrics of probabilities beyond the level and against the training base rate, with intervals over time.
 
 Labels overlap and symbols move together, so samples of one time count together and intervals account for dependence
-over time (see `cosines`). Legend: N samples, C classes, T distinct times, d weightings of time.
+over time (see `cosines`). Legend: N samples, C classes, T distinct times, M metrics.
 """
 
 from typing import TypedDict, cast
 
 import numpy as np
 
-from tradsys.core.compiled import compiled
 from tradsys.core.errors import DataError
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE, EstimateRow
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, cosines
 from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.calibration import (
+    CalibrationLine,
     bin_codes,
     binary_view,
     brier_losses,
@@ -25,10 +25,9 @@ from tradsys.evidence.calibration import (
 from tradsys.evidence.skill import levelled_losses, log_losses
 
 N_BINS = 10
+METRICS = ("log_loss", "base_log_loss", HEADLINE, OVER_BASE_RATE, "auc", "brier", "brier_skill")
 # steps of the grid over the size of calibration gaps
 _SCALES = 61
-# up to this many distinct times, wins are counted once between any two of them: a few megabytes
-MOST_TIMES = 1500
 
 
 def auc(proba: Array, y: Array, weight: Array | None = None) -> float | None:
@@ -39,8 +38,8 @@ def auc(proba: Array, y: Array, weight: Array | None = None) -> float | None:
     """
     proba_NC, y_N = checked_forecast(proba, y, "auc")
     weight_N = np.ones(len(y_N)) if weight is None else np.asarray(weight, dtype=np.float64)
-    value = _Auc(proba_NC, y_N).of(weight_N[None, :])[0]
-    return float(value) if np.isfinite(value) else None
+    value, _ = _auc(proba_NC, y_N, weight_N)
+    return value if np.isfinite(value) else None
 
 
 class ForecastMetrics(TypedDict):
@@ -109,18 +108,23 @@ def evaluate(
     order, first = bootstrap.time_groups(time_N)
     score = proba if score_N is None else _checked_scores(score_N, proba)
     levelled = levelled_losses(proba, y, weight, fold_N)
-    metrics = _Metrics(proba, y, rate, weight, score, (levelled.forecast, levelled.constant), order=order, first=first)
+    line = calibration_line(*binary_view(proba, y), weight)
+    value_M, influence_TM = _metrics(
+        proba, y, np.broadcast_to(rate, proba.shape), weight, score, (levelled.forecast, levelled.constant),
+        line, (order, first),
+    )  # fmt: skip
     n_times = len(first) - 1
     loss_T = bootstrap.mean_per_time(log_losses(proba, y), order, first)
-    found = cosines.spread(metrics.of, n_times, loss_T, min_block=min_block, cells=metrics.cells)
-    estimates = dict(zip(_Metrics.names, found.estimates(confidence), strict=True))
+    found = cosines.spread_of_influences(value_M, influence_TM, loss_T, min_block=min_block)
+    parts = np.split(np.arange(len(value_M)), np.cumsum([len(METRICS), N_BINS, N_BINS]))
+    plain, width, equal, slopes = (found.columns(part) for part in parts)
+    estimates = dict(zip(METRICS, plain.estimates(confidence), strict=True))
     estimates["auc"] = cosines.within_unit(estimates["auc"])
-    gaps = cosines.Spread(metrics.gaps_M, metrics.gap_slopes(found), found.block_length, found.reason)
-    for k, name in enumerate(("ece", "ece_equal_mass")):
-        part = slice(k * N_BINS, (k + 1) * N_BINS)
-        one = cosines.Spread(gaps.value_M[part], gaps.slope_BM[:, part], gaps.block_length, gaps.reason)
-        estimates[name] = total_gap(one, n_draws=n_draws, confidence=confidence, seed=seed)
-    estimates |= _calibration(proba, y, weight, (order, first), found, confidence)
+    for name, gaps in (("ece", width), ("ece_equal_mass", equal)):
+        estimates[name] = total_gap(gaps, n_draws=n_draws, confidence=confidence, seed=seed)
+    reasons = [None if np.isfinite(v) else line.reason for v in line.value_M]
+    both = slopes.estimates(confidence, reasons)
+    estimates |= dict(zip(("calibration_slope", "calibration_intercept"), both, strict=True))
     with_interval = {name: one.as_dict() for name, one in estimates.items()}
     counts = {
         "n": len(y),
@@ -132,19 +136,6 @@ def evaluate(
         "n_draws": n_draws,
     }
     return cast("ForecastMetrics", with_interval | counts)
-
-
-def _calibration(
-    proba: Array, y: Array, weight: Array, groups: tuple[Array, Array], found: cosines.Spread, confidence: float
-) -> dict[str, Estimate]:
-    """Slope and intercept with intervals from the cosines of the other metrics."""
-    line = calibration_line(*binary_view(proba, y), weight)
-    lean_TM = bootstrap.sum_per_time(line.influence_NM, *groups)
-    slopes = cosines.cosines(len(lean_TM), found.degrees) @ lean_TM if found.degrees else np.empty((0, 2))
-    spread = cosines.Spread(line.value_M, slopes, found.block_length, found.reason)
-    reasons = [None if np.isfinite(v) else line.reason for v in line.value_M]
-    both = spread.estimates(confidence, reasons)
-    return dict(zip(("calibration_slope", "calibration_intercept"), both, strict=True))
 
 
 def total_gap(gaps: cosines.Spread, *, n_draws: int = 1000, confidence: float = 0.95, seed: int = 0) -> Estimate:
@@ -184,169 +175,76 @@ def _crossing(scale_G: Array, below_G: Array, level: float) -> float:
     return float(scale_G[after - 1] + min(1.0, part) * (scale_G[after] - scale_G[after - 1]))
 
 
-class _Auc:
-    """AUC of many weightings of the same scores: sorted once, then one cumulative sum each."""
+def _auc(score_NC: Array, y_N: Array, weight_N: Array) -> tuple[float, Array]:
+    """The weighted area and its derivative by the weight of each sample, times that weight [N].
 
-    def __init__(self, proba_NC: Array, y_N: Array) -> None:
-        classes = [1] if proba_NC.shape[1] == 2 else range(proba_NC.shape[1])
-        self.parts = [self._sorted(proba_NC[:, c], y_N == c) for c in classes]
-
-    @staticmethod
-    def _sorted(score_N: Array, positive_N: Array) -> tuple[Array, Array, Array, Array]:
-        order = np.argsort(score_N, kind="stable")
-        score, positive = score_N[order], positive_N[order]
-        up, down = np.flatnonzero(positive), np.flatnonzero(~positive)
-        # negatives strictly below each positive, and those below or tied: half of their sum counts ties half
-        below = np.searchsorted(score[down], score[up], side="left")
-        below_or_tied = np.searchsorted(score[down], score[up], side="right")
-        return order[up], order[down], below, below_or_tied
-
-    def of(self, weight_dN: Array) -> Array:
-        """AUC [d] of each weighting; NaN where a class has no weight."""
-        return np.mean([self._one(weight_dN, *part) for part in self.parts], axis=0)
-
-    @staticmethod
-    def _one(weight_dN: Array, up: Array, down: Array, below: Array, tied: Array) -> Array:
-        if not len(up) or not len(down):
-            return np.full(len(weight_dN), np.nan)
-        cumulative = np.zeros((len(weight_dN), len(down) + 1))
-        np.cumsum(weight_dN[:, down], axis=1, out=cumulative[:, 1:])
-        weight_up = weight_dN[:, up]
-        beaten = cumulative[:, below] + cumulative[:, tied]
-        pairs = weight_up.sum(axis=1) * cumulative[:, -1]
-        wins = np.einsum("dn,dn->d", weight_up, beaten) / 2
-        return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-
-
-class _AucByTime:
-    """AUC of many draws of times: wins between any two times are counted once, then a bilinear form per draw.
-
-    For panels, with many samples per time: a draw then costs T^2, not N.
+    The mean of one class against the rest where there are three or more. NaN where some class has no weight.
     """
-
-    def __init__(self, score_NC: Array, y_N: Array, weight_N: Array, time_N: Array, n_times: int) -> None:
-        classes = [1] if score_NC.shape[1] == 2 else range(score_NC.shape[1])
-        self.parts = [self._counted(score_NC[:, c], y_N == c, weight_N, time_N, n_times) for c in classes]
-
-    @staticmethod
-    def _counted(score: Array, positive: Array, weight: Array, time: Array, n_times: int) -> tuple[Array, Array, Array]:
-        order = np.argsort(score, kind="stable")
-        wins_TT = _wins(score[order], positive[order], weight[order], time[order], n_times)
-        up, down = (np.bincount(time[side], weight[side], n_times) for side in (positive, ~positive))
-        return wins_TT, up, down
-
-    def of(self, weight_dT: Array) -> Array:
-        """AUC [d] of each draw; NaN where a class has no weight."""
-        return np.mean([self._one(weight_dT, *part) for part in self.parts], axis=0)
-
-    @staticmethod
-    def _one(weight_dT: Array, wins_TT: Array, up_T: Array, down_T: Array) -> Array:
-        pairs = (weight_dT @ up_T) * (weight_dT @ down_T)
-        wins = np.einsum("dt,dt->d", weight_dT @ wins_TT, weight_dT)
-        return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    classes = [1] if score_NC.shape[1] == 2 else range(score_NC.shape[1])
+    parts = [_one_auc(score_NC[:, c], y_N == c, weight_N) for c in classes]
+    return float(np.mean([value for value, _ in parts])), np.mean([influence for _, influence in parts], axis=0)
 
 
-@compiled
-def _wins(score: Array, positive: Array, weight: Array, time: Array, n_times: int) -> Array:
-    """Weighted wins [T, T] of positives of one time over negatives of another, ties half; input sorted by score."""
-    wins, below = np.zeros((n_times, n_times)), np.zeros(n_times)
-    i, n = 0, len(score)
-    while i < n:
-        j = i
-        while j < n and score[j] == score[i]:
-            if not positive[j]:
-                below[time[j]] += weight[j] / 2
-            j += 1
-        for k in range(i, j):
-            if positive[k]:
-                own, mass = wins[time[k]], weight[k]
-                for t in range(n_times):  # a plain loop compiles in a tenth of the time of an array expression
-                    own[t] += mass * below[t]
-        for k in range(i, j):
-            if not positive[k]:
-                below[time[k]] += weight[k] / 2
-        i = j
-    return wins
+def _one_auc(score_N: Array, positive_N: Array, weight_N: Array) -> tuple[float, Array]:
+    order = np.argsort(score_N, kind="stable")
+    ends = order[positive_N[order]], order[~positive_N[order]]
+    mass = [weight_N[end].sum() for end in ends]
+    if not all(mass):
+        return np.nan, np.full(len(score_N), np.nan)
+    up, down = ends
+    # the share of the other class below (of a negative: above) each sample, ties half
+    beaten = _mass_below(score_N[down], weight_N[down], score_N[up]) / mass[1]
+    beating = 1 - _mass_below(score_N[up], weight_N[up], score_N[down]) / mass[0]
+    value = float(weight_N[up] @ beaten / mass[0])
+    influence_N = np.empty(len(score_N))
+    influence_N[up] = weight_N[up] * (beaten - value) / mass[0]
+    influence_N[down] = weight_N[down] * (beating - value) / mass[1]
+    return value, influence_N
 
 
-class _Metrics:
-    """All metrics of many draws at once, from sums per time; `of` maps counts [d, T] to [d, M]."""
-
-    names = (
-        *("log_loss", "base_log_loss", HEADLINE, OVER_BASE_RATE),
-        *("auc", "brier", "brier_skill", "ece", "ece_equal_mass"),
-    )
-
-    def __init__(
-        self,
-        proba: Array,
-        y: Array,
-        rate: Array,
-        weight: Array,
-        ordering: Array,
-        levelled: tuple[Array, Array],
-        *,
-        order: Array,
-        first: Array,
-    ) -> None:
-        constant = np.broadcast_to(rate, proba.shape)
-        score, hit = binary_view(proba, y)
-        losses = [
-            log_losses(proba, y),
-            log_losses(constant, y),
-            brier_losses(proba, y),
-            brier_losses(constant, y),
-            *levelled,
-        ]
-        gaps = [np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None] for mass in ("width", "equal")]
-        columns = np.column_stack([np.ones(len(y)), *losses, *gaps]) * weight[:, None]
-        self.sums_TM = bootstrap.sum_per_time(columns, order, first)
-        self.weight_N, n_times = weight[order], len(first) - 1
-        self.time_of_N = np.repeat(np.arange(n_times), np.diff(first))
-        self.by_time = n_times <= min(MOST_TIMES, len(y) // 4)
-        self.cells = n_times if self.by_time else len(y)  # allocated per draw
-        sorted_by_time = ordering[order], y[order]
-        self.auc: _Auc | _AucByTime = (
-            _AucByTime(*sorted_by_time, self.weight_N, self.time_of_N, n_times)
-            if self.by_time
-            else _Auc(*sorted_by_time)
-        )
-
-    @property
-    def gaps_M(self) -> Array:
-        """Predicted less observed of each bin, as a share of all samples.
-
-        First the bins of equal width, then those of equal mass.
-        """
-        return self.sums_TM[:, 7:].sum(axis=0) / self.sums_TM[:, 0].sum()
-
-    def gap_slopes(self, found: cosines.Spread) -> Array:
-        """Slopes of the gaps along each cosine of `found` [B, M]."""
-        if not found.degrees:
-            return np.empty((0, self.sums_TM.shape[1] - 7))
-        lean_TM = self.sums_TM[:, 7:] - self.gaps_M * self.sums_TM[:, :1]
-        return cosines.cosines(len(self.sums_TM), found.degrees) @ lean_TM / self.sums_TM[:, 0].sum()
-
-    def of(self, weight_dT: Array) -> Array:
-        """Metrics [d, M] in the order of `names`.
-
-        NaN where a weighting does not define one.
-        """
-        sums = weight_dT @ self.sums_TM
-        total = sums[:, 0]
-        log_loss, base, brier, base_brier, beyond, level = np.divide(
-            sums[:, 1:7], total[:, None], out=np.full((len(sums), 6), np.nan), where=total[:, None] > 0
-        ).T
-        width, equal = sums[:, 7 : 7 + N_BINS], sums[:, 7 + N_BINS :]
-        eces = [np.abs(gap).sum(axis=1) / np.where(total > 0, total, np.nan) for gap in (width, equal)]
-        drawn = weight_dT if self.by_time else weight_dT[:, self.time_of_N] * self.weight_N
-        auc_d = self.auc.of(drawn)
-        skills = _skill(beyond, level), _skill(log_loss, base)
-        return np.column_stack([log_loss, base, *skills, auc_d, brier, _skill(brier, base_brier), *eces])
+def _mass_below(score_M: Array, weight_M: Array, at_K: Array) -> Array:
+    """Weight of the samples M below each score of K, those of an equal score half [K]; both are sorted."""
+    cumulative = np.append(0.0, np.cumsum(weight_M))
+    below, below_or_tied = (np.searchsorted(score_M, at_K, side=side) for side in ("left", "right"))
+    return (cumulative[below] + cumulative[below_or_tied]) / 2
 
 
-def _skill(loss: Array, reference: Array) -> Array:
-    return 1 - np.divide(loss, reference, out=np.full_like(loss, np.nan), where=reference > 0)
+def _metrics(
+    proba: Array, y: Array, constant: Array, weight: Array, ordering: Array, levelled: tuple[Array, Array],
+    line: CalibrationLine, groups: tuple[Array, Array],
+) -> tuple[Array, Array]:  # fmt: skip
+    """Values of all metrics [M] and their derivatives by the weight of each time [T, M].
+
+    The columns: METRICS, the gaps of the bins of equal width, those of equal mass, slope and intercept of `line`.
+    """
+    score, hit = binary_view(proba, y)
+    gaps = [np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None] for mass in ("width", "equal")]
+    losses = [log_losses(proba, y), log_losses(constant, y), brier_losses(proba, y), brier_losses(constant, y)]
+    area, area_N = _auc(ordering, y, weight)
+    columns = np.column_stack([np.ones(len(y)), *losses, *levelled, *gaps]) * weight[:, None]
+    sums_TM = bootstrap.sum_per_time(np.column_stack([columns, area_N, line.influence_NM]), *groups)
+    weight_T, loss_TM, lean_TM = sums_TM[:, 0], sums_TM[:, 1:-3], sums_TM[:, -3:]
+    mean_M = loss_TM.sum(axis=0) / weight_T.sum()
+    mean_TM = (loss_TM - mean_M * weight_T[:, None]) / weight_T.sum()
+
+    def skill(k: int, reference: int) -> tuple[float, Array]:
+        """1 - loss k / loss `reference`."""
+        if not mean_M[reference] > 0:
+            return np.nan, np.full(len(weight_T), np.nan)
+        share = mean_M[k] / mean_M[reference]
+        return 1 - share, -(mean_TM[:, k] - share * mean_TM[:, reference]) / mean_M[reference]
+
+    skills = [skill(4, 5), skill(0, 1), skill(2, 3)]
+    parts = [
+        *[(mean_M[k], mean_TM[:, k]) for k in (0, 1)],
+        *skills[:2],
+        (area, lean_TM[:, 0]),
+        (mean_M[2], mean_TM[:, 2]),
+        skills[2],
+        *zip(mean_M[6:], mean_TM[:, 6:].T, strict=True),
+        *zip(line.value_M, lean_TM[:, 1:].T, strict=True),
+    ]
+    return np.array([value for value, _ in parts]), np.column_stack([influence for _, influence in parts])
 
 
 def _checked_scores(score_N: Array, proba_NC: Array) -> Array:

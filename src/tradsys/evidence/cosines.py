@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+from scipy import fft, special
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
@@ -50,6 +50,10 @@ class Spread:
     def degrees(self) -> int:
         """Degrees of freedom of the variance: the number of cosines."""
         return len(self.slope_BM)
+
+    def columns(self, some: Array) -> "Spread":
+        """Some of the statistics, by their numbers."""
+        return Spread(self.value_M[some], self.slope_BM[:, some], self.block_length, self.reason)
 
     @property
     def error_M(self) -> Array:
@@ -117,12 +121,12 @@ def spread(
     reason = too_few_blocks(n_times, block)
     if reason is not None:
         return Spread(value_M, np.empty((0, len(value_M))), block, reason)
-    step_BT = step * cosines(n_times, n_cosines(n_times, block, 0.0 if slow else min_block))
+    n_waves = n_cosines(n_times, block, 0.0 if slow else min_block)
     at_once = max(1, CHUNK_CELLS // max(n_times, cells))
     parts = []
-    for k in range(0, len(step_BT), at_once):
-        lean = step_BT[k : k + at_once]
-        parts.append((statistic(1 + lean) - statistic(1 - lean)) / (2 * step))
+    for k in range(0, n_waves, at_once):
+        lean_dT = step * cosines(n_times, min(at_once, n_waves - k), first=k + 1)
+        parts.append((statistic(1 + lean_dT) - statistic(1 - lean_dT)) / (2 * step))
     return Spread(value_M, np.concatenate(parts), block, None)
 
 
@@ -133,14 +137,25 @@ def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | No
     """
     series_TM = np.asarray(series, dtype=np.float64)
     series_TM = series_TM[:, None] if series_TM.ndim == 1 else series_TM
-    if not len(series_TM):
-        raise DataError("interval: a series without a period; a mean needs at least one; give data of the span")
-    n_times, value_M = len(series_TM), series_TM.mean(axis=0) if values is None else np.atleast_1d(values)
-    block = dependence_length(series_TM, min_block)
+    n_times = max(1, len(series_TM))  # none is refused there
+    value_M = series_TM.sum(axis=0) / n_times if values is None else np.atleast_1d(values)
+    return spread_of_influences(value_M, series_TM / n_times, series_TM, min_block=min_block)
+
+
+def spread_of_influences(value_M: Array, influence_TM: Array, series: Array, *, min_block: float = 1.0) -> Spread:
+    """`spread` of statistics whose derivative by the weight of each time is known; costs T log T.
+
+    value_M: on the record. influence_TM: those derivatives, each column with sum zero but for a constant. series and
+    min_block: as in `spread`.
+    """
+    n_times = len(influence_TM)
+    if not n_times:
+        raise DataError("interval: a series without a period; a record needs at least one; give data of the span")
+    block = dependence_length(series, min_block)
     reason = too_few_blocks(n_times, block)
     if reason is not None:
         return Spread(value_M, np.empty((0, len(value_M))), block, reason)
-    return Spread(value_M, cosines(n_times, n_cosines(n_times, block, min_block)) @ series_TM / n_times, block, None)
+    return Spread(value_M, projected(influence_TM, n_cosines(n_times, block, min_block)), block, None)
 
 
 def mean_interval(series_T: Array, *, min_block: float = 1.0, confidence: float = 0.95) -> Estimate:
@@ -206,13 +221,23 @@ def n_cosines(n_times: int, block_length: float, min_block: float = 1.0) -> int:
     return max(2, int(min(0.4 * n_times ** (2 / 3), share * n_times / block_length)))
 
 
-def cosines(n_times: int, n_waves: int) -> Array:
-    """sqrt(2) cos(pi j (t - 1/2) / T) for j = 1..B, float64 [B, T].
+def cosines(n_times: int, n_waves: int, first: int = 1) -> Array:
+    """sqrt(2) cos(pi j (t - 1/2) / T) for j = first..first + B - 1, float64 [B, T].
 
     Each sums to zero, mean square one.
     """
     phase = np.pi * (np.arange(n_times) + 0.5) / n_times
-    return np.sqrt(2) * np.cos(np.arange(1, n_waves + 1)[:, None] * phase)
+    return np.sqrt(2) * np.cos(np.arange(first, first + n_waves)[:, None] * phase)
+
+
+def projected(series_TM: Array, n_waves: int) -> Array:
+    """Sums of series [T, M] (or [T]) along the first B cosines, float64 [B, M] (or [B]).
+
+    `cosines` times the series, by a fast cosine transform (type 2).
+    """
+    if not len(series_TM):
+        return np.zeros((n_waves, *np.shape(series_TM)[1:]))
+    return fft.dct(series_TM, axis=0)[1 : n_waves + 1] / np.sqrt(2)
 
 
 def student_quantile(confidence: float, degrees: int) -> float:

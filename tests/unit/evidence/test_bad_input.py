@@ -92,6 +92,10 @@ def record(s):
     return performance.performance(s.x, periods_per_year=365, trade_returns=s.x)
 
 
+def influences_of(s):
+    return cosines.spread_of_influences(np.atleast_1d(s.x.sum()), s.x[:, None], s.x)
+
+
 def spread_of(s):
     return cosines.spread(lambda w: w @ s.x[:, None] / max(1, len(s.x)), len(s.x), s.x)
 
@@ -122,6 +126,8 @@ ROWS = {
     "classification.total_gap": lambda s: classification.total_gap(spread_of(s), n_draws=50),
     "cosines.spread": lambda s: spread_of(s).estimates(),
     "cosines.spread_of_means": lambda s: cosines.spread_of_means(s.x).estimates(),
+    "cosines.spread_of_influences": lambda s: influences_of(s).estimates(),
+    "cosines.projected": lambda s: cosines.projected(s.x, 3),
     "cosines.mean_interval": lambda s: cosines.mean_interval(s.x),
     "cosines.sharpe_spread": lambda s: cosines.sharpe_spread(s.x).estimates(),
     "cosines.sharpe_intervals": lambda s: cosines.sharpe_intervals(s.table),
@@ -159,6 +165,7 @@ ROWS = {
     "sequential.followed": lambda s: [v[-1:] for v in sequential.followed(s.x)],
     "sequential.live_state": lambda s: sequential.live_state(s.x, 0.01),
     "sharpe.checked_returns": lambda s: sharpe.checked_returns(s.x, "here"),
+    "sharpe.flat_variance": lambda s: sharpe.flat_variance(s.x, s.x),
     "sharpe.is_flat": lambda s: sharpe.is_flat(s.x),
     "sharpe.active_periods": lambda s: sharpe.active_periods(s.x),
     "sharpe.sharpe_ratio": lambda s: sharpe.sharpe_ratio(s.x),

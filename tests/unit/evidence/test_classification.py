@@ -7,8 +7,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from tests.calibration_scores import brier_skill, ece
 from tradsys.core.errors import DataError
-from tradsys.evidence import classification
 from tradsys.evidence.classification import auc, evaluate
+from tradsys.evidence.cosines import spread, within_unit
 from tradsys.evidence.skill import log_losses
 
 METRICS = (
@@ -179,28 +179,34 @@ def test_folds_bring_base_rates_of_their_own():
     )
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_wins_between_times_give_the_auc_of_every_draw(n_classes):
-    """What panels take, against the way that looks at every sample of every draw."""
+@pytest.mark.parametrize(("n_classes", "n_times"), [(2, 400), (2, 1600), (3, 400)])
+def test_intervals_are_those_of_metrics_weighted_again_along_each_cosine(n_classes, n_times):
+    """Each metric by its definition under shifted weights of time, by finite differences."""
     rng = np.random.default_rng(6)
-    time = np.sort(rng.integers(0, 12, 400))
-    score = np.round(rng.uniform(size=(400, n_classes)), 1)  # many ties
-    score /= score.sum(axis=1, keepdims=True)
-    y, weight = rng.integers(0, n_classes, 400), rng.uniform(0.5, 2, 400)
-    counts = rng.integers(0, 4, (30, 12)).astype(float)
-    counts[0] = 0  # nothing drawn: no AUC
-    slow = classification._Auc(score, y).of(counts[:, time] * weight)
-    fast = classification._AucByTime(score, y, weight, time, 12).of(counts)
-    np.testing.assert_allclose(fast, slow, rtol=1e-12)
-    assert np.isnan(fast[0])
+    time = np.sort(rng.integers(0, n_times, 1600))
+    proba = np.round(rng.dirichlet(np.full(n_classes, 3.0), 1600), 1)  # many ties, zeros among them
+    proba = np.clip(proba, 0.01, None) / np.clip(proba, 0.01, None).sum(axis=1, keepdims=True)
+    y, weight = rng.integers(0, n_classes, 1600), rng.uniform(0.5, 2, 1600)
+    rate = np.full(n_classes, 1 / n_classes)
+    found = evaluate(proba, y, rate, time_N=time, weight_N=weight, min_block=2)
+    code = np.unique(time, return_inverse=True)[1]
 
+    def metrics(weight_dT: np.ndarray) -> np.ndarray:
+        rows = []
+        for weight_T in weight_dT:
+            drawn = weight_T[code] * weight
+            loss, base = (
+                np.average(log_losses(p, y), weights=drawn) for p in (proba, np.broadcast_to(rate, proba.shape))
+            )
+            rows.append([loss, 1 - loss / base, auc(proba, y, drawn)])
+        return np.array(rows)
 
-def test_a_panel_gets_the_intervals_that_its_samples_one_by_one_would_give(monkeypatch):
-    p, y = planted(2000, 1.0, 7)
-    time = np.arange(2000) // 10
-    fast = evaluate(p, y, 0.5, time_N=time, n_draws=100, seed=3)
-    monkeypatch.setattr(classification, "MOST_TIMES", 0)
-    slow = evaluate(p, y, 0.5, time_N=time, n_draws=100, seed=3)
-    for name in ("value", "low", "high"):
-        assert fast["auc"][name] == pytest.approx(slow["auc"][name], abs=1e-12)
-        assert fast["skill_over_base_rate"][name] == pytest.approx(slow["skill_over_base_rate"][name], abs=1e-12)
+    loss_T = np.bincount(code, log_losses(proba, y)) / np.bincount(code)
+    slow = spread(metrics, len(loss_T), loss_T, min_block=2)
+    estimates = dict(zip(("log_loss", "skill_over_base_rate", "auc"), slow.estimates(), strict=True))
+    estimates["auc"] = within_unit(estimates["auc"])
+    assert slow.degrees > 10
+    for name, one in estimates.items():
+        assert [found[name][k] for k in ("value", "low", "high")] == pytest.approx(
+            [one.value, one.low, one.high], rel=1e-6
+        )

@@ -147,6 +147,8 @@ def _tail_ratio(
     if reason is not None:
         return Estimate(value, reason=reason)
     half_M = student_quantile(confidence, levels.degrees) * levels.error_M
+    if not (half_M > 0).all():
+        return Estimate(value, reason=UNMOVED)
     # returns per unit of level around each quantile: the inverse of the density
     wide = [
         np.subtract(*np.quantile(returns, np.clip([q + h, q - h], 0, 1))) / (2 * h)
