@@ -137,6 +137,33 @@ def test_what_a_disk_refuses_is_one_line(number, capsys):
     assert capsys.readouterr().err.startswith("error: disk: runs/x.json: ")
 
 
+LINKS = {
+    "runs lead nowhere": (["train"], "runs", "nowhere", "leads nowhere"),
+    "runs lead to themselves": (["train"], "runs", "runs", "back to itself"),
+    "a store leads nowhere": (["fetch", "path=bars.csv", "name=x"], "data/x", "nowhere", "leads nowhere"),
+    "a store is a file": (["fetch", "path=bars.csv", "name=x"], "data/x", "", "stands in the way"),
+    "a project's conf leads to itself": (["runs"], "conf", "conf", "back to itself"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "name", "target", "hint"), LINKS.values(), ids=LINKS)
+def test_a_link_or_a_file_in_the_way_is_one_line(arguments, name, target, hint, tmp_path, capsys):
+    rows = [f"2024-01-{day:02d},1,1.01,0.99,1,5" for day in range(1, 29)]
+    (tmp_path / "bars.csv").write_text("\n".join(["time,open,high,low,close,volume", *rows]))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    if target:
+        (tmp_path / name).symlink_to(target)
+    else:
+        (tmp_path / name).touch()
+    command = importlib.import_module(f"tradsys.{arguments[0]}")
+    with inside(tmp_path), pytest.raises(SystemExit) as stopped:
+        run_command(arguments[0], command.work, arguments[1:])
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert hint in line
+    assert name in line
+
+
 def test_a_folder_that_cannot_be_copied_is_one_line_too(capsys):
     def refused(argv):
         raise shutil.Error([("bundle/a.json", "models/a.json", "[Errno 28] No space left on device: 'models/a.json'")])

@@ -211,8 +211,8 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         stopped = Terminated() if signal.SIGTERM in came else error
         _print_error("terminated" if isinstance(stopped, Terminated) else "interrupted")
         sys.exit(exit_code(stopped))
-    except (ValueError, OmegaConfBaseException, OSError) as error:
-        line = _disk_line(error) if isinstance(error, OSError) else str(error) if _is_users(error) else ""
+    except (ValueError, OmegaConfBaseException, OSError, RuntimeError) as error:
+        line = _line_of(error)
         line = LONG_WORD.sub(lambda found: f"{found[0][:100]}...", re.sub(r"\s*\n\s*", " ", line.strip()))
         if not line or os.environ.get("TRADSYS_TRACEBACK"):
             sys.excepthook = _masked_hook
@@ -316,15 +316,33 @@ REFUSED_BY_DISK = {
     errno.EROFS: "it is mounted read-only; mount it writable, or write elsewhere with paths.runs=FOLDER",
     errno.EACCES: "permission is denied; chmod it, or write elsewhere with paths.runs=FOLDER",
     errno.EPERM: "permission is denied; chmod it, or write elsewhere with paths.runs=FOLDER",
+    errno.EEXIST: "a file, or a link that leads nowhere, stands in the way; move it away, or give another path",
+    errno.ELOOP: "a link leads back to itself; remove it, or give another path",
     errno.ENOTDIR: "a file stands where a folder is needed; move it away, or give another path",
     errno.EISDIR: "a folder stands where a file is needed; give the file",
     errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter one",
 }
 
 
+def _line_of(error: Exception) -> str:
+    """The line of an error that the user can fix; empty for a bug."""
+    if isinstance(error, OSError):
+        return _disk_line(error)
+    if isinstance(error, RuntimeError):  # Path.resolve has no OSError for it before Python 3.13
+        loop = re.match("Symlink loop from '(.*)'", str(error))
+        return f"disk: {loop[1]}: {REFUSED_BY_DISK[errno.ELOOP]}" if loop else ""
+    return str(error) if _is_users(error) else ""
+
+
 def _disk_line(error: OSError) -> str:
     """The error line for an OSError of a disk; empty for any other OSError."""
     number, name = error.errno or 0, error.filename
+    path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
+    if number == errno.ENOENT and path:
+        dangling = [each for each in (path, *path.parents) if os.path.lexists(each) and not os.path.exists(each)]
+        number, name = (errno.EEXIST, str(dangling[0])) if dangling else (number, name)
+    elif number == errno.EEXIST and path and os.path.isdir(path):
+        return ""  # made twice: a bug
     if isinstance(error, shutil.Error):  # raised by copying a folder; holds source, target and error text of each file
         (_, name, why), *_ = error.args[0]
         number = int(found[1]) if (found := re.match(r"\[Errno (\d+)\]", str(why))) else 0

@@ -123,7 +123,10 @@ def check_folder_name(where: str, name: object, error: type[TradsysError]) -> No
 
 def read_text(path: Path, fix: str, error: type[TradsysError] = BundleError, most: int = MAX_JSON_BYTES) -> str:
     """The text of a UTF-8 file of at most `most` bytes."""
-    size = path.stat().st_size
+    about = path.stat()
+    if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):  # a pipe is waited for, without end
+        raise error(f"{path}: it is no regular file; {fix}")
+    size = about.st_size
     if size > most:
         raise error(f"{path}: {size:,} bytes; at most {most:,} are read; {fix}")
     with refused_in_one_line(str(path), fix, error):

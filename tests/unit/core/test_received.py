@@ -1,9 +1,11 @@
 """Small lists that others made: bounded, strict, without characters that hide."""
 
+import os
+
 import pytest
 
 from tradsys.core.errors import BundleError, DataError
-from tradsys.core.received import inside, read_csv
+from tradsys.core.received import inside, read_csv, read_json
 
 DAMAGED = {
     "a byte of no text": b"symbol\n\xff\xfe\n",
@@ -39,3 +41,9 @@ def test_a_received_name_longer_than_any_file_s_is_refused_as_such(name, tmp_pat
     with pytest.raises(BundleError, match="it names the file"):
         inside(tmp_path, name)
     assert inside(tmp_path, "a" * 255) == tmp_path / ("a" * 255)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "ledger.json")
+    with pytest.raises(BundleError, match="it is no regular file; restore it"):
+        read_json(tmp_path / "ledger.json", "restore it")

@@ -1,5 +1,7 @@
 """Normalises the spelling of moments: a blank between date and time, no weekdays."""
 
+import re
+
 import polars as pl
 
 # an offset stands behind a time of day, or with its colon behind an ISO date: none is in `2024-1-10`, `20240110-09:30`
@@ -45,3 +47,16 @@ def spelled(text: pl.Series) -> pl.Series:
         .str.replace(r" (\d\d?) (AM|PM)$", " $1:00 $2")
         .str.replace(r" (\d\d?)- ?(AM|PM)$", " $1:00 $2")
     )
+
+
+def signs_of(text: pl.Series) -> frozenset[str]:
+    """Signs between the digits and letters of each text, such as `//::` of 03/04/2024 05:06:07."""
+    return frozenset(text.drop_nulls().str.replace_all(r"[\w\s]", "").unique())
+
+
+def could_read(form: str, signs: frozenset[str]) -> bool:
+    """Whether a format has the signs of any text; most formats of a list are ruled out so, at no cost."""
+    if re.search(r"%(?!\.f)[^A-BHIMSYbdjmpy]", form):  # writes signs of its own, or none that is known here
+        return True
+    own = re.sub(r"%\.f|%[A-Za-z]|[\w\s]", "", form)
+    return own in signs or ("%.f" in form and f"{own}." in signs)

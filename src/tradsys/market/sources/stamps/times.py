@@ -22,7 +22,7 @@ from tradsys.market.sources.numerals import (
 )
 from tradsys.market.sources.sniff import check_zone
 from tradsys.market.sources.stamps.plain import DATE, EPOCHS, read_plainly
-from tradsys.market.sources.stamps.spelling import OFFSET, has_offset, spelled
+from tradsys.market.sources.stamps.spelling import OFFSET, could_read, has_offset, signs_of, spelled
 from tradsys.market.sources.stamps.zones import localised, offsets_in_words, without_abbreviation
 
 AHEAD = timedelta(days=7)  # a stamp beyond next week cannot be a bar's
@@ -252,9 +252,8 @@ def _in_named_zone(text: pl.Series, named: Sequence[str], keys: TimeKeys, notes:
         raise DataError(f"{name}: times carry several zones {named[:4]}; one file has one; split it by zone")
     check_zone(named[0])
     naive, form = _naive(text.str.replace(_ZONE_NAME, ""), keys, notes, name)
-    return Moments(
-        localised(naive, named[0], keys.series), "%H" not in form and "%I" not in form, named[0], form, False
-    )
+    bare = "%H" not in form and "%I" not in form
+    return Moments(localised(naive, named[0], keys.series), bare, named[0], form, False)
 
 
 def _with_offsets(text: pl.Series, offset: pl.Series, keys: TimeKeys, notes: list[Finding], name: str) -> Moments:
@@ -328,11 +327,12 @@ def _try(text: pl.Series, fmt: str) -> pl.Series:
 
 def _format_candidates(sample: pl.Series, formats: Sequence[str]) -> list[str]:
     """Unambiguous formats that read a row of the sample, those that read most rows first."""
-    counts, clear = [], [f for f in formats if not _is_ordered(f)]
-    for fmt in dict.fromkeys([*clear, *(d + c for d in _CLEAR for c in _CLOCKS)]):
-        if n := int(_try(sample, fmt).is_not_null().sum()) if len(sample) else 0:
+    counts, signs = [], signs_of(sample)
+    clear = [*(f for f in formats if not _is_ordered(f)), *(d + c for d in _CLEAR for c in _CLOCKS)]
+    for fmt in dict.fromkeys(f for f in clear if could_read(f, signs)):
+        if n := int(_try(sample, fmt).is_not_null().sum()):
             counts.append((n, fmt))
-        if n == len(sample):  # none reads more, and what later rows show is asked of them
+        if n == len(sample):  # none reads more; later rows are asked themselves
             break
     return [fmt for _, fmt in sorted(counts, key=lambda one: -one[0])]
 
