@@ -34,8 +34,8 @@ def work(argv: list[str]) -> None:
     from tradsys.research.pipeline.trial_ledger import check_ledger
     from tradsys.serving.bundle import Bundle
 
-    asked, own = split_data_keys(argv)
-    chosen = _with_profile(asked)
+    overrides, own = split_data_keys(argv)
+    chosen = _with_profile(overrides)
     config = compose("backtest", chosen)
     bundle = Bundle.load(str(as_dict(config)["bundle"]))
     config = compose("backtest", with_costs_of(bundle.data_config(), chosen))

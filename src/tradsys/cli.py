@@ -40,8 +40,8 @@ def main() -> None:
     if verb == "--version":
         Console().print(f"tradsys {__version__}", highlight=False)
         return
-    asked_help = verb in ("-h", "--help")
-    console = Console(stderr=not asked_help)
+    wants_help = verb in ("-h", "--help")
+    console = Console(stderr=not wants_help)
     console.print(
         "usage: tradsys VERB [key=value ...]; `tradsys VERB --help` shows all keys\n"
         "       quiet=true at any verb: results and errors only\n",
@@ -50,7 +50,7 @@ def main() -> None:
     )
     for name, purpose in VERBS.items():
         console.print(f"  {name:<10}{purpose}", markup=False, highlight=False)
-    if not asked_help:
+    if not wants_help:
         console.print(f"\nerror: {verb!r} is not a verb", style="red", markup=False, highlight=False)
         sys.exit(2)
 

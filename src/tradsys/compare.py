@@ -43,14 +43,14 @@ def work(argv: list[str]) -> None:
     from tradsys.reports.comparison.page import print_comparison
     from tradsys.research.comparisons.comparison import compare_study
 
-    asked = [f"+{a}" if a.startswith("study=") else a for a in argv]
-    config = compose("compare", asked)
+    overrides = [f"+{a}" if a.startswith("study=") else a for a in argv]
+    config = compose("compare", overrides)
     as_dict(config)  # a missing value is reported before anything is built
     settings = build(config)["study"]
-    variants = [_variant(name, choice, settings, asked) for name, choice in settings.choices.items()]
-    plain = as_dict(compose("compare", [*settings.common, *asked]))
+    variants = [_variant(name, choice, settings, overrides) for name, choice in settings.choices.items()]
+    plain = as_dict(compose("compare", [*settings.common, *overrides]))
     tracker = open_tracker(plain)
-    table = compare_study(variants, settings, plain, asked)
+    table = compare_study(variants, settings, plain, overrides)
     tracker.log_finished("compare", plain, comparison_record(table))
     print_comparison(table)
 

@@ -31,10 +31,10 @@ def _settings(argv: list[str]) -> "tuple[DailySettings, dict]":
     from tradsys.research.pipeline.settings import Experiment
 
     named = [o.partition("=")[2] for o in argv if o.lstrip("+").startswith("experiment=")]
-    asked = argv if named else [*argv, "+experiment=foundry"]
+    overrides = argv if named else [*argv, "+experiment=foundry"]
     if named and not any(o.startswith("name=") for o in argv):
-        asked = [*asked, f"name={named[-1]}"]
-    config = compose("daily", asked)
+        overrides = [*overrides, f"name={named[-1]}"]
+    config = compose("daily", overrides)
     check_horizons(argv, config.horizons)
     configs, parts = {}, {}
     for bars in config.horizons or [config.labels.horizon_bars]:

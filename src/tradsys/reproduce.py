@@ -51,16 +51,23 @@ def work(argv: list[str]) -> None:
 
     if len(runs := [a for a in argv if "=" not in a]) > 1:
         raise ConfigError(f"reproduce: {len(runs)} runs, {' and '.join(runs)}; it takes one run; give one")
-    asked = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
-    record = read_record(Path(str(asked["run"])))
+    settings = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
+    record = read_record(Path(str(settings["run"])))
     with names_its_code(f"reproduce: {record.folder}", record.folder, ConfigError):
+<<<<<<< HEAD
         config, experiment = _stored_experiment(record, str(asked["paths"]["data"]))
     place = known_ledger(record, str(asked["paths"]["ledger"]), str(asked["paths"]["runs"]))
     with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
         config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew
+=======
+        config, experiment = _stored_experiment(record, str(settings["paths"]["data"]))
+    place = known_ledger(record, str(settings["paths"]["ledger"]))
+    with open_run(Path(settings["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
+        config.paths = dict(settings["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew
+>>>>>>> bbb6daf (The field's words: evaluated, checked, complete, views of the regimes)
         known = seed_ledger(record, place, folder / "ledger.db")
         run(experiment, folder, as_dict(config))
-    comparison = compare(record, folder, asked["tolerance"], place if known else None)
+    comparison = compare(record, folder, settings["tolerance"], place if known else None)
     print_comparison(comparison, record.folder, folder)
     if comparison.differing:
         sys.exit(1)

@@ -38,11 +38,11 @@ def work(argv: list[str]) -> None:
         raise ConfigError(f"trade: {verb or 'nothing'!r} is no verb; the verbs are {', '.join(VERBS)}; see --help")
     from tradsys.ops.trading import commands
 
-    asked, own = split_data_keys(_with_defaults(verb, rest), own_keys=("symbols",))
-    config = compose("trade", asked)
+    overrides, own = split_data_keys(_with_defaults(verb, rest), own_keys=("symbols",))
+    config = compose("trade", overrides)
     levels, data_config = commands.of_the_bundle(verb, as_dict(config))
-    with_costs = with_costs_of(data_config, asked)
-    config = config if with_costs == asked else compose("trade", with_costs)
+    with_costs = with_costs_of(data_config, overrides)
+    config = config if with_costs == overrides else compose("trade", with_costs)
     if config.levels is None:
         config.levels = levels
     commands.VERBS[verb](as_dict(config), build(config), partial(named_source, data=own, command="trade"))

@@ -46,7 +46,7 @@ def test_no_experiment_raises_a_finding(name, tmp_path):
     with inside(tmp_path):
         work([f"+experiment={name}", *(DAILY + shrunk(name) if is_daily(name) else SHRUNK)])
     reported = answers(tmp_path)
-    assert {a["verdict"] for a in reported} <= {"ok", "not asked"}
+    assert {a["verdict"] for a in reported} <= {"ok", "not checked"}
     assert {a["question"] for a in reported} == set(QUESTIONS)
     parts = {a["part"] for a in reported}
     assert {"features", "labels", "samples", "split", "transforms", "regime", "primary"} <= parts

@@ -16,7 +16,7 @@ from tradsys.core.clock import utc
 from tradsys.core.errors import BundleError
 from tradsys.core.headline import headline_skill
 from tradsys.evidence.joint_test import JointTest, error_budget
-from tradsys.evidence.verdict import judge
+from tradsys.evidence.verdict import verdict_of_strategy
 from tradsys.market.synthetic import SyntheticMarket
 from tradsys.research.bundle_backtest import skill_on
 from tradsys.serving.bundle import Bundle, seal
@@ -94,11 +94,11 @@ def test_a_skill_that_cannot_be_measured_has_a_reason_and_the_returns_decide(bun
     assert words in found["reason"]
     measured = {"n_trades": 500, "sharpe": {"value": 3.0, "reason": None}, "n_periods": 400, "years": 1.1}
     passed = JointTest(1, 1, error_budget(1), statistic=3.0, p_value=0.001)
-    verdict = judge(measured, passed, skill_low=found["low"])
+    verdict = verdict_of_strategy(measured, passed, skill_low=found["low"])
     assert verdict.kind == "edge"
     assert "skill has no interval" in verdict.reasons[1]
     unclear = JointTest(1, 1, error_budget(1), statistic=0.5, p_value=0.3)
-    assert judge(measured, unclear, skill_low=found["low"]).kind == "not enough evidence"
+    assert verdict_of_strategy(measured, unclear, skill_low=found["low"]).kind == "not enough evidence"
 
 
 def test_too_few_outcomes_are_a_reason(bundle, home, evaluation):

@@ -20,7 +20,7 @@ from tradsys.features.volatility import BollingerWidthRank, RangeContraction
 from tradsys.labels.explosion import Explosion
 from tradsys.market.bars import mark_gaps
 from tradsys.market.synthetic_panel import SyntheticPanel
-from tradsys.ops.daily.retraining import judge_challenger
+from tradsys.ops.daily.retraining import evaluate_challenger
 from tradsys.research.diagnosis.compression import compressed_rows
 from tradsys.research.diagnosis.pre_test_rows import known_outcomes
 from tradsys.research.experiment import Experiment
@@ -170,7 +170,7 @@ def test_a_bundle_never_takes_its_own_place(planted):
     bars = load_bars(experiment)
     labels, members = labels_of(experiment, bars), experiment.events.mask(bars)
     since = datetime.fromisoformat(report["span"]["first"])
-    again = judge_challenger(bundle, bundle, bars, labels, since, events=members)
+    again = evaluate_challenger(bundle, bundle, bars, labels, since, events=members)
     assert not again.promoted
     assert (again.difference.low, again.difference.value, again.difference.high) == (0, 0, 0)
     valid_end = datetime.fromisoformat(bundle.card["span"]["valid"][1])

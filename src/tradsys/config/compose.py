@@ -75,18 +75,18 @@ def compose(command: str, overrides: Sequence[str]) -> DictConfig:
     if has_data:
         overrides = own_data.of_the_store(overrides, choices_of(conf, "data"), conf)
     overrides = own_data.spelled(overrides, conf, has_data=has_data)
-    asked = [wrong.plain_form(conf, command, o) for o in overrides]
+    plain = [wrong.plain_form(conf, command, o) for o in overrides]
     try:
-        if line := wrong.silent_mistake(conf, command, asked):
+        if line := wrong.silent_mistake(conf, command, plain):
             raise ConfigError(line)
-        config = composition.composed(conf, command, asked)
-        if line := kinds.hidden_text(config) or _wrong_key(conf, command, asked, config):
+        config = composition.composed(conf, command, plain)
+        if line := kinds.hidden_text(config) or _wrong_key(conf, command, plain, config):
             raise ConfigError(line)
         return spread_as_of(_with_known_secrets(config))
     except ConfigError:
         raise
     except composition.REFUSALS as error:
-        raise ConfigError(wrong.explained(conf, command, asked, error)) from error
+        raise ConfigError(wrong.explained(conf, command, plain, error)) from error
 
 
 def _wrong_key(conf: Path, command: str, overrides: Sequence[str], config: DictConfig) -> str | None:
@@ -267,8 +267,11 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     """The command's --help: what it does, its groups with choices, its keys."""
     config = compose(name, [])
     groups = {g: choices_of(conf_folder(), g) for g in sorted(p.name for p in conf_folder().iterdir() if p.is_dir())}
-    asked_for = (*(("experiment",) if "model" in config else ()), *(("study",) if name in ("audit", "compare") else ()))
-    used = {g: c for g, c in groups.items() if c and (g in config or g in asked_for)}
+    groups_with_plus = (
+        *(("experiment",) if "model" in config else ()),
+        *(("study",) if name in ("audit", "compare") else ()),
+    )
+    used = {g: c for g, c in groups.items() if c and (g in config or g in groups_with_plus)}
     if "study" in used:
         used["study"] = studies(name)
     if "data_choice" in config:

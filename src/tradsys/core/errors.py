@@ -77,7 +77,7 @@ def no_room(error: BaseException | None, place: object) -> OSError | None:
 def refused_by_disk(error: BaseException | None, place: object) -> OSError | None:
     """The OSError of the disk behind an error of a database; None for any other error.
 
-    error: of sqlite3 or psycopg, or of SQLAlchemy above them. place: the database. SQLite says `disk I/O error` alike
+    error: of sqlite3 or psycopg, or of SQLAlchemy above them. place: the database. SQLite reports `disk I/O error`
     for a failed write and for a file beyond `ulimit -f`.
     """
     cause = getattr(error, "orig", None) or error

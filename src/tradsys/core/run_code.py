@@ -67,5 +67,5 @@ def names_its_code(where: str, folder: Path, error: type[TradsysError] = Tradsys
     except Exception as cause:
         if command is None:
             raise
-        said = one_line(cause, 400) if not isinstance(cause, TradsysError) else one_line(str(cause), 400)
-        raise error(f"{where}: {said}; the run was made with other code; to get it: {command}") from cause
+        reason = one_line(cause, 400) if not isinstance(cause, TradsysError) else one_line(str(cause), 400)
+        raise error(f"{where}: {reason}; the run was made with other code; to get it: {command}") from cause

@@ -75,13 +75,13 @@ def _refusal(error: Exception, draft: Path) -> int | None:
     """The errno of a disk behind an error that names no file; numpy, torch, polars and SQLite word it differently."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.filename is None and error.errno in REFUSALS else None
-    said = str(error).lower()
-    if numbered := re.search(r"\(os error (\d+)\)", said):
+    message = str(error).lower()
+    if numbered := re.search(r"\(os error (\d+)\)", message):
         return int(numbered[1]) if int(numbered[1]) in REFUSALS else None
-    if found := next((number for words, number in WORDS.items() if words in said), None):
+    if found := next((number for words, number in WORDS.items() if words in message), None):
         return found
     # torch, for example, only reports `unexpected pos 128 vs 0`
-    if not (re.search(r"writ(e|ing|ten)", said) or type(error) is RuntimeError):
+    if not (re.search(r"writ(e|ing|ten)", message) or type(error) is RuntimeError):
         return None
     if shutil.disk_usage(draft.parent).free < ALMOST_NOTHING:
         return errno.ENOSPC

@@ -12,7 +12,7 @@ joint_test          joint_test
 paired              compare
 overfitting         pbo, spa_test
 multiple_testing    wilson_interval, holm
-verdict             Verdict, judge, judge_run
+verdict             Verdict, verdict_of_strategy, verdict_of_run
 
 `track_record`: returns and trades of one record. `cross_section`: names at one time. `controls`: negative controls.
 """

@@ -60,7 +60,7 @@ class Verdict:
         }
 
 
-def judge(
+def verdict_of_strategy(
     performance: Mapping[str, Any],
     test: JointTest | None,
     *,
@@ -101,8 +101,8 @@ def judge(
     return Verdict("not enough evidence", (decided, skill, *live), _longer_record(performance, test), test, record)
 
 
-def judge_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str, Verdict]) -> Verdict:
-    """The verdict on a whole run; the first row that holds decides.
+def verdict_of_run(skill_interval: tuple[float, float] | None, verdicts: Mapping[str, Verdict]) -> Verdict:
+    """The verdict on a run; the first row that holds decides.
 
     | strategies                              | model's skill interval | verdict             |
     |-----------------------------------------|------------------------|---------------------|

@@ -93,9 +93,9 @@ def checked_labels(labels: Labels, label: Any, bars: pl.DataFrame) -> Labels:
     name, n = type(label).__name__, len(bars)
     for part in ("y", "end", "ret", "weight"):
         found = np.asarray(getattr(labels, part))
-        whole = part in ("y", "end")
-        if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer if whole else np.floating):
-            kind = "whole numbers" if whole else "floats"
+        integral = part in ("y", "end")
+        if found.shape != (n,) or not np.issubdtype(found.dtype, np.integer if integral else np.floating):
+            kind = "whole numbers" if integral else "floats"
             raise DataError(
                 f"labels: {part} of {name}.label() is {found.dtype} {list(found.shape)}; it holds {kind}, one for each "
                 f"of {n} bars; {RULE}"

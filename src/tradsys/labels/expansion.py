@@ -129,8 +129,8 @@ def _ahead(past: Array, ohlc: Array, starts: Array, horizon_bars: int) -> Array:
     rows = np.arange(max(n_rows - horizon_bars, 0))
     segment = np.cumsum(starts)
     broken = np.concatenate([[0], np.cumsum(~np.isfinite(ohlc.sum(axis=1)))])
-    whole = broken[rows + horizon_bars + 1] == broken[rows + 1]
-    held = rows[whole & (segment[rows] == segment[rows + horizon_bars])]
+    unbroken = broken[rows + horizon_bars + 1] == broken[rows + 1]
+    held = rows[unbroken & (segment[rows] == segment[rows + horizon_bars])]
     out[held] = past[held + horizon_bars]
     return out
 

@@ -194,7 +194,7 @@ def _short_cell(value: object) -> str:
 
 
 def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
-    """The same bars with `segment` (UInt32), numbered 0, 1, ... over the whole frame.
+    """The same bars with `segment` (UInt32), numbered 0, 1, ... over the complete frame.
 
     A new segment starts where the symbol changes, or where the time since the previous bar's close exceeds
     `max_gap` (None: never). An hourly series without gaps has steps of one hour, so `max_gap` of one hour

@@ -24,13 +24,13 @@ WEEKDAY_SESSIONS = 252.0  # for markets with five days a week, where no calendar
 COUNTED_YEARS = range(2005, 2025)  # fixed span of an exchange's mean sessions a year, so that runs compare
 LONGEST_REST = timedelta(days=12)  # between two sessions of an exchange (Shanghai 2020: 11); longer is a hole
 MEASURED_FROM = timedelta(days=365)  # a shorter record has too uneven a share of holidays
-MIN_WHOLE_WEEKS = 2
+MIN_FULL_WEEKS = 2
 
 
 def periods_per_year(bars: pl.DataFrame, calendar: str | None = None) -> float:
     """Bars per year for annualisation, by the exchange's calendar and the bars.
 
-    Markets with bars on at least six and a half days a week: bars per full week (median over symbols' whole weeks)
+    Markets with bars on at least six and a half days a week: bars per full week (median over symbols' full weeks)
     times 365/7; hourly 24/7 is 168 * 365/7 = 8760. All others: bars per full week over five, times
     1. `sessions_per_year(calendar)`, where a calendar is named: daily NYSE 251.65, seven bars a session 1761.55;
     2. without one, and with bars over a year or more: bars per 365.25 days as they came, pauses of more than
@@ -46,8 +46,8 @@ def periods_per_year(bars: pl.DataFrame, calendar: str | None = None) -> float:
         return _from_mean_step(bars)
     sessions = None if calendar in (None, ROUND_THE_CLOCK) else sessions_per_year(str(calendar))
     days = _bars_per_day(bars)
-    weeks = _whole_weeks(days)
-    if weeks.height < MIN_WHOLE_WEEKS:
+    weeks = _full_weeks(days)
+    if weeks.height < MIN_FULL_WEEKS:
         return _from_short_span(days, length, sessions or WEEKDAY_SESSIONS)
     per_week = float(weeks["n"].median())  # type: ignore[arg-type]
     if float(weeks["n_days"].median()) >= 6.5:  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
     return bars.group_by("symbol", date=session_date()).agg(n=pl.len()).sort("symbol", "date")
 
 
-def _whole_weeks(days: pl.DataFrame) -> pl.DataFrame:
+def _full_weeks(days: pl.DataFrame) -> pl.DataFrame:
     """Rows (symbol, week, n bars, n_days weighted by their bars) without each symbol's first and last week."""
     fullness = (pl.col("n") / pl.col("n").median().over("symbol")).clip(upper_bound=1.0)
     weeks = (

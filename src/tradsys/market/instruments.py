@@ -37,7 +37,7 @@ def resample(bars: pl.DataFrame, rule: str, calendar: str | None = None) -> tupl
         )
     first, last = span(bars)
     opened = first - length
-    whole = (pl.col("day") >= opened.date() + (timedelta(0) if opened == _midnight(opened) else DAY)) & (
+    complete = (pl.col("day") >= opened.date() + (timedelta(0) if opened == _midnight(opened) else DAY)) & (
         pl.col("day") < last.date()
     )
     days = (
@@ -46,7 +46,7 @@ def resample(bars: pl.DataFrame, rule: str, calendar: str | None = None) -> tupl
         .with_columns(time=(pl.col("day") + DAY).cast(bars.schema["time"]))
         .sort("symbol", "time")
     )
-    kept, cut = days.filter(whole), days.filter(~whole)
+    kept, cut = days.filter(complete), days.filter(~complete)
     if kept.is_empty():
         raise DataError(f"instruments: no complete UTC day between {first} and {last}; bring more bars")
     thin = kept.filter(pl.col("n") < DAY // length)
@@ -81,7 +81,7 @@ def to_sessions(bars: pl.DataFrame, calendar: str, length: timedelta) -> tuple[p
             f"as {examples(outside, ())[0]} UTC; their times are in another zone; give zone={time_zone(calendar)}"
         )
     begins, ends = kept["start"].min(), kept["time"].max()
-    whole = (pl.col("opens") >= begins) & (pl.col("closes") <= ends)
+    complete = (pl.col("opens") >= begins) & (pl.col("closes") <= ends)
     sessions = (
         kept.sort("symbol", "time")
         .group_by("symbol", "session", "opens", "closes", maintain_order=True)
@@ -89,7 +89,7 @@ def to_sessions(bars: pl.DataFrame, calendar: str, length: timedelta) -> tuple[p
         .with_columns(time=pl.col("closes").cast(bars.schema["time"]))
         .sort("symbol", "time")
     )
-    full, cut = sessions.filter(whole), sessions.filter(~whole)
+    full, cut = sessions.filter(complete), sessions.filter(~complete)
     if full.is_empty():
         raise DataError(f"instruments: no complete session of {calendar} from {begins!s} to {ends!s}; bring more bars")
     thin = full.filter(pl.col("n") * pl.lit(length) < pl.col("closes") - pl.col("opens"))

@@ -101,7 +101,7 @@ class OnnxModel:
         """
         if table.values.shape[1] != self.n_features:
             raise BundleError(
-                f"onnx: asked with {table.values.shape[1]} features, the graph reads {self.n_features}; "
+                f"onnx: called with {table.values.shape[1]} features, the graph reads {self.n_features}; "
                 "use the feature set stored in the bundle"
             )
         found = [np.empty((len(rows), self.classes)) for _ in self.outputs]
@@ -109,8 +109,8 @@ class OnnxModel:
         for first in range(0, len(rows), step):
             batch = slice(first, first + step)
             window_NTF = gather(table.values, rows[batch], self.lookback)
-            for whole, part in zip(found, self.run(window_NTF), strict=True):
-                whole[batch] = part
+            for out, part in zip(found, self.run(window_NTF), strict=True):
+                out[batch] = part
         return found[0], found[1], found[2] if len(found) > 2 else None
 
     def run(self, window_NTF: Array) -> list[Array]:

@@ -99,7 +99,7 @@ class RobustScaler:
         names = fitted(self, "names_")
         if table.names != names:
             raise DataError(
-                f"robust scaler: fitted on {list(names)}, asked with {list(table.names)}; the columns must "
+                f"robust scaler: fitted on {list(names)}, applied to {list(table.names)}; the columns must "
                 "be the same in the same order; select them first"
             )
         scaled = (table.values - self.center_) / self.scale_

@@ -27,8 +27,8 @@ def equity_and_drawdown(report: Mapping[str, Any]) -> go.Figure:
     for k, (name, curve) in enumerate(report["equity"]["curves"].items()):
         look = line(k) if name != benchmark else {"color": QUIET, "width": 1.5, "dash": "dot"}
         label = f"{plain(name)} (never traded)" if name in idle else plain(name)
-        whole = [1.0, *curve]
-        for row, values in ((1, whole), (2, drawdowns(whole))):
+        path = [1.0, *curve]
+        for row, values in ((1, path), (2, drawdowns(path))):
             shown = thinned(values)
             figure.add_scatter(
                 x=[time[i] for i in shown],

@@ -123,8 +123,8 @@ def band(x: Sequence[Any], low: Sequence[float | None], high: Sequence[float | N
     """
     around: list[Any] = []
     level: list[float | None] = []
-    whole = [b is not None and t is not None and math.isfinite(b + t) for b, t in zip(low, high, strict=True)]
-    for present, stretch in groupby(range(len(x)), key=whole.__getitem__):
+    both = [b is not None and t is not None and math.isfinite(b + t) for b, t in zip(low, high, strict=True)]
+    for present, stretch in groupby(range(len(x)), key=both.__getitem__):
         if present:
             there = list(stretch)
             around += [x[i] for i in [*there, *there[::-1]]] + [None]

@@ -97,12 +97,12 @@ def strategy_lines(report: Mapping[str, Any], notes: Footnotes) -> list[Line]:
     lines = []
     for row in compared(report):
         performance = row["performance"]
-        judged = row.get("verdict")
+        verdict = row.get("verdict")
         if never_traded(performance):
-            lines.append(Line(row["name"], judged["kind"] if judged else "", [], _idle(performance)))
+            lines.append(Line(row["name"], verdict["kind"] if verdict else "", [], _idle(performance)))
         else:
-            cells = _strategy_cells(performance, judged is not None, notes)
-            lines.append(Line(row["name"], judged["kind"] if judged else "", cells))
+            cells = _strategy_cells(performance, verdict is not None, notes)
+            lines.append(Line(row["name"], verdict["kind"] if verdict else "", cells))
     return lines
 
 

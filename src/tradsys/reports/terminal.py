@@ -101,22 +101,22 @@ def table(title: str, columns: tuple[str, ...], left: tuple[str, ...] = ()) -> T
     return out
 
 
-def print_table(console: Console, whole: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     """Prints the table, in parts where it is wider than the screen.
 
     Each part stands under its row names. Only a row name longer than half the screen, and a cell longer than the rest
     of it, are folded over several lines.
     """
-    for part in fitted(whole, console.width):
+    for part in fitted(table, console.width):
         console.print(part)
 
 
-def fitted(whole: Table, width: int) -> list[Table]:
+def fitted(table: Table, width: int) -> list[Table]:
     """The table as one or more that fit into `width` characters.
 
     The first column is repeated in each.
     """
-    widths = [_width(column.header, list(column.cells)) + PADDING for column in whole.columns]
+    widths = [_width(column.header, list(column.cells)) + PADDING for column in table.columns]
     first = min(widths[0], max(12, width // 2))
     parts: list[list[int]] = [[]]
     used = first
@@ -127,15 +127,15 @@ def fitted(whole: Table, width: int) -> list[Table]:
         parts[-1].append(k)
         used += widths[k]
     if sum(widths) <= width:
-        return [whole]
+        return [table]
     rest = max(1, width - first - PADDING)
-    return [_part(whole, at, whole.title if n == 0 else None, (first - PADDING, rest)) for n, at in enumerate(parts)]
+    return [_part(table, at, table.title if n == 0 else None, (first - PADDING, rest)) for n, at in enumerate(parts)]
 
 
-def _part(whole: Table, at: list[int], title: object, most: tuple[int, int]) -> Table:
+def _part(table: Table, at: list[int], title: object, most: tuple[int, int]) -> Table:
     """Row names with some columns. most: characters of a row name, and of a cell in a single column."""
-    out = Table(title=title, title_justify="left", box=whole.box, pad_edge=False, padding=(0, 1))  # type: ignore[arg-type]
-    names, *others = (whole.columns[0], *(whole.columns[k] for k in at))
+    out = Table(title=title, title_justify="left", box=table.box, pad_edge=False, padding=(0, 1))  # type: ignore[arg-type]
+    names, *others = (table.columns[0], *(table.columns[k] for k in at))
     out.add_column(names.header, justify="left", overflow="fold", max_width=most[0])
     for column in others:
         alone = most[1] if len(others) == 1 else None

@@ -14,7 +14,7 @@ UNKNOWN = "n/a"
 TIMED = ("forward_return", "explosion")  # labels whose positions end only by time
 FILTERS = (
     "skill_caution",
-    "asked",
+    "class_meaning",
     "bounds",
     "count",
     "counted",
@@ -142,7 +142,7 @@ def skill_caution(label: Mapping[str, Any]) -> str:
     return ""
 
 
-def asked(label: Mapping[str, Any]) -> str:
+def class_meaning(label: Mapping[str, Any]) -> str:
     """The meaning of class 1 of a label, for a sentence of the report.
 
     Empty for an unknown label.
@@ -211,7 +211,7 @@ def auditor_line(row: Mapping[str, Any]) -> str:
     return f"{verdict['kind']} (difference in Sharpe {interval(gap, 2)} {against})"
 
 
-def hindsight_line(row: Mapping[str, Any]) -> str:
+def views_line(row: Mapping[str, Any]) -> str:
     """A strategy's Sharpe under each view of the regimes, in words.
 
     `Sharpe 1.20 filtered (point in time), 2.90 smoothed (difference 1.70 [0.30, 3.00]), 3.10 Viterbi (...)`.

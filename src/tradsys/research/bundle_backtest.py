@@ -16,7 +16,7 @@ from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import write_json, written_atomically
 from tradsys.core.tables import Array
 from tradsys.evidence.classification import evaluate
-from tradsys.evidence.verdict import judge_run
+from tradsys.evidence.verdict import verdict_of_run
 from tradsys.labels.stored import Label, label_of_card
 from tradsys.market.bars import content_digest, mark_gaps, utc_bars
 from tradsys.market.universe import TradedRows, untraded_of
@@ -69,9 +69,9 @@ def backtest_bundle(bundle: Bundle, source: Any, parts: Config, config: Config, 
         since=start,
         until=until,
     )
-    verdict = judge_run(bounds(skill), tested.verdicts)
-    asked = bars.filter(pl.col("time").is_between(start, until))
-    notes = (*([_in_words(there)] if there else []), tested.cut, market_cut(bundle.features, asked))
+    verdict = verdict_of_run(bounds(skill), tested.verdicts)
+    wanted = bars.filter(pl.col("time").is_between(start, until))
+    notes = (*([_in_words(there)] if there else []), tested.cut, market_cut(bundle.features, wanted))
     verdict = replace(verdict, reasons=(*verdict.reasons, *filter(None, notes)))
     data = came_from["data"]
     report = RunReport(

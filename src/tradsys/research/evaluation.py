@@ -17,7 +17,7 @@ from tradsys.core.tables import Array, Samples
 from tradsys.evidence.calibration import ReliabilityBin, reliability
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.skill import log_losses
-from tradsys.evidence.verdict import judge_run
+from tradsys.evidence.verdict import verdict_of_run
 from tradsys.market.bars import utc_series
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.supervised import Regime, filters_of
@@ -35,7 +35,7 @@ from tradsys.research.sections.embedding import embedding_section
 from tradsys.research.sections.ensemble_weights import ensemble_section
 from tradsys.research.sections.importance import _drift, _importance
 from tradsys.research.sections.meta_label_value import audit_value
-from tradsys.research.sections.regime_hindsight import hindsight
+from tradsys.research.sections.regime_views import regime_views_section
 from tradsys.research.sections.test_span import EvaluatedSpan
 from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import Bundle, seal
@@ -91,7 +91,7 @@ def evaluate_run(
     with timings.stage("auditor and regimes"):
         questions = _questions(experiment, prepared, bundle, tested)
     overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
-    verdict = judge_run(bounds(skill), tested.verdicts)
+    verdict = verdict_of_run(bounds(skill), tested.verdicts)
     if note := market_cut(bundle.features, prepared.bars):
         verdict = replace(verdict, reasons=(*verdict.reasons, note))
     report = RunReport(
@@ -209,7 +209,7 @@ def _questions(experiment: Experiment, prepared: Prepared, bundle: Bundle, teste
     if bundle.regime is not None:
         parts = {"train": prepared.train, "valid": prepared.valid, "test": prepared.test}
         regime: Any = bundle.regime
-        out["hindsight"] = hindsight(span, regime, prepared.table, parts, experiment.strategy, tested.trades)
+        out["hindsight"] = regime_views_section(span, regime, prepared.table, parts, experiment.strategy, tested.trades)
     return out
 
 

@@ -132,15 +132,15 @@ def journal(ledger: TrialLedger, runs: Path, beside: Path) -> Journal:
     deflation = None if problems else _deflation(ledger)
     experiments: list[ExperimentRow] = []
     configs: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for number, (run, looks) in enumerate(_by_run(rows), start=1):
-        reported, config = _experiment(number, run, looks, runs, beside)
+    for number, (run, evaluations) in enumerate(_by_run(rows), start=1):
+        reported, config = _experiment(number, run, evaluations, runs, beside)
         if config is not None:
             if (previous := configs.get(reported["task"])) is not None:
                 reported["compared_with"], reported["changed"] = previous[0], _changes(config, previous[1])
             configs[reported["task"]] = (reported["run"], config)
         for strategy in reported["strategies"]:
             strategy["dsr"] = None if problems else strategy["dsr"]
-            strategy["dsr_today"], strategy["n_trials_today"] = _today(strategy, looks, deflation)
+            strategy["dsr_today"], strategy["n_trials_today"] = _today(strategy, evaluations, deflation)
         reported["overtaken"] = _overtaken(reported["strategies"])
         experiments.append(reported)
     return {
@@ -165,17 +165,22 @@ def _by_run(rows: list[LedgerRow]) -> Iterator[tuple[str, list[LedgerRow]]]:
 
 
 def _experiment(
-    number: int, run: str, looks: list[LedgerRow], runs: Path, beside: Path
+    number: int, run: str, evaluations: list[LedgerRow], runs: Path, beside: Path
 ) -> tuple[ExperimentRow, Mapping[str, Any] | None]:
     """The run without its comparison with others, and its configuration, None where that is unknown."""
-    folder = _run_folder(run, runs) if looks[0]["run"] else None
+    folder = _run_folder(run, runs) if evaluations[0]["run"] else None
     with refused_in_one_line(f"journal: run {folder}", FIX, DataError):
         config = _config(folder)
-        return _of_run(number, run, folder, looks, beside, config), config
+        return _of_run(number, run, folder, evaluations, beside, config), config
 
 
 def _of_run(
-    number: int, run: str, folder: Path | None, looks: list[LedgerRow], beside: Path, config: Mapping[str, Any] | None
+    number: int,
+    run: str,
+    folder: Path | None,
+    evaluations: list[LedgerRow],
+    beside: Path,
+    config: Mapping[str, Any] | None,
 ) -> ExperimentRow:
     report, metrics = _json(folder, "report.json"), _json(folder, "metrics.json")
     shown = folder is not None and (folder / "report.html").is_file()
@@ -183,20 +188,20 @@ def _of_run(
     return {
         "number": number,
         "run": name,
-        "task": task or looks[0]["purpose"],
-        "when": looks[0]["when"],
-        "who": looks[0]["who"],
-        "code_sha": looks[0]["code_sha"],
+        "task": task or evaluations[0]["purpose"],
+        "when": evaluations[0]["when"],
+        "who": evaluations[0]["who"],
+        "code_sha": evaluations[0]["code_sha"],
         "question": report.get("question") or (config or {}).get("question"),
         "gone": None
-        if folder or not looks[0]["run"]
+        if folder or not evaluations[0]["run"]
         else f"the run folder {run_folder(run)} is gone; the ledger keeps its evaluations",
         "unfinished": "no metrics.json: the run did not finish, its evaluations count all the same"
         if folder and not metrics
         else None,
-        "looks": _by_purpose(looks),
-        "span": [min(row["span_start"] for row in looks), max(row["span_end"] for row in looks)],
-        "data": _data(report, config, looks),
+        "looks": _by_purpose(evaluations),
+        "span": [min(row["span_start"] for row in evaluations), max(row["span_end"] for row in evaluations)],
+        "data": _data(report, config, evaluations),
         "compared_with": None,
         "changed": None,
         "models": _models(metrics),
@@ -228,10 +233,10 @@ def _config(folder: Path | None) -> Mapping[str, Any] | None:
     return parse_yaml(read_text(path, FIX, DataError), str(path), FIX, DataError) if path and path.is_file() else None
 
 
-def _by_purpose(looks: list[LedgerRow]) -> list[PurposeRow]:
+def _by_purpose(evaluations: list[LedgerRow]) -> list[PurposeRow]:
     """Number of evaluations for each purpose, with their subjects."""
     subjects: dict[str, list[str]] = {}
-    for row in looks:
+    for row in evaluations:
         subjects.setdefault(row["purpose"], []).append(row["subject"])
     return [{"purpose": purpose, "subjects": names} for purpose, names in subjects.items()]
 
@@ -243,13 +248,13 @@ def _task_and_name(folder: Path) -> tuple[str, str]:
     return folder.parent.name, folder.name
 
 
-def _data(report: Mapping[str, Any], config: Mapping[str, Any] | None, looks: list[LedgerRow]) -> str:
+def _data(report: Mapping[str, Any], config: Mapping[str, Any] | None, evaluations: list[LedgerRow]) -> str:
     card = report.get("provenance", {}).get("data", {})
     source: Any = config
     for key in ("data", "source", "_target_"):  # of trials and comparisons, whose folders hold no run report
         source = source.get(key) if isinstance(source, Mapping) else None
     kind = "SYNTHETIC, " if card.get("synthetic") or str(source).startswith(MADE_UP) else ""
-    digests = sorted({row["data_digest"][:12] for row in looks})
+    digests = sorted({row["data_digest"][:12] for row in evaluations})
     return f"{kind}digest {', '.join(digests)}"
 
 
@@ -309,10 +314,10 @@ def _deflation(ledger: TrialLedger) -> KnownTrials:
 
 
 def _today(
-    strategy: StrategyLine, looks: list[LedgerRow], deflation: KnownTrials | None
+    strategy: StrategyLine, evaluations: list[LedgerRow], deflation: KnownTrials | None
 ) -> tuple[float | None, float | None]:
     """The deflated Sharpe by all trials in the ledger as of today, later runs' included, and their number."""
-    own = [row for row in looks if row["measure"] == "return" and row["subject"] == strategy["name"]]
+    own = [row for row in evaluations if row["measure"] == "return" and row["subject"] == strategy["name"]]
     if not own or strategy["dsr"] is None or deflation is None:
         return None, None
     row = own[-1]

@@ -82,12 +82,12 @@ def _placed(values_NK: Array, names: Any, table: FeatureTable) -> Array:
 
 def _one_at_a_time(score: Callable[[FeatureTable], Array], table: FeatureTable, reference_F: Array) -> Array:
     """Log odds of each row less those with one feature at its reference, [N, F]."""
-    whole = score(table)
+    base_score = score(table)
     out = np.empty((len(table), len(table.names)))
     for k in range(len(table.names)):
         values = table.values.copy()
         values[:, k] = reference_F[k]
-        out[:, k] = whole - score(table.with_values(values))
+        out[:, k] = base_score - score(table.with_values(values))
     return out
 
 

@@ -85,7 +85,7 @@ class JoinedSession:
     ) -> None:
         self.columns, self.max_age_hours = columns, max_age_hours
         self.bundle = bundle
-        self.inner = Session(bundle, self._whole(past))
+        self.inner = Session(bundle, self._with_columns(past))
 
     @property
     def past(self) -> pl.DataFrame:
@@ -94,7 +94,7 @@ class JoinedSession:
 
     @past.setter
     def past(self, past: pl.DataFrame) -> None:
-        self.inner.past = self._whole(past)
+        self.inner.past = self._with_columns(past)
 
     @property
     def newest(self) -> Array:
@@ -133,7 +133,7 @@ class JoinedSession:
                 f"most max_age_hours={limit:g} old; fetch the series of the bundle's data again"
             )
 
-    def _whole(self, past: pl.DataFrame) -> pl.DataFrame:
+    def _with_columns(self, past: pl.DataFrame) -> pl.DataFrame:
         """The past with its joined columns; keeps its newest bars for `check`."""
         plain = past.select(COLUMNS)
         joined = self._joined(plain.clear(), plain) if plain.height else self._without(plain)

@@ -20,7 +20,7 @@ ANSWERS: dict[str, tuple[str, Callable[[Array], Any]]] = {
 }
 
 
-def asked(part: Any, method: str, view: "View", *given: Any) -> Array:
+def result_of(part: Any, method: str, view: "View", *given: Any) -> Array:
     """The method's result for each row of the view.
 
     Raises TrainingError for an invalid one of an outside part.

@@ -16,7 +16,7 @@ from tradsys.market.calendars import sessions_per_year
 from tradsys.market.sessions import ROUND_THE_CLOCK
 from tradsys.serving import exits
 from tradsys.serving.bundle import Bundle
-from tradsys.serving.own_rules import asked
+from tradsys.serving.own_rules import result_of
 from tradsys.signals.rules import Threshold, above, break_even_probability
 
 DAY_MINUTES = 1440
@@ -349,12 +349,12 @@ class Strategy:
         if predictions is None:
             predictions = self.primary.predict(bars, since)
         view = self._view(predictions)
-        side = asked(self.profile.rule, "side", view, self.primary)
+        side = result_of(self.profile.rule, "side", view, self.primary)
         for mask in self.profile.masks:
-            side = np.where(asked(mask, "allows", view), side, 0)
+            side = np.where(result_of(mask, "allows", view), side, 0)
         side = np.where((view.take_profit > 0) & (view.stop_loss > 0), side, 0)  # NaN gives no position
         sizing = self.profile.sizing
-        share = np.ones(len(side)) if sizing is None else asked(sizing, "size", view)
+        share = np.ones(len(side)) if sizing is None else result_of(sizing, "size", view)
         # mirrors a long's barriers; a bundle that predicts sides has barriers of each side
         short = (side < 0) & (view.side is None)
         entered = np.flatnonzero(side)

@@ -21,7 +21,7 @@ from tradsys.research.pipeline.dataset import labels_of, load_bars
 from tradsys.research.pipeline.dataset_cache import DatasetCache
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import folds_of
-from tradsys.serving.own_rules import asked
+from tradsys.serving.own_rules import result_of
 
 HERE = __name__
 SMALL = ["+experiment=demo", "data.n_bars=400"]
@@ -239,14 +239,14 @@ def test_a_fitted_model_is_one_and_gives_a_row_of_shares_for_each_row(fitted, wo
 def test_a_rule_gives_a_side_for_each_row(found):
     view = type("View", (), {"probability": np.full(4, 0.5)})()
     with pytest.raises(TrainingError, match="its side gave"):
-        asked(part({"side": ("self, view, bundle", found)})(), "side", view, None)
+        result_of(part({"side": ("self, view, bundle", found)})(), "side", view, None)
     good = np.array([1, 0, -1, 0], np.int8)
-    assert asked(part({"side": ("self, view, bundle", good)})(), "side", view, None) is good
+    assert result_of(part({"side": ("self, view, bundle", good)})(), "side", view, None) is good
     for wrong in (np.full(4, 2.0), np.zeros(4), np.full(4, np.nan)):
         with pytest.raises(TrainingError, match=r"gives a share in \(0, 1\]"):
-            asked(part({"size": ("self, view", wrong)})(), "size", view)
+            result_of(part({"size": ("self, view", wrong)})(), "size", view)
     with pytest.raises(TrainingError, match="true or false"):
-        asked(part({"allows": ("self, view", np.ones(4))})(), "allows", view)
+        result_of(part({"allows": ("self, view", np.ones(4))})(), "allows", view)
 
 
 def test_data_without_a_key_that_features_read_are_one_line():

@@ -6,7 +6,7 @@ from scipy.signal import lfilter
 from tradsys.evidence.joint_test import Batch, JointTest, error_budget, joint_test
 from tradsys.evidence.sequential import bars_to_confirm
 from tradsys.evidence.sharpe import deflated_sharpe_ratio, sharpe_ratio, trial_variance
-from tradsys.evidence.verdict import Verdict, judge, judge_run
+from tradsys.evidence.verdict import Verdict, verdict_of_run, verdict_of_strategy
 
 EDGE, NO_EDGE = Verdict("edge", ("good",)), Verdict("no edge", ("bad",))
 UNSURE = Verdict("not enough evidence", ("few",), "more days")
@@ -47,7 +47,7 @@ def outcome_of(p_value=0.01, *, statistic=2.0, batch=1, reason=None):
     ],
 )
 def test_the_table(changes, test, skill_low, kind):
-    verdict = judge(measured(**changes), test, skill_low=skill_low)
+    verdict = verdict_of_strategy(measured(**changes), test, skill_low=skill_low)
     assert verdict.kind == kind
     assert verdict.reasons
     plain = verdict.as_dict()
@@ -56,46 +56,49 @@ def test_the_table(changes, test, skill_low, kind):
 
 
 def test_the_first_reason_says_what_decided():
-    verdict = judge(measured(), outcome_of(0.012), skill_low=0.01)
+    verdict = verdict_of_strategy(measured(), outcome_of(0.012), skill_low=0.01)
     assert "p = 0.012" in verdict.reasons[0]
     assert "0.036 at most" in verdict.reasons[0]
     assert "agrees" in verdict.reasons[1]
-    assert "shows no skill" in judge(measured(), outcome_of(0.012), skill_low=-0.01).reasons[1]
+    assert "shows no skill" in verdict_of_strategy(measured(), outcome_of(0.012), skill_low=-0.01).reasons[1]
 
 
 def test_a_late_try_of_few_strategies_is_no_batch_four_of_three():
     late = JointTest(4, 3, error_budget(4), statistic=2.0, p_value=0.19, reason=None)
-    (said, *_) = judge(measured(), late, skill_low=0.01).reasons
+    (said, *_) = verdict_of_strategy(measured(), late, skill_low=0.01).reasons
     assert "as try 4 on this span, of 3 strategies at once, it may be" in said
-    first = judge(measured(), outcome_of(0.5), skill_low=0.01).reasons[0]
+    first = verdict_of_strategy(measured(), outcome_of(0.5), skill_low=0.01).reasons[0]
     assert "as the first try on this span it may be" in first
 
 
 @pytest.mark.parametrize(("low", "said"), [(0.00003, "3e-05"), (0.012, "0.0120"), (-0.00002, "-2e-05")])
 def test_a_bound_that_is_said_to_lie_above_zero_is_not_written_as_zero(low, said):
-    assert any(f"lower bound {said}: " in reason for reason in judge(measured(), outcome_of(), skill_low=low).reasons)
+    assert any(
+        f"lower bound {said}: " in reason
+        for reason in verdict_of_strategy(measured(), outcome_of(), skill_low=low).reasons
+    )
 
 
 def test_a_live_record_is_promised_a_length():
     known = measured() | {"sharpe_per_period": 1.5 / np.sqrt(365), "periods_per_year": 365.0}
-    edge = judge(known, outcome_of(0.012), skill_low=0.01)
+    edge = verdict_of_strategy(known, outcome_of(0.012), skill_low=0.01)
     periods = bars_to_confirm(1.5 / np.sqrt(365))
     assert f"about {periods} periods" in edge.reasons[-1]
-    assert f"about {periods} periods" in judge(known, outcome_of(0.1), skill_low=0.01).reasons[-1]
-    assert "live" not in judge(known, outcome_of(0.3), skill_low=-0.01).reasons[-1]
+    assert f"about {periods} periods" in verdict_of_strategy(known, outcome_of(0.1), skill_low=0.01).reasons[-1]
+    assert "live" not in verdict_of_strategy(known, outcome_of(0.3), skill_low=-0.01).reasons[-1]
     hopeless = known | {"sharpe_per_period": 1e-5}
-    assert "lifetime" in judge(hopeless, outcome_of(0.1), skill_low=0.01).reasons[-1]
+    assert "lifetime" in verdict_of_strategy(hopeless, outcome_of(0.1), skill_low=0.01).reasons[-1]
 
 
 def test_days_still_needed_at_the_present_rate():
     # 10 trades in 730.5 days: 20 more take twice as long
-    assert "about 1461 more days" in judge(measured(n_trades=10), None, skill_low=0.01).needs
-    assert "none in 730 days" in judge(measured(n_trades=0), None, skill_low=0.01).needs
+    assert "about 1461 more days" in verdict_of_strategy(measured(n_trades=10), None, skill_low=0.01).needs
+    assert "none in 730 days" in verdict_of_strategy(measured(n_trades=0), None, skill_low=0.01).needs
 
 
 def test_record_still_needed_grows_with_the_square_of_what_is_missing():
     # one-sided 3.6 % asks for 1.7991 standard errors; with half of it the record must be four times as long
-    needs = judge(measured(), outcome_of(0.18, statistic=0.89956), skill_low=0.01).needs
+    needs = verdict_of_strategy(measured(), outcome_of(0.18, statistic=0.89956), skill_low=0.01).needs
     assert "about 2920 periods (8.0 years)" in needs
 
 
@@ -114,14 +117,14 @@ def test_record_still_needed_grows_with_the_square_of_what_is_missing():
     ],
 )
 def test_the_table_of_a_run(skill, verdicts, kind):
-    run = judge_run(skill, {f"s{k}": v for k, v in enumerate(verdicts)})
+    run = verdict_of_run(skill, {f"s{k}": v for k, v in enumerate(verdicts)})
     assert run.kind == kind
     assert run.reasons
 
 
 def test_a_run_names_its_strategies():
-    assert judge_run((0.1, 0.2), {"a": NO_EDGE, "b": EDGE}).reasons == ("b has an edge: good",)
-    assert judge_run((0.1, 0.2), {"a": UNSURE}).needs == "a: more days"
+    assert verdict_of_run((0.1, 0.2), {"a": NO_EDGE, "b": EDGE}).reasons == ("b has an edge: good",)
+    assert verdict_of_run((0.1, 0.2), {"a": UNSURE}).needs == "a: more days"
 
 
 def kinds(returns_TK):
@@ -129,7 +132,7 @@ def kinds(returns_TK):
     tests = joint_test([Batch(1, returns_TK)], n_draws=300, seed=0)[0]
     sharpes = sharpe_ratio(returns_TK)
     yearly = [measured(sharpe=float(s) * np.sqrt(365)) for s in sharpes]
-    return [judge(m, t, skill_low=0.01).kind for m, t in zip(yearly, tests, strict=True)]
+    return [verdict_of_strategy(m, t, skill_low=0.01).kind for m, t in zip(yearly, tests, strict=True)]
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.7, 0.98])
@@ -168,16 +171,21 @@ def test_a_planted_edge_is_found_among_noise():
 
 
 def test_a_run_whose_returns_suggest_an_edge_is_not_denied_by_the_model():
-    suggests = judge(measured(), outcome_of(0.1), skill_low=-0.01)
-    assert judge_run((-0.01, 0.1), {"a": suggests, "b": NO_EDGE}).kind == "not enough evidence"
-    assert judge_run((-0.01, 0.1), {"a": judge(measured(n_trades=5), outcome_of(0.1), skill_low=-0.01)}).kind != "edge"
+    suggests = verdict_of_strategy(measured(), outcome_of(0.1), skill_low=-0.01)
+    assert verdict_of_run((-0.01, 0.1), {"a": suggests, "b": NO_EDGE}).kind == "not enough evidence"
+    assert (
+        verdict_of_run(
+            (-0.01, 0.1), {"a": verdict_of_strategy(measured(n_trades=5), outcome_of(0.1), skill_low=-0.01)}
+        ).kind
+        != "edge"
+    )
 
 
 @pytest.mark.parametrize(
     ("skill", "kind"), [((0.1, 0.2), "not enough evidence"), ((-0.1, 0.2), "no edge"), (None, "not enough evidence")]
 )
 def test_skill_alone_is_never_an_edge(skill, kind):
-    run = judge_run(skill, {})
+    run = verdict_of_run(skill, {})
     assert run.kind == kind
     if kind != "no edge":
         assert "no strategy was evaluated" in run.reasons[0]

@@ -226,7 +226,7 @@ def test_a_file_that_is_no_graph_or_another_one_is_refused(tmp_path, exported):
     with pytest.raises(BundleError, match=r"maps \['window'\] to \['score'\]"):
         OnnxModel.load(broken)
     table = exported[1].table.select(["a", "b"])
-    with pytest.raises(BundleError, match="asked with 2 features, the graph reads 4"):
+    with pytest.raises(BundleError, match="called with 2 features, the graph reads 4"):
         OnnxModel.load(exported[0]).predict(table, np.array([20]))
 
 

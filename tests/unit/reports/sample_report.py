@@ -13,7 +13,7 @@ from tradsys.evidence.classification import evaluate
 from tradsys.evidence.joint_test import Batch, joint_test
 from tradsys.evidence.performance import performance
 from tradsys.evidence.sequential import live_record
-from tradsys.evidence.verdict import judge, judge_run
+from tradsys.evidence.verdict import verdict_of_run, verdict_of_strategy
 
 N_DAYS = 400
 START = date(2023, 1, 1)
@@ -43,7 +43,7 @@ def _made(synthetic: bool, idle: bool, symbol: str) -> dict[str, Any]:
         "run": "20260101T000000Z_abcdef",
         "question": "Does the model see more than the base rate?",
         "synthetic": note,
-        "verdict": judge_run((-0.01, 0.02), {}).as_dict(),
+        "verdict": verdict_of_run((-0.01, 0.02), {}).as_dict(),
         "models": models,
         "ensemble": _ensemble(symbol),
         "reliability": {"primary": _bins(rng), symbol: _bins(rng)},
@@ -88,7 +88,7 @@ def _performance(returns: np.ndarray, trades: np.ndarray, n_open: int) -> dict[s
 def _strategy(name: str, returns: np.ndarray) -> dict[str, Any]:
     result = _performance(returns, returns[returns != 0][::8], 0)
     tested = joint_test([Batch(1, returns)], n_draws=200, seed=0)[0][0]
-    verdict = judge(result, tested, skill_low=-0.01)
+    verdict = verdict_of_strategy(result, tested, skill_low=-0.01)
     return {"name": name, "settings": "raw score >= 0.75", "performance": result, "verdict": verdict.as_dict()}
 
 

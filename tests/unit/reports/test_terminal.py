@@ -73,7 +73,7 @@ def test_the_audit_counts_what_was_asked_apart_from_what_was_not():
         CheckResult("source", "future", None, "it keeps no history", 0.0),
     ]
     asked = results_table(answers)
-    assert asked.title == "Audit: 1 question asked, 1 not, 0 findings"
+    assert asked.title == "Audit: 1 question checked, 1 not, 0 findings"
     assert "row" not in [column.header for column in asked.columns]
 
 

@@ -13,7 +13,7 @@ from tradsys.labels.mean_reached import MeanReached
 from tradsys.labels.triple_barrier import TripleBarrier
 from tradsys.portfolio.costs import Costs
 from tradsys.portfolio.simulator import simulate
-from tradsys.reports.wording import asked
+from tradsys.reports.wording import class_meaning
 from tradsys.reports.wording import exits as exits_in_words
 from tradsys.serving import exits
 from tradsys.serving.strategy import BreakEvenRule, BreakoutRule, ExpansionSizing, Profile, Strategy, ThresholdRule
@@ -132,8 +132,8 @@ def test_settings_out_of_range_are_refused(make):
 @pytest.mark.parametrize("label", [TripleBarrier(), MeanReached(), RangeExpansion(), ForwardReturn(), Explosion()])
 def test_every_label_is_reported_in_words(label):
     assert str(label.card()["horizon_bars"]) in exits_in_words(label.card())
-    assert len(asked(label.card())) > 20
-    assert (exits_in_words({}), asked({})) == ("", "")
+    assert len(class_meaning(label.card())) > 20
+    assert (exits_in_words({}), class_meaning({})) == ("", "")
 
 
 @pytest.mark.parametrize("label", [ForwardReturn(horizon_bars=5), Explosion(rise=0.01, horizon_bars=5)])

@@ -109,7 +109,7 @@ def first_difference(before: Columns, after: Columns, tolerance: float = 0.0) ->
 
     They differ by more than tolerance * (1 + |before|). before, after: columns [N] by name. NaN equals NaN and nothing
     else. tolerance 0 requires equal bits, as non-numeric columns always do. A column on one side only, or of another
-    length, differs as a whole.
+    length, differs completely.
     """
     for name in [*before, *(n for n in after if n not in before)]:
         if name not in before or name not in after:

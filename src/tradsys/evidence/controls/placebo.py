@@ -225,7 +225,7 @@ def precision_lift(
         weight_DN = weight_DT[:, code]
         good, passed = weight_DN @ paid, weight_DN @ kept
         hits = weight_DN @ (paid * kept)
-        precision, recall = _share_of_whole(hits, passed), _share_of_whole(hits, good)
+        precision, recall = _ratio(hits, passed), _ratio(hits, good)
         matched = _precision_at(hits, weight_DN, paid, first)
         return np.stack([precision, recall, matched, precision - matched], axis=1)
 
@@ -242,7 +242,7 @@ def precision_lift(
     }
 
 
-def _share_of_whole(part: Array, whole: Array) -> Array:
+def _ratio(part: Array, whole: Array) -> Array:
     return part / np.where(whole > 0, whole, np.nan)
 
 
@@ -258,9 +258,9 @@ def _precision_at(hits_D: Array, weight_DN: Array, paid_N: Array, first: Array) 
     before = np.maximum(run - 1, 0)
     good_before = np.where(run > 0, good_DG[draw, before], 0.0)
     all_before = np.where(run > 0, all_DG[draw, before], 0.0)
-    share = _share_of_whole(hits_D - good_before, good_DG[draw, run] - good_before)
+    share = _ratio(hits_D - good_before, good_DG[draw, run] - good_before)
     taken = all_before + share * (all_DG[draw, run] - all_before)
-    return np.where(hits_D > 0, _share_of_whole(hits_D, np.nan_to_num(taken)), np.nan)
+    return np.where(hits_D > 0, _ratio(hits_D, np.nan_to_num(taken)), np.nan)
 
 
 def helps(
@@ -307,7 +307,7 @@ def trade_means(gains_TK: Array, trades_TK: Array, *, min_block: float, confiden
     """
 
     def means(weight_DT: Array) -> Array:
-        return _share_of_whole(weight_DT @ gains_TK, weight_DT @ trades_TK)
+        return _ratio(weight_DT @ gains_TK, weight_DT @ trades_TK)
 
     found = spread(means, len(gains_TK), gains_TK, min_block=min_block, cells=gains_TK.shape[1])
     return found.estimates(confidence, [None if np.isfinite(v) else "no trade" for v in found.value_M])

@@ -137,8 +137,8 @@ def _precision(
 ) -> Estimate:
     """Positives among the k best of each time with k names; divided by the samples' base rate if `by_base`."""
     score_N, y_N, time_N = _checked_ranking(score_N, y_N, time_N)
-    share_N, whole_N = _picked(score_N, time_N, k)
-    share_N, y_N, time_N = share_N[whole_N], y_N[whole_N], time_N[whole_N]
+    share_N, picked_N = _picked(score_N, time_N, k)
+    share_N, y_N, time_N = share_N[picked_N], y_N[picked_N], time_N[picked_N]
     if not share_N.any():
         return Estimate(None, reason="nothing was picked: no time has enough names")
     order, first = bootstrap.time_groups(time_N)

@@ -25,10 +25,10 @@ class Cursor:
 
     def __init__(self, at: Array, count: Array, n_symbols: int) -> None:
         self.at, self.count = at, count
-        self.whole = len(at) == n_symbols and bool((at == np.arange(n_symbols)).all())
+        self.all_symbols = len(at) == n_symbols and bool((at == np.arange(n_symbols)).all())
         self.together = bool((count == count[0]).all())
-        self.rows: Any = slice(0, n_symbols) if self.whole else at
-        self.cells: Any = self.rows if self.whole and self.together else at
+        self.rows: Any = slice(0, n_symbols) if self.all_symbols else at
+        self.cells: Any = self.rows if self.all_symbols and self.together else at
         self._slots: dict[int, Any] = {}
 
     def slot(self, width: int) -> Any:

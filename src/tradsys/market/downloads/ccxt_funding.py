@@ -86,13 +86,13 @@ class CcxtFunding:
                 raise DataError(f"{self.name}: {symbol} has no settled rates; check the symbol")
             old, found = (frame.rename({"available_at": "time"}) for frame in (stored, new))
             revisions = revise_values(path.with_suffix(""), old, found, symbol, self.name, job.rule)
-            whole = pl.concat([stored.join(new, on="available_at", how="anti"), new]).sort("available_at")
+            merged = pl.concat([stored.join(new, on="available_at", how="anti"), new]).sort("available_at")
             with written_atomically(path) as draft:
-                whole.write_parquet(draft)
-        times = whole["available_at"]
+                merged.write_parquet(draft)
+        times = merged["available_at"]
         holes = tuple((a, b) for a, b in pairwise(times) if b - a >= 2 * LONGEST)
-        n_added = whole.height - stored.height
-        return SymbolRow(symbol, times[0], times[-1], whole.height, n_added, holes, revisions=revisions)
+        n_added = merged.height - stored.height
+        return SymbolRow(symbol, times[0], times[-1], merged.height, n_added, holes, revisions=revisions)
 
     def _pages(self, market: CcxtCandles, spelling: str, begin: datetime, until: datetime) -> Iterator[Page]:
         """Pages of settled rates; ends at a page that does not advance. An empty answer needs a repetition."""

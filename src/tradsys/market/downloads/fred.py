@@ -100,11 +100,11 @@ class FredSeries:
 
     def _paged(self, path: str, key: str, **query: Any) -> Iterator[Any]:
         offset, limit = 0, 10_000 if key == "vintage_dates" else PAGE
-        whole = {} if "realtime_start" in query else {"realtime_start": BEGIN, "realtime_end": "9999-12-31"}
+        all_releases = {} if "realtime_start" in query else {"realtime_start": BEGIN, "realtime_end": "9999-12-31"}
         while True:
             found = self.http.json(
                 f"/fred{path}",
-                {**whole, **query, "file_type": "json", "limit": limit, "offset": offset},
+                {**all_releases, **query, "file_type": "json", "limit": limit, "offset": offset},
                 check=FORMS[key],
             )
             rows, count = FORMS[key](found)

@@ -216,8 +216,10 @@ def _since(store: BarStore, vendor: BarVendor, job: Job, symbol: str) -> datetim
         return begin
     first, last = (datetime.fromisoformat(entry[key]) for key in ("start", "end"))
     step = timedelta(minutes=vendor.minutes)
-    asked = [datetime.fromisoformat(one["since"]) for one in manifest["imports"] if symbol in one.get("since_of", ())]
-    if begin < min([first - step, *asked]) and (job.start is not None or not asked):
+    requested = [
+        datetime.fromisoformat(one["since"]) for one in manifest["imports"] if symbol in one.get("since_of", ())
+    ]
+    if begin < min([first - step, *requested]) and (job.start is not None or not requested):
         return begin
     return max(begin, first - step, last - job.reread_bars * step)
 

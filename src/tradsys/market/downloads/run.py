@@ -45,8 +45,8 @@ def run_download(source: Any, keys: Mapping[str, Any], console: Console) -> int:
         Path(keys["paths"]["data"]),
         str(keys["name"]),
         symbols,
-        start=_asked_moment("start", keys["start"]),
-        end=_asked_moment("end", keys["end"]),
+        start=_moment_of("start", keys["start"]),
+        end=_moment_of("end", keys["end"]),
         reread_bars=int(keys["reread_bars"]),
         rule=RevisionRule(keys["revisions"], float(keys["max_revised_share"])),
     )
@@ -202,7 +202,7 @@ def _day_text(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d}"
 
 
-def _asked_moment(key: str, value: Any) -> datetime | None:
+def _moment_of(key: str, value: Any) -> datetime | None:
     """The moment of a key, in UTC where no zone is given; a date is its midnight."""
     if value is None:
         return None

@@ -157,8 +157,8 @@ class YfinanceBars:
         sessions = hours(self.calendar, days.min(), days.max())  # type: ignore[arg-type]
         placed = rows.sort("time").join_asof(sessions, left_on="time", right_on="open")
         into = (pl.col("time") - pl.col("open_right")).dt.total_microseconds()
-        whole = (into % 3_600_000_000 == 0) & (pl.col("time") < pl.col("close_right"))
-        bars = placed.filter(whole).with_columns(pl.col("time") + timedelta(hours=1))
+        full_hour = (into % 3_600_000_000 == 0) & (pl.col("time") < pl.col("close_right"))
+        bars = placed.filter(full_hour).with_columns(pl.col("time") + timedelta(hours=1))
         return bars.select(COLUMNS).cast(pl.Schema(SCHEMA)), rows.height - bars.height  # type: ignore[arg-type]
 
     def _events(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -55,8 +55,8 @@ def quote_measures(
 
 def are_good(quotes_N4: Array) -> Array:
     """True [N] for valid best prices: finite, positive, not crossed."""
-    whole = (np.isfinite(quotes_N4) & (quotes_N4 > 0)).all(axis=1)
-    good: Array = whole & (quotes_N4[:, 0] < quotes_N4[:, 2])
+    valid = (np.isfinite(quotes_N4) & (quotes_N4 > 0)).all(axis=1)
+    good: Array = valid & (quotes_N4[:, 0] < quotes_N4[:, 2])
     return good
 
 
@@ -126,9 +126,9 @@ def depth_measures(arrived: Array, levels_N4L: Array, close_B: Array, stale_us: 
     levels = np.ascontiguousarray(levels_N4L)
     price, quantity = levels[:, 0::2], levels[:, 1::2]
     with np.errstate(invalid="ignore"):
-        whole = np.isfinite(levels).all(axis=1) & (price > 0).all(axis=1) & (quantity > 0).all(axis=1)
-        crossed = whole & (levels[:, 0] >= levels[:, 2])
-    good = np.flatnonzero(whole & ~crossed)
+        valid = np.isfinite(levels).all(axis=1) & (price > 0).all(axis=1) & (quantity > 0).all(axis=1)
+        crossed = valid & (levels[:, 0] >= levels[:, 2])
+    good = np.flatnonzero(valid & ~crossed)
     at = np.searchsorted(arrived[good], close_B, side="right") - 1
     there = at >= 0
     fresh = there.copy()
@@ -136,7 +136,7 @@ def depth_measures(arrived: Array, levels_N4L: Array, close_B: Array, stale_us: 
     out = np.full((len(close_B), len(DEPTH_COLUMNS)), np.nan)
     if fresh.any():
         out[fresh] = _depth(levels[good[at[fresh]]])
-    return out, Defects(int(crossed.sum()), int((~whole).sum()), int((there & ~fresh).sum()))
+    return out, Defects(int(crossed.sum()), int((~valid).sum()), int((there & ~fresh).sum()))
 
 
 def _depth(levels_B4L: Array) -> Array:

@@ -101,13 +101,15 @@ def _bars(streams: dict[str, Stream], symbol: str, step: timedelta) -> pl.DataFr
     begin = max(s.arrived[0] for s in streams.values())
     end = min(s.arrived[-1] for s in streams.values())
     bucket: Array = -(-at // length) * length  # the close of (open, close]
-    whole = (bucket - length >= begin) & (bucket <= end)
-    if not whole.any():
+    complete = (bucket - length >= begin) & (bucket <= end)
+    if not complete.any():
         raise DataError(
             f"orderbook: {_words(timedelta(microseconds=int(end - begin)))} of records hold no complete bar of "
             f"{step.total_seconds():g} seconds; set a smaller source.interval_seconds="
         )
-    frame = pl.DataFrame({"close_at": bucket[whole], "price": price[good][whole], "quantity": quantity[good][whole]})
+    frame = pl.DataFrame(
+        {"close_at": bucket[complete], "price": price[good][complete], "quantity": quantity[good][complete]}
+    )
     value = pl.col("price")
     bars = frame.group_by("close_at", maintain_order=True).agg(
         open=value.first(), high=value.max(), low=value.min(), close=value.last(), volume=pl.col("quantity").sum()

@@ -102,14 +102,14 @@ def measure(rows: pl.DataFrame, given_minutes: float | None, hints: Mapping[str,
 def _own_lengths(counts: pl.DataFrame) -> pl.DataFrame:
     """symbol, step, n: each symbol's own length: its most common step, or the divisor of its few steps."""
     day = pl.duration(days=1)
-    whole = pl.col("step").is_between(pl.duration(hours=23), pl.duration(hours=25))  # a change of clocks
+    day_long = pl.col("step").is_between(pl.duration(hours=23), pl.duration(hours=25))  # a change of clocks
     alike = counts.with_columns(
-        day_like=(whole & (pl.col("step") == day)).any().over("symbol"),
+        day_like=(day_long & (pl.col("step") == day)).any().over("symbol"),
         month_like=(
             (pl.col("n") * pl.col("step").is_between(timedelta(days=28), LONGEST)).sum() / pl.col("n").sum()
         ).over("symbol"),
     ).with_columns(
-        step=pl.when(whole & pl.col("day_like"))
+        step=pl.when(day_long & pl.col("day_like"))
         .then(day)
         .when((pl.col("month_like") >= 0.8) & pl.col("step").is_between(timedelta(days=28), LONGEST))
         .then(pl.duration(days=30))

@@ -90,8 +90,8 @@ def _first(column: pl.Series, pattern: str) -> str:
 def _grouped(column: pl.Series) -> str:
     """A number such as 1.234 of a column in which all others are so or below 1000 without a sign; "" for others."""
     dotted = column.str.contains(r"^[+-]?\d{1,3}\.\d{3}$")
-    whole = column.str.contains(r"^[+-]?[1-9]\d{0,2}$")
-    return str(column.filter(dotted)[0]) if dotted.any() and whole.any() and (dotted | whole).all() else ""
+    integers = column.str.contains(r"^[+-]?[1-9]\d{0,2}$")
+    return str(column.filter(dotted)[0]) if dotted.any() and integers.any() and (dotted | integers).all() else ""
 
 
 def to_numbers(text: pl.Series, decimal: str, name: str, notes: list[Finding]) -> tuple[pl.Series, pl.Series]:

@@ -82,8 +82,10 @@ def presentable(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows that form a sorted series of unique, priced stamps."""
     body = ("open", "close")
     named = [rows[name] for name in ("stamp", *PRICES)]
-    whole = not any(one.null_count() for one in named) and rows.select((pl.min_horizontal(*PRICES) > 0).all()).item()
-    if whole and in_order(rows):
+    is_complete = (
+        not any(one.null_count() for one in named) and rows.select((pl.min_horizontal(*PRICES) > 0).all()).item()
+    )
+    if is_complete and in_order(rows):
         return rows
     return (
         rows.filter(pl.col("stamp").is_not_null(), *(pl.col(name).is_not_null() for name in body))
@@ -243,9 +245,9 @@ def redated_blocks(series: pl.DataFrame, context: Context) -> pl.Series:
     if context.calendar is not None and context.daily:
         odd = odd | off_calendar(series, context.calendar)
     block = series.select(block=hole.fill_null(value=False).cum_sum(), odd=odd)
-    whole = block.select(pl.col("block").max()).item() == 0  # one block only, so no re-dated one
+    is_complete = block.select(pl.col("block").max()).item() == 0  # one block only, so no re-dated one
     share = pl.col("odd").mean().over("block") >= REDATED_SHARE
-    return block.select(share).to_series() & (not whole)
+    return block.select(share).to_series() & (not is_complete)
 
 
 def implausible_levels(series: pl.DataFrame, _: Context) -> pl.Series:

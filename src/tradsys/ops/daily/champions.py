@@ -75,10 +75,10 @@ def models(session: Session) -> StageOutput:
             window = session.bars.window(bundle.history)
             tables[same] = window, bundle.features.table(window)
         window, table = tables[same]
-        said = bundle.predict(window, session.bars.close, table=table)
-        said = said.filter(pl.col("symbol").is_in(reported.implode()))
+        predicted = bundle.predict(window, session.bars.close, table=table)
+        predicted = predicted.filter(pl.col("symbol").is_in(reported.implode()))
         parts.append(
-            said.select("symbol", "time", pl.lit(name).alias("horizon"), "close", "atr", "score", "probability")
+            predicted.select("symbol", "time", pl.lit(name).alias("horizon"), "close", "atr", "score", "probability")
         )
     return StageOutput(
         frames={"models": pl.concat(parts)},
@@ -201,9 +201,9 @@ def _challenge(session: Session, name: str, champion: Champion) -> Champion:
     old, new = bundle_of(session, champion.trained, name), bundle_of(session, day, name)
     since = datetime.fromisoformat(new.card["span"]["test"][0])
     bars = session.bars.window(max(old.history, new.history), since)
-    whole = session.bars.bars
-    reported = members(experiment, whole)[(whole["time"] >= bars["time"].min()).to_numpy()]
-    found = retraining.judge_challenger(
+    all_bars = session.bars.bars
+    reported = members(experiment, all_bars)[(all_bars["time"] >= bars["time"].min()).to_numpy()]
+    found = retraining.evaluate_challenger(
         old, new, bars, labels_of(experiment, bars), since, events=reported,
         confidence=experiment.evaluation.confidence,
     )  # fmt: skip

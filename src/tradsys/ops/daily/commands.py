@@ -157,18 +157,18 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     from tradsys.ops.daily import evaluation  # noqa: PLC0415 - as above
 
     with _on_the_terminal():
-        path, judged = evaluation.signals(settings, parts)
+        path, metrics = evaluation.signals(settings, parts)
     console = prose()
-    _print_notes(console, judged)
+    _print_notes(console, metrics)
     for name in ("auc", "rmse", "rmse_ratio"):
-        one = judged[name]
+        one = metrics[name]
         console.print(f"{name:<11}{one['mean']:.4f}, sd {one['sd']:.4f}, folds {one['low']:.4f} to {one['high']:.4f}")
-    if judged["importance"] is not None:
-        shares = ", ".join(f"{source} {percent(share)}" for source, share in judged["importance"]["by_source"].items())
+    if metrics["importance"] is not None:
+        shares = ", ".join(f"{source} {percent(share)}" for source, share in metrics["importance"]["by_source"].items())
         console.print(f"importance {shares}")
-    if judged["new"]:
-        console.print(f"new        {', '.join(judged['new'])}")
-        Notifier.from_environment().send(*signals_alert(settings.name, judged, path))
+    if metrics["new"]:
+        console.print(f"new        {', '.join(metrics['new'])}")
+        Notifier.from_environment().send(*signals_alert(settings.name, metrics, path))
     console.print(f"signals    {path}")
 
 

@@ -65,7 +65,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
         if "digest" not in described:  # synthetic bars have no stored digest, by which the ledger identifies data
             described = {**described, "digest": content_digest(bars.drop("segment"))}
         reported = provenance(settings.config, described)
-        folder.mkdir(exist_ok=True)  # takes the ledger's note of what is looked at, whatever becomes of the rest
+        folder.mkdir(exist_ok=True)  # takes the ledger's note of what is evaluated, whatever becomes of the rest
         with timings.stage("books"):
             books = run_books(
                 bars, predictions, parts["book"],
@@ -106,7 +106,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
 
 
 def _write_folder(folder: Path, report: Json, predictions: Any) -> None:
-    """The evaluation's folder, whole; the ledger's note of what was looked at stays in it."""
+    """Writes the evaluation's folder atomically; the ledger's note of what was evaluated stays in it."""
     with written_atomically(folder) as draft:
         draft.mkdir()
         if (folder / LOOKED).is_file():
@@ -138,17 +138,17 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, Js
         at = data.of(data.session(day)).close
         table = signals_at(settings.first, parts["signals"], data.all, at)
         metrics = evaluate_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
-        judged: Json = {
+        metrics_of_both: Json = {
             **metrics,
             "synthetic": synthetic_note(settings.first.data),
             "notes": data_notes(settings.first.data),
         }
         folder = settings.folder / "signals" / f"date={day}"
-        judged["new"] = newly_above(parts["signals"].bar, _table_before(folder), table)
+        metrics_of_both["new"] = newly_above(parts["signals"].bar, _table_before(folder), table)
         write_signals(table, folder / "signals.parquet")
-        write_json(folder / "judged.json", judged)
+        write_json(folder / "judged.json", metrics_of_both)
         RunLog(settings.folder).write("signals", date=day, rows=table.height)
-    return folder / "signals.parquet", judged
+    return folder / "signals.parquet", metrics_of_both
 
 
 def _table_before(folder: Path) -> pl.DataFrame | None:

@@ -146,11 +146,11 @@ def stopped(checks: Sequence[Check], horizons: Sequence[str]) -> list[str]:
 
     A stop of the day, or of every horizon.
     """
-    whole = [c.said for c in checks if c.outcome == "stop" and (c.gate not in PER_HORIZON or c.subject is None)]
+    reasons = [c.said for c in checks if c.outcome == "stop" and (c.gate not in PER_HORIZON or c.subject is None)]
     out = withheld(checks)
     if horizons and set(horizons) <= set(out):
-        whole += [f"{horizon}: {out[horizon]}" for horizon in horizons]
-    return whole
+        reasons += [f"{horizon}: {out[horizon]}" for horizon in horizons]
+    return reasons
 
 
 def outcome_of(checks: Sequence[Check]) -> Outcome:

@@ -98,8 +98,8 @@ class Partitions:
             return None
         sealed = read.pop("sha256", None)
         as_written = all(isinstance(read.get(key), dict) for key in ("inputs", "config", "facts", "files", "rows"))
-        whole = as_written and sealed == digest_json(read) and read.get("format") == FORMAT
-        return cast("Manifest", read) if whole else None
+        is_complete = as_written and sealed == digest_json(read) and read.get("format") == FORMAT
+        return cast("Manifest", read) if is_complete else None
 
     def why_not(self, stage: str, day: date, lineage: Lineage) -> str | None:
         """Why the stage has to run, in words.

@@ -15,7 +15,7 @@ from tradsys.core.plain_data import Json
 from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import code_sha
 from tradsys.evidence.cross_section.rank_ic import rank_ic
-from tradsys.evidence.verdict import judge_run
+from tradsys.evidence.verdict import verdict_of_run
 from tradsys.market.calendars import periods_per_year
 from tradsys.market.parquet import read_parquet
 from tradsys.ops.daily import gates
@@ -80,13 +80,13 @@ def report(session: Session) -> StageOutput:
     champions = {name: Champion.of(one) for name, one in session.document("models", "champions").items()}
     records = {name: training_record(session.store, one.as_dict(), name) for name, one in champions.items()}
     out = gates.withheld(checks)
-    judged = {name: _judged(session, one, name) for name, one in champions.items()}
+    tested = {name: _test_forecasts(session, one, name) for name, one in champions.items()}
     reliability = {
         name: Reliability.of(
             part["probability"].to_numpy(), part["y"].to_numpy(), part["time"].to_numpy(),
             n_bins=session.settings.plan.n_bins, min_block=float(records[name]["horizon_bars"]),
         )
-        for name, part in judged.items()
+        for name, part in tested.items()
     }  # fmt: skip
     published = {name: record for name, record in records.items() if name not in out}
     ranked_by = ranked_horizon(session.settings.plan, list(champions), list(out))
@@ -129,7 +129,7 @@ def _header(session: Session) -> Json:
 
 
 def _verdict(records: Mapping[str, Mapping[str, Any]]) -> Json:
-    """The package's verdict on the best of these horizons' skill: a forecast without a judged strategy is no edge.
+    """The package's verdict on the best of these horizons' skill: a forecast without an evaluated strategy is no edge.
 
     The skill is that beyond the level: in a year in which the market rises, a model with one high probability for every
     name beats the training base rate without distinguishing names.
@@ -138,7 +138,7 @@ def _verdict(records: Mapping[str, Mapping[str, Any]]) -> Json:
     known = {name: skill for name, skill in skills.items() if skill["low"] is not None}
     best = max(known, key=lambda name: known[name]["low"]) if known else None
     interval = None if best is None else (known[best]["low"], known[best]["high"])
-    found = judge_run(interval, {}).as_dict()
+    found = verdict_of_run(interval, {}).as_dict()
     reasons_ = [f"{best}: {found['reasons'][0]}" if best else found["reasons"][0], *found["reasons"][1:]]
     return found | {"reasons": reasons_, "best": best}
 
@@ -148,8 +148,8 @@ def has_weights(published: Mapping[str, Mapping[str, Any]], ranked_by: str) -> b
 
     No verdict of `no edge` on the day or on what ranks.
     """
-    asked = (published, {ranked_by: published[ranked_by]})
-    return all(_verdict(records)["kind"] != "no edge" for records in asked)
+    checked = (published, {ranked_by: published[ranked_by]})
+    return all(_verdict(records)["kind"] != "no edge" for records in checked)
 
 
 def _horizon_section(name: str, champion: Champion, record: Mapping[str, Any], withheld: Mapping[str, str]) -> Json:
@@ -162,7 +162,7 @@ def _horizon_section(name: str, champion: Champion, record: Mapping[str, Any], w
     }
 
 
-def _judged(session: Session, champion: Champion, name: str) -> pl.DataFrame:
+def _test_forecasts(session: Session, champion: Champion, name: str) -> pl.DataFrame:
     return session.store.frame("training", champion.trained, "judged").filter(pl.col("horizon") == name)
 
 
@@ -251,11 +251,11 @@ def live_record(store: Partitions, until: date) -> dict[str, LiveForecasts]:
     With their outcomes. Read from the models and labels partitions alone, so it holds only forecasts written before
     their label resolved.
     """
-    said, came = _partition_frames(store, "models", until), _partition_frames(store, "labels", until)
-    if said is None or came is None:
+    forecasts, outcomes = _partition_frames(store, "models", until), _partition_frames(store, "labels", until)
+    if forecasts is None or outcomes is None:
         return {}
-    both = said.join(
-        came, left_on=("symbol", "time", "horizon"), right_on=("symbol", "decided", "horizon"), how="inner"
+    both = forecasts.join(
+        outcomes, left_on=("symbol", "time", "horizon"), right_on=("symbol", "decided", "horizon"), how="inner"
     )
     out: dict[str, LiveForecasts] = {}
     for (name,), part in both.sort("time", "symbol").partition_by("horizon", as_dict=True, maintain_order=True).items():

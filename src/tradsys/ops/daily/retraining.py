@@ -94,7 +94,7 @@ def due(
     return sum(last < close <= now for close in sessions) >= every
 
 
-def judge_challenger(
+def evaluate_challenger(
     champion: Predicting | None,
     challenger: Predicting,
     bars: pl.DataFrame,
@@ -152,12 +152,12 @@ def _paired(
     """Rows decided after `unseen` with an outcome and both forecasts: time, y, champion, challenger."""
     known = (labels.end >= 0) & (labels.y >= 0)
     known &= np.ones(len(labels), dtype=bool) if events is None else events
-    asked = bars.select("symbol", "time").with_columns(y=pl.Series(labels.y)).filter(pl.Series(known))
-    asked = asked.filter(pl.col("time") > unseen)
+    common = bars.select("symbol", "time").with_columns(y=pl.Series(labels.y)).filter(pl.Series(known))
+    common = common.filter(pl.col("time") > unseen)
     for name, model in (("champion", champion), ("challenger", challenger)):
-        said = model.predict(bars, unseen).select("symbol", "time", pl.col("probability").alias(name))
-        asked = asked.join(said, on=("symbol", "time"), how="inner", validate="1:1", maintain_order="left")
-    return asked
+        predicted = model.predict(bars, unseen).select("symbol", "time", pl.col("probability").alias(name))
+        common = common.join(predicted, on=("symbol", "time"), how="inner", validate="1:1", maintain_order="left")
+    return common
 
 
 def _difference(paired: pl.DataFrame, horizon: int, confidence: float) -> tuple[Estimate, int]:

@@ -227,14 +227,14 @@ class DroppedToday(TypedDict):
 def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> DroppedToday:
     """Counts of the session's rows by reason of exclusion, and the features that members lack."""
     values = today.select(table.names).to_numpy()
-    whole = np.isfinite(values).all(axis=1)
+    complete = np.isfinite(values).all(axis=1)
     member = today["member"].to_numpy()
-    lacking = member & ~whole
+    lacking = member & ~complete
     missing = {n: int((member & ~np.isfinite(values[:, k])).sum()) for k, n in enumerate(table.names)}
     return {
         "rows": today.height,
         "members": int(member.sum()),
-        "complete": int((member & whole).sum()),
+        "complete": int((member & complete).sum()),
         "causes": {"not a member": int((~member).sum()), "a feature is missing": int(lacking.sum())},
         "incomplete": today.filter(pl.Series(lacking))["symbol"].to_list(),
         "missing": {n: count for n, count in sorted(missing.items(), key=lambda item: -item[1]) if count},

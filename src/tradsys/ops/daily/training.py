@@ -88,8 +88,8 @@ def _fit_horizon(
         bundle = export_bundle(experiment, prepared, fitted, folder / name, config)
     train = prepared.train
     base_rate = float(class_rates(train)[1])
-    with timings.stage("judged forecasts"):
-        judged = judged_forecasts(name, bundle, prepared, day, base_rate)
+    with timings.stage("forecasts of the test span"):
+        judged = forecasts_of_test_span(name, bundle, prepared, day, base_rate)
     with timings.stage("metrics"):
         metrics = panel_metrics(
             judged,
@@ -116,16 +116,18 @@ def _fit_horizon(
     return Trained(bundle, judged, ic, _contribution_shares(name, bundle, prepared, reference), record)
 
 
-def judged_forecasts(name: str, bundle: Bundle, prepared: Prepared, day: DayBars, base_rate: float) -> pl.DataFrame:
+def forecasts_of_test_span(
+    name: str, bundle: Bundle, prepared: Prepared, day: DayBars, base_rate: float
+) -> pl.DataFrame:
     """Forecasts of every test sample with their outcomes.
 
     From `Bundle.predict` alone.
     """
     test = prepared.test
     since = prepared.test_start
-    said = bundle.predict(day.window(bundle.history, since), since)
+    predicted = bundle.predict(day.window(bundle.history, since), since)
     known = prepared.bars.select("symbol", "time")[test.rows].with_columns(y=pl.Series(test.y), ret=pl.Series(test.ret))
-    both = known.join(said, on=("symbol", "time"), how="left", validate="1:1", maintain_order="left")
+    both = known.join(predicted, on=("symbol", "time"), how="left", validate="1:1", maintain_order="left")
     assert both["probability"].null_count() == 0, (name, both["probability"].null_count())
     return both.select(
         "symbol",
@@ -158,7 +160,7 @@ def dropped(experiment: Experiment, prepared: Prepared) -> DroppedRows:
     member = members(experiment, prepared.bars)
     ready = table.ready(experiment.lookback)
     finite = np.isfinite(table.values)
-    whole = finite.all(axis=1)
+    complete = finite.all(axis=1)
     labelled = (labels.end >= 0) & (labels.y >= 0)
     used = sum(len(getattr(prepared.fold, part)) for part in ("train", "valid", "test"))
     left = member & ready & labelled
@@ -167,8 +169,8 @@ def dropped(experiment: Experiment, prepared: Prepared) -> DroppedRows:
         "rows": len(table),
         "causes": {
             "not a member": int((~member).sum()),
-            "a feature is missing": int((member & ~whole).sum()),
-            "the window spans a gap": int((member & whole & ~ready).sum()),
+            "a feature is missing": int((member & ~complete).sum()),
+            "the window spans a gap": int((member & complete & ~ready).sum()),
             "the outcome is not known": int((member & ready & ~labelled).sum()),
             "purged between the parts, or before the first": int(left.sum()) - used,
         },

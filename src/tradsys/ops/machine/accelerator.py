@@ -66,7 +66,7 @@ def read_accelerator(
     row = smi("--query-gpu=name,memory.total,memory.free,driver_version,compute_cap", "--format=csv,noheader,nounits")
     fields = [field.strip() for field in row.splitlines()[0].split(",")] if row and row.strip() else []
     header = SMI_CUDA.search(smi() or "") if fields else None
-    usable, said = _usable(cuda, torch_cuda)
+    usable, message = _usable(cuda, torch_cuda)
     base = Accelerator(
         name=fields[0] if fields else None,
         total=_mib(fields[1]) if fields else 0.0,
@@ -80,7 +80,7 @@ def read_accelerator(
         bf16=torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported(),
     )
     if not usable:
-        return _with(base, problem=_problem(base, said))
+        return _with(base, problem=_problem(base, message))
     free, total = cuda.mem_get_info()
     capability = tuple(cuda.get_device_capability())
     seen = _with(base, name=cuda.get_device_name(), total=float(total), free=float(free), capability=capability)
@@ -211,9 +211,9 @@ def _usable(cuda: Any, torch_cuda: str | None) -> tuple[bool, str]:
     return False, " ".join(str(w.message) for w in caught)
 
 
-def _problem(seen: Accelerator, said: str) -> str | None:
+def _problem(seen: Accelerator, message: str) -> str | None:
     """Why the GPU cannot be used, None where there is none."""
-    if old := DRIVER_TOO_OLD.search(said):
+    if old := DRIVER_TOO_OLD.search(message):
         version = int(old.group(1))
         served = f"{version // 1000}.{version % 1000 // 10}"
         return (
@@ -224,7 +224,7 @@ def _problem(seen: Accelerator, said: str) -> str | None:
         return None
     if seen.torch_cuda is None:
         return f"torch {seen.torch_version} is a CPU build, so {seen.name} stays idle; install a CUDA build of torch"
-    why = said.splitlines()[0] if said else "torch gives no reason"
+    why = message.splitlines()[0] if message else "torch gives no reason"
     return (
         f"torch {seen.torch_version} cannot use {seen.name} ({why}); check that the container was started with the GPU "
         "(docker run --gpus all) and that CUDA_VISIBLE_DEVICES does not hide it"

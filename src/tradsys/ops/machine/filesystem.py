@@ -61,7 +61,7 @@ def clock_problem(newest: float, now: float) -> str | None:
     """
     if now >= newest - 60:  # an unpacked file may carry a second or two of another machine
         return None
-    return f"the clock says {_utc(now)} but the code was written {_utc(newest)}"
+    return f"the clock shows {_utc(now)} but the code was written {_utc(newest)}"
 
 
 def newest_source(package: Path) -> float:

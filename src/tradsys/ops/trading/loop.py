@@ -30,14 +30,14 @@ class Ending:
     `Event.set` is not, because it would wait for the lock of the wait that it interrupted.
     """
 
-    asked: bool = False
+    requested: bool = False
     why: str = ""
     code: int = 0
     bell: "SimpleQueue[None]" = field(default_factory=SimpleQueue)
 
     def ask(self, why: str, code: int) -> None:
         """Ends the bot after the step in progress."""
-        self.why, self.code, self.asked = why, code, True
+        self.why, self.code, self.requested = why, code, True
         self.wake()
 
     def wake(self) -> None:
@@ -54,7 +54,7 @@ class Ending:
     def sleep(self, seconds: float) -> None:
         """Waits for `seconds`, or until the end is requested."""
         end = time.monotonic() + seconds
-        while not self.asked and (left := end - time.monotonic()) > 0:
+        while not self.requested and (left := end - time.monotonic()) > 0:
             self.wait(left)
 
 
@@ -107,7 +107,7 @@ class Loop:
 
         Failures of the exchange are journaled and retried.
         """
-        while not self.ending.asked:
+        while not self.ending.requested:
             try:
                 self._reconcile()
                 self._moments()
@@ -119,7 +119,7 @@ class Loop:
 
     def _gives_up(self) -> bool:
         """Whether a failed call is not retried: the end is requested and no step is in progress."""
-        return self._at_feed and self.ending.asked
+        return self._at_feed and self.ending.requested
 
     def _sleep(self, seconds: float) -> None:
         (self.ending.sleep if self._at_feed else time.sleep)(seconds)
@@ -147,7 +147,7 @@ class Loop:
             if moment is not None:
                 self.after_step(self.engine)
             self._requests()
-            if self.ending.asked:
+            if self.ending.requested:
                 return
             if moment is None:
                 self._pause()
@@ -215,7 +215,7 @@ class Loop:
                 orders.leave(self.engine, account, "flatten", moment)
 
     def _pause(self) -> None:
-        if not self.ending.asked:
+        if not self.ending.requested:
             self.ending.wait(self.client.spec.poll_seconds)
 
 

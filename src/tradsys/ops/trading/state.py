@@ -203,10 +203,10 @@ class State:
             account.position = Position(order, *entry, bars_held=int(fill.time == account.last_time))
             account.pending = None
             return
-        whole = held.quantity + fill.quantity
-        held.entry_price += (fill.price - held.entry_price) * fill.quantity / whole
-        held.entry_raw += (fill.raw - held.entry_raw) * fill.quantity / whole
-        held.quantity, held.fee = whole, held.fee + fill.fee
+        total = held.quantity + fill.quantity
+        held.entry_price += (fill.price - held.entry_price) * fill.quantity / total
+        held.entry_raw += (fill.raw - held.entry_raw) * fill.quantity / total
+        held.quantity, held.fee = total, held.fee + fill.fee
         if fill.levels is not None:
             held.target, held.stop, held.ruin = fill.levels
 

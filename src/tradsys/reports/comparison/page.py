@@ -57,8 +57,8 @@ def print_comparison(table: Mapping[str, Any]) -> None:
     print_table(console, rich_table(table))
     for line in notes(table):
         console.print(line, markup=False, style="dim", soft_wrap=True)
-    for said in table["conclusions"]:
-        console.print(f"- {said['text']}", markup=False, soft_wrap=True)
+    for conclusion in table["conclusions"]:
+        console.print(f"- {conclusion['text']}", markup=False, soft_wrap=True)
     console.print(f"report   {table['folder']}/report.html", markup=False, soft_wrap=True)
 
 
@@ -159,7 +159,7 @@ def markdown(table: Mapping[str, Any]) -> str:
         "|---|" + "---:|" * (len(HEADINGS) - 1),
         *("| " + " | ".join(cells(variant, table["reference"])) + " |" for variant in table["variants"]),
         "",
-        *(f"- {said['text']}" for said in table["conclusions"]),
+        *(f"- {conclusion['text']}" for conclusion in table["conclusions"]),
         "",
         *notes(table),
     ]

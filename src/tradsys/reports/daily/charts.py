@@ -35,9 +35,9 @@ def ic_over_time(report: Mapping[str, Any]) -> go.Figure:
 
 
 def _one_ic(
-    figure: go.Figure, k: int, judged: Mapping[str, Any], live: Mapping[str, Any] | None, horizon: Mapping[str, Any]
+    figure: go.Figure, k: int, tested: Mapping[str, Any], live: Mapping[str, Any] | None, horizon: Mapping[str, Any]
 ) -> None:
-    times, values = judged["date"], judged["ic"]
+    times, values = tested["date"], tested["ic"]
     first = k == 0
     figure.add_scatter(
         x=times, y=values, mode="markers", name="one session", legendgroup="one", showlegend=first,

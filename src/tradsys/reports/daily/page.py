@@ -26,7 +26,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], go.Figure]]] = {
 SECTIONS = (
     ("gates", "Gates"),
     ("plan", "Trade plan"),
-    ("horizons", "Forecasts judged"),
+    ("horizons", "Forecasts evaluated"),
     ("reliability", "Reliability"),
     ("ic", "IC over time"),
     ("importance", "Importance"),

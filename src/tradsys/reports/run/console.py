@@ -9,7 +9,7 @@ from rich.table import Table
 from tradsys.core.headline import HEADLINE, OVER_BASE_RATE
 from tradsys.reports.tables import RISK_COLUMNS, Cell, Footnotes, compared, risk_lines
 from tradsys.reports.terminal import print_made_up, print_table, screen, table
-from tradsys.reports.wording import auditor_line, confidence, counted, hindsight_line, interval, percent
+from tradsys.reports.wording import auditor_line, confidence, counted, interval, percent, views_line
 
 ON_CONSOLE = ("sortino", "omega", "cvar", "exposure_adjusted_return")
 COLOURS = {"edge": "green", "no edge": "red", "not enough evidence": "yellow"}
@@ -48,7 +48,7 @@ def honest_lines(report: Mapping[str, Any]) -> list[str]:
     return [
         *([f"WARNING  {unconverged}"] if unconverged else []),
         *(f"auditor helps {row['name']}: {auditor_line(row)}" for row in audited),
-        *(f"smoothed regimes of {row['name']}: {hindsight_line(row)}" for row in masked),
+        *(f"smoothed regimes of {row['name']}: {views_line(row)}" for row in masked),
     ]
 
 

@@ -97,7 +97,7 @@ def _histogram(
         )
 
 
-def hindsight_equity(report: Mapping[str, Any]) -> go.Figure:
+def equity_by_view(report: Mapping[str, Any]) -> go.Figure:
     """Daily equity of one strategy under each view of the regimes.
 
     Views that use the future in broken lines.

@@ -365,9 +365,9 @@ def _total(counts: Sequence[int | None]) -> int | None:
 def _check_means(variants: Sequence[Variant], aligned: Mapping[str, Aligned]) -> None:
     """Raises before any fit where a mean is of variants that are tested on different rows."""
     for variant in variants:
-        asked = {name: aligned[name].question for name in variant.mean_of}
-        if len(set(asked.values())) > 1:
-            first, other = variant.mean_of[0], next(n for n, q in asked.items() if q != asked[variant.mean_of[0]])
+        tasks = {name: aligned[name].question for name in variant.mean_of}
+        if len(set(tasks.values())) > 1:
+            first, other = variant.mean_of[0], next(n for n, q in tasks.items() if q != tasks[variant.mean_of[0]])
             raise TradsysError(
                 f"compare: variant {variant.name!r} is the mean of {first!r} and {other!r}, which are different tasks "
                 "(label, side, prices or decisions); a mean is of one task; set study.variants"

@@ -37,8 +37,8 @@ class CheckResult:
 
     @property
     def verdict(self) -> str:
-        """The result in a word: `ok`, `LEAK` or `not asked`."""
-        return "LEAK" if self.finding else "not asked" if self.skipped else "ok"
+        """The result in a word: `ok`, `LEAK` or `not checked`."""
+        return "LEAK" if self.finding else "not checked" if self.skipped else "ok"
 
 
 def audit(
@@ -105,17 +105,17 @@ def results_table(results: list[CheckResult]) -> Table:
     First offending column, row and size where one was found.
     """
     n_leaks, n_skipped = sum(a.finding is not None for a in results), sum(bool(a.skipped) for a in results)
-    asked = f"{counted(len(results) - n_skipped, 'question')} asked" + (f", {n_skipped} not" if n_skipped else "")
+    headline = f"{counted(len(results) - n_skipped, 'question')} checked" + (f", {n_skipped} not" if n_skipped else "")
     reported = "; ".join(f"{name}: {text}" for name, text in QUESTIONS.items())
     table = Table(
-        title=f"Audit: {asked}, {counted(n_leaks, 'finding')}", title_justify="left", caption=reported,
+        title=f"Audit: {headline}, {counted(n_leaks, 'finding')}", title_justify="left", caption=reported,
         caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
     place = ("column", "row", "size") if n_leaks else ()
     for column in ("part", "question", "verdict", *place, "how"):
-        whole = column == "part" and not n_leaks
-        table.add_column(column, justify="right" if column == "size" else "left", no_wrap=whole, overflow="fold")
-    colours = {"ok": "green", "LEAK": "bold red", "not asked": "dim"}
+        is_fixed = column == "part" and not n_leaks
+        table.add_column(column, justify="right" if column == "size" else "left", no_wrap=is_fixed, overflow="fold")
+    colours = {"ok": "green", "LEAK": "bold red", "not checked": "dim"}
     for a in results:
         f = a.finding
         where = (f.column, f.row, f"{f.size:.3g}", f.how) if f else (*([""] * len(place)), a.skipped)

@@ -41,11 +41,11 @@ def sparse_leak(s: AuditSubject) -> Finding | None:
     times = chosen_moments(truth, bars, np.random.default_rng([s.settings.seed, 2]))
     n_queries = -(-len(times) // PER_QUERY)
     LOG.info("features: %d cuts in %d queries", len(times), n_queries)
-    asked: dict[int, list[tuple[int, np.datetime64]]] = {}
+    rows_of: dict[int, list[tuple[int, np.datetime64]]] = {}
     for first in range(n_queries):  # early and late moments in each: a frame of short blocks alone would be refused
         for row, column in _differences(features, bars, truth, times[first::n_queries]):
-            asked.setdefault(column, []).append((row, truth.time[row]))
-    for column, places in asked.items():
+            rows_of.setdefault(column, []).append((row, truth.time[row]))
+    for column, places in rows_of.items():
         for row, moment in places[:N_CONFIRMED]:
             size = _confirmed(features, bars, truth, row, column)
             if size > 0:

@@ -22,7 +22,7 @@ def split_spans(s: AuditSubject) -> Outcome:
 
     Folds of the complete data; the scores are out of fold.
     """
-    e, bars = s.experiment, s.whole
+    e, bars = s.experiment, s.all_bars
     # for the rows alone: fitted features are checked elsewhere
     samples = dataset.label_rows(e, bars, features=e.features.fit(bars)).samples()
     table = samples.table
@@ -83,7 +83,7 @@ def features_learn_early(s: AuditSubject) -> Outcome:
     """Checks that features are fitted before any validation or test bar."""
     e = s.experiment
     watched = e.features.like([*e.features.features, LastSeen()])
-    prepared = dataset.prepare(replace(e, features=watched), s.whole)
+    prepared = dataset.prepare(replace(e, features=watched), s.all_bars)
     held = np.concatenate([prepared.fold.valid, prepared.fold.test])
     first = prepared.table.time[prepared.samples.start[held]].min()
     last = prepared.features.features[-1]

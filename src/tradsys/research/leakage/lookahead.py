@@ -35,7 +35,7 @@ Check = Callable[[AuditSubject], Outcome]
 KEYS = ("symbol", "time")
 NET = 1e-6  # allowed rounding of a net, or of a sum with another start
 N_ROWS = 200  # decision rows compared at each cut
-WHOLE_WAYS = ("cut", "shuffle", "scale")  # for parts that refuse NaN, or would have no samples left
+WAYS_WITHOUT_NAN = ("cut", "shuffle", "scale")  # for parts that refuse NaN, or would have no samples left
 
 
 def future_checks(s: AuditSubject) -> dict[str, Check]:
@@ -107,7 +107,7 @@ def _source(s: AuditSubject) -> Outcome:
         reported = known_at(source, t)
         if reported is None:
             return "the source has no state as of t (no known_at, no end)"
-        found = frame_difference(s.whole.drop("segment").filter(pl.col("time") <= t), reported.bars(), KEYS)
+        found = frame_difference(s.all_bars.drop("segment").filter(pl.col("time") <= t), reported.bars(), KEYS)
         if found:
             return Finding("source", FUTURE, f"known at {t:%Y-%m-%d %H:%M}", found[0].column, found[1], found[0].size)
     return None
@@ -197,7 +197,7 @@ def _samples(s: AuditSubject) -> Outcome:
         values = dict(zip(table.names, table.values[rows].T, strict=True))
         return columns_of(bars[rows], columns | values).with_columns(known=bars["time"].gather(samples.end))
 
-    return unmoved(s, "samples", answer, ways=WHOLE_WAYS)
+    return unmoved(s, "samples", answer, ways=WAYS_WITHOUT_NAN)
 
 
 # ------------------------------------------------------------------ table in, one array out

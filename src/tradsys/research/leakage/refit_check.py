@@ -60,10 +60,10 @@ def refit_check(
             f"refit check: {later} bars lie after {at:%Y-%m-%d %H:%M} and "
             f"{bars.filter(pl.col('time') == at).height} close then; it cuts at a close with later data; choose another"
         )
-    whole, cut = DatasetCache(bars), DatasetCache(bars.filter(pl.col("time") <= at))
+    full, cut = DatasetCache(bars), DatasetCache(bars.filter(pl.col("time") <= at))
     findings = []
     for name, experiment in experiments.items():
-        side = _refit(experiment, whole, at)
+        side = _refit(experiment, full, at)
         if not len(side.rows["prediction"]):
             raise DataError(f"refit check: no member has a full window at {at:%Y-%m-%d %H:%M}; choose another date")
         found = _first_finding(name, side, _refit(experiment, cut, at), at, tolerance)
@@ -81,8 +81,8 @@ def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
     model = fitted_on(experiment, dataset.part(0, "train"), dataset.part(0, "valid"))
     now = utc64(at)
     past = np.flatnonzero(table.time <= now)
-    asked = np.flatnonzero(rows.decidable & (table.time == now))
-    score = model.score(table, asked)
+    decided = np.flatnonzero(rows.decidable & (table.time == now))
+    score = model.score(table, decided)
     samples = dataset.samples
     used = samples.rows
     stages = {
@@ -90,20 +90,20 @@ def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
         "labels": {"y": labels.y[past], "ret": labels.ret[past], "weight": labels.weight[past]},
         "samples": {**_row_names(table, used), "weight": samples.weight, "y": samples.y},
         "prediction": {
-            **_row_names(table, asked),
+            **_row_names(table, decided),
             "score": score[:, 1],
             "probability": model.calibrator_.apply(score)[:, 1],  # type: ignore[union-attr]
         },
     }
-    return Refit(table, stages, {"features": past, "labels": past, "samples": used, "prediction": asked})
+    return Refit(table, stages, {"features": past, "labels": past, "samples": used, "prediction": decided})
 
 
-def _first_finding(name: str, whole: Refit, cut: Refit, at: datetime, tolerance: float) -> Finding | None:
+def _first_finding(name: str, full: Refit, cut: Refit, at: datetime, tolerance: float) -> Finding | None:
     """The first stage at which the two sides differ."""
-    for stage, before in whole.stages.items():
+    for stage, before in full.stages.items():
         if found := first_difference(before, cut.stages[stage], tolerance):
-            rows = whole.rows[stage]
-            row = aware_key(whole.table, int(rows[found.row])) if 0 <= found.row < len(rows) else "all"
+            rows = full.rows[stage]
+            row = aware_key(full.table, int(rows[found.row])) if 0 <= found.row < len(rows) else "all"
             return Finding(f"{name} {stage}", QUESTION, f"cut after {at:%Y-%m-%d %H:%M}", found.column, row, found.size)
     return None
 

@@ -23,7 +23,7 @@ from tradsys.portfolio.ledger import Ledger
 from tradsys.research.leakage.lookahead import (
     KEYS,
     NET,
-    WHOLE_WAYS,
+    WAYS_WITHOUT_NAN,
     Check,
     Outcome,
     classifiers,
@@ -65,24 +65,26 @@ def past_checks(s: AuditSubject) -> dict[str, Check]:
 def _features(s: AuditSubject) -> Outcome:
     """Each feature at t from its own warm-up alone."""
     features = s.prepared.features
-    whole = features.table(s.bars)
-    spread = np.nanstd(whole.values, axis=0)
+    complete = features.table(s.bars)
+    spread = np.nanstd(complete.values, axis=0)
     for t in s.cuts():
         past = s.bars.filter(pl.col("time") <= t)
         at = np.flatnonzero((s.bars["time"] == t).to_numpy())
         for k, feature in enumerate(features.features):
-            truth = whole.values[at, k]
+            truth = complete.values[at, k]
             if not (known := np.isfinite(truth)).any():
                 continue
             tails = past.group_by("symbol").tail(feature.warmup + 1)
             alone = features.like([feature]).table(past.filter(pl.col("time") >= tails["time"].min()))
-            reported = alone.values[alone.time == whole.time[at[0]], 0]
+            reported = alone.values[alone.time == complete.time[at[0]], 0]
             unit = np.abs(truth) + spread[k] + np.finfo(np.float32).tiny
             before, after = ({feature.name: (values / unit)[known]} for values in (truth, reported))
             if found := first_difference(before, after, FORGETS):
                 row = int(np.flatnonzero(known)[found.row])
                 how = f"from {feature.warmup} bars before, its own warm-up"
-                return Finding("features", PAST, how, feature.name, aware_key(whole, at[row]), found.size * unit[row])
+                return Finding(
+                    "features", PAST, how, feature.name, aware_key(complete, at[row]), found.size * unit[row]
+                )
     return None
 
 
@@ -205,7 +207,7 @@ def _execution(s: AuditSubject) -> Outcome:
             return finding
     rng = s.rng()
     for t in s.cuts():
-        for how in WHOLE_WAYS:
+        for how in WAYS_WITHOUT_NAN:
             changed = changed_bars(bars, t, how, rng)
             reported = _fast(s, changed, targets.join(changed.select(KEYS), on=list(KEYS), how="semi"))
             for what, keys, frames in _happened(_fast(s, bars, targets), reported, t):

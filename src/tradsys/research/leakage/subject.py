@@ -95,7 +95,7 @@ class AuditSubject:
     aucs: dict[int, dict[str, float]] = field(default_factory=dict)
 
     @cached_property
-    def whole(self) -> pl.DataFrame:
+    def all_bars(self) -> pl.DataFrame:
         """All bars of the experiment's source, with segments."""
         return load_bars(self.experiment)
 
@@ -103,10 +103,10 @@ class AuditSubject:
     def bars(self) -> pl.DataFrame:
         """The latest bars of few symbols, the market's among them."""
         chosen, market = self.settings, self.experiment.data.get("market_symbol")
-        symbols = sorted(self.whole["symbol"].unique(), key=lambda s: (s != market, s))[: chosen.n_symbols]
-        kept = self.whole.filter(pl.col("symbol").is_in(symbols))
+        symbols = sorted(self.all_bars["symbol"].unique(), key=lambda s: (s != market, s))[: chosen.n_symbols]
+        kept = self.all_bars.filter(pl.col("symbol").is_in(symbols))
         each = chosen.n_rows // len(symbols)
-        return kept.group_by("symbol", maintain_order=True).tail(each).select(self.whole.columns)
+        return kept.group_by("symbol", maintain_order=True).tail(each).select(self.all_bars.columns)
 
     @cached_property
     def small(self) -> Experiment:
@@ -135,9 +135,9 @@ class AuditSubject:
     @cached_property
     def prepared(self) -> Prepared:
         """Features, labels, samples and the fold of the copy, its parts thinned evenly."""
-        whole, n = prepare(self.small, self.bars), self.settings.n_samples
-        fold = Fold(*(_thinned(getattr(whole.fold, part), n) for part in ("train", "valid", "test")))
-        return replace(whole, fold=fold)
+        prepared, n = prepare(self.small, self.bars), self.settings.n_samples
+        fold = Fold(*(_thinned(getattr(prepared.fold, part), n) for part in ("train", "valid", "test")))
+        return replace(prepared, fold=fold)
 
     @property
     def table(self) -> FeatureTable:

@@ -17,7 +17,7 @@ from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import Performance, performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.track_record.passive import beyond_passive
-from tradsys.evidence.verdict import judge
+from tradsys.evidence.verdict import verdict_of_strategy
 from tradsys.market.calendars import days_in_a_year
 from tradsys.market.events.actions import returns_basis
 from tradsys.portfolio.book import Book, hold
@@ -143,7 +143,9 @@ def run_books(
             volume_bars=settings.volume_bars,
             quantile=settings.capacity_quantile,
         )
-        verdict = judge(row, tests[name], skill_low=skill_low.get(horizon), min_trades=evaluation.min_trades)
+        verdict = verdict_of_strategy(
+            row, tests[name], skill_low=skill_low.get(horizon), min_trades=evaluation.min_trades
+        )
         rows.append(
             {
                 "name": name,

@@ -18,7 +18,7 @@ from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import days_between, drawdown_span, performance
 from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.track_record.passive import beyond_passive
-from tradsys.evidence.verdict import Verdict, judge
+from tradsys.evidence.verdict import Verdict, verdict_of_strategy
 from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import days_in_a_year, session_date
 from tradsys.market.events.actions import returns_basis
@@ -122,7 +122,7 @@ def backtest(
     verdicts: dict[str, Verdict] = {}
     for name, strategy in strategies.items():
         row = _strategy_row(ledgers[name], deflation, evaluation, yearly=yearly)
-        verdict = judge(row, tests[name], skill_low=skill_low, min_trades=evaluation.min_trades)
+        verdict = verdict_of_strategy(row, tests[name], skill_low=skill_low, min_trades=evaluation.min_trades)
         verdicts[name] = verdict
         rows.append(
             {
@@ -382,9 +382,9 @@ def _activity(result: Ledger, days: Array) -> pl.DataFrame:
         ]
     )
     traded = fills.group_by(day).agg(pl.col("notional", "cost").sum())
-    whole = pl.DataFrame({"day": days}).join(equity, on="day", how="left").join(traded, on="day", how="left")
+    daily = pl.DataFrame({"day": days}).join(equity, on="day", how="left").join(traded, on="day", how="left")
     per_equity = pl.col("notional", "cost").fill_null(0.0) / pl.col("equity")
-    return whole.sort("day").with_columns(per_equity).rename({"notional": "turnover"})
+    return daily.sort("day").with_columns(per_equity).rename({"notional": "turnover"})
 
 
 def _trades(ledgers: Mapping[str, Ledger]) -> pl.DataFrame:

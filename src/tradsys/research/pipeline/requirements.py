@@ -17,7 +17,7 @@ from tradsys.models.supervisors.supervised import parts_of
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import CombinatorialPurged, PurgedKFold
 from tradsys.serving.exits import KINDS
-from tradsys.serving.own_rules import asked
+from tradsys.serving.own_rules import result_of
 from tradsys.serving.strategy import AgreementMask, AuditMask, Profile, RegimeMask, View
 
 LEAST_CANDIDATES = 50  # for an auditor to train on, and to be evaluated on
@@ -103,7 +103,7 @@ def _check_profile(name: str, profile: Profile, kind: str, *, has_side: bool) ->
         if is_own(type(profile.rule)):  # one of another package may need more of the bundle than this stand-in has
             profile.rule.side(view, bundle)
         if profile.sizing is not None:
-            asked(profile.sizing, "size", view)
+            result_of(profile.sizing, "size", view)
     except TradsysError as refused:
         raise CombinationError(f"config: strategy {name!r}: {str(refused).removeprefix('strategy: ')}") from refused
 

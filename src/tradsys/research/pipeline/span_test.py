@@ -70,13 +70,13 @@ def joint_tests_alone(tested: Mapping[str, Array], *, min_block: float = 1.0, se
 
 def _groups(ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime]) -> Sequence[dict[str, Trial]]:
     """Distinct series by batch: runs by their first trial, in each the chosen strategy, the others, the rest."""
-    looks = {look["id"]: look for look in ledger.entries()}
+    entries = {entry["id"]: entry for entry in ledger.entries()}
     runs: dict[str, int] = {}
     groups: dict[tuple[int, int], dict[str, Trial]] = {}
     for trial in ledger.trials(data_digest, *span):
-        look = looks[trial.id]
-        run = runs.setdefault(look["run"], len(runs))
-        key = (run, _RANK.get(look["purpose"], _OTHERS))
+        entry = entries[trial.id]
+        run = runs.setdefault(entry["run"], len(runs))
+        key = (run, _RANK.get(entry["purpose"], _OTHERS))
         groups.setdefault(key, {})[trial.series_digest] = trial
     return [groups[key] for key in sorted(groups)]
 

@@ -19,7 +19,7 @@ from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array
 from tradsys.evidence.joint_test import Batch, JointTest, joint_test
 from tradsys.evidence.track_record.passive import beyond_passive
-from tradsys.evidence.verdict import judge
+from tradsys.evidence.verdict import verdict_of_strategy
 from tradsys.labels.triple_barrier import TARGET, first_touch
 from tradsys.market.true_range import usable_unit, wilder_atr
 from tradsys.portfolio.costs import Costs
@@ -129,7 +129,10 @@ def _won(test: JointTest | None, returns: Array, n_trades: int) -> bool:
         return False
     sharpe = {"value": float(returns.mean() * DAYS_PER_YEAR)}
     measured = {"n_trades": n_trades, "sharpe": sharpe, "years": len(returns) / DAYS_PER_YEAR}
-    return judge(measured | {"n_periods": len(returns)}, test, skill_low=None, min_trades=MIN_TRADES).kind == "edge"
+    return (
+        verdict_of_strategy(measured | {"n_periods": len(returns)}, test, skill_low=None, min_trades=MIN_TRADES).kind
+        == "edge"
+    )
 
 
 def _batches(every: Array, looks: Sequence[Sequence[int]]) -> tuple[list[Batch], list[list[int]]]:

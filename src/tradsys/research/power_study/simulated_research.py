@@ -23,7 +23,7 @@ from tradsys.core.protocols import Model
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.skill import log_losses
-from tradsys.evidence.verdict import judge_run
+from tradsys.evidence.verdict import verdict_of_run
 from tradsys.models.baseline import BaseRate
 from tradsys.research.pipeline.backtesting import Backtest, backtest, bounds, validation_sharpes
 from tradsys.research.pipeline.bundle_export import export_bundle
@@ -315,7 +315,7 @@ def _evaluation(name: str, arm: Candidate, tested: Backtest) -> SpanEvaluation:
         n_strategies=len(tested.rows),
         n_trials=tested.trials["n_looks"],
         n_effective=math.ceil(tested.trials["n_effective"] - 1e-9),
-        verdict=judge_run(bounds(arm.skill), tested.verdicts).kind,
+        verdict=verdict_of_run(bounds(arm.skill), tested.verdicts).kind,
         best=max((v for v in values if v is not None), default=None),
         winners=tuple(n for n, verdict in tested.verdicts.items() if verdict.kind == "edge"),
     )

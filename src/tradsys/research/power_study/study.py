@@ -327,7 +327,7 @@ def smallest_found(
     seeds = sorted({r.seed for r in rows if r.edge > 0})
     found_SE = np.array([[of[edge, s].found_by(EVALUATIONS[-1]) for edge in edges] for s in seeds], dtype=float)
     sharpe_SE = np.array([[of[edge, s].sharpe or 0.0 for edge in edges] for s in seeds])
-    whole = _crossing(edges, found_SE.mean(axis=0), sharpe_SE.mean(axis=0))
+    all_seeds = _crossing(edges, found_SE.mean(axis=0), sharpe_SE.mean(axis=0))
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(n_draws):
@@ -339,7 +339,7 @@ def smallest_found(
     )
 
     def named(k: int) -> Interval:
-        value, low, high = (float(v) if np.isfinite(v) else None for v in (whole[k], *spread[:, k]))
+        value, low, high = (float(v) if np.isfinite(v) else None for v in (all_seeds[k], *spread[:, k]))
         return {"value": value, "low": low, "high": high}
 
     return {"share": FOUND, "edge": named(0), "sharpe": named(1)}

@@ -90,9 +90,9 @@ def assemble(splitter: CombinatorialPurged, samples: Samples, fold_values: Seque
             )
         if not np.isfinite(values).all():
             raise DataError(f"paths: fold {k} has values that are not finite; every test sample needs a prediction")
-        whole = np.full((len(samples), *values.shape[1:]), np.nan)
-        whole[test] = values
-        spread.append(whole)
+        full = np.full((len(samples), *values.shape[1:]), np.nan)
+        full[test] = values
+        spread.append(full)
     return np.stack([np.stack(spread)[path[group], np.arange(len(samples))] for path in splitter.paths()])
 
 

@@ -72,14 +72,14 @@ def permutation_importance(bundle: Bundle, valid: Samples, n_repeats: int, *, se
         return float(log_losses(bundle.primary.predict(table, rows)[1], picked.y).mean())
 
     rng = np.random.default_rng(seed)
-    whole = loss(values)
+    base_loss = loss(values)
     out: list[Permutation] = []
     for k, name in enumerate(valid.table.names):
         rises = []
         for _ in range(n_repeats):
             dealt = values.copy()
             dealt[:, :, k] = dealt[rng.permutation(n_windows), :, k]
-            rises.append(loss(dealt) - whole)
+            rises.append(loss(dealt) - base_loss)
         out.append({"name": name, "value": float(np.mean(rises)), "low": min(rises), "high": max(rises)})
     return sorted(out, key=lambda row: -row["value"])
 

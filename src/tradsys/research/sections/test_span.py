@@ -65,7 +65,7 @@ class EvaluatedSpan:
 
     def targets(self, profile: Profile, predictions: pl.DataFrame | None = None) -> pl.DataFrame:
         """Entries of a profile on the span; `predictions` replace the bundle's own."""
-        strategy = Strategy("asked", self.bundle, profile, self.costs.round_trip, self.costs.borrow_per_year)
+        strategy = Strategy("profile", self.bundle, profile, self.costs.round_trip, self.costs.borrow_per_year)
         return strategy.targets(self.bars, None, self.predictions if predictions is None else predictions)
 
     def simulate(self, targets: Mapping[str, pl.DataFrame]) -> dict[str, Ledger]:

@@ -198,7 +198,7 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
         raise SweepError(f"sweep: {path} exists and was not written by promote; nothing is overwritten; give name=...")
     values = check(overrides_of(trial.params), f"sweep: study {study.study_name!r}: trial {trial.number}")
     stored = _stored_overrides(study, check, overrides)
-    whole = compose([*stored, *_places(overrides), *values]).config
+    composed_config = compose([*stored, *_places(overrides), *values]).config
     around = [o for o in [*stored, *values] if not _of_model(o)]
     lines = [
         f"{HEADER}train with: python -m tradsys.train {shlex.join(['model=' + path.stem, *around])}",
@@ -208,7 +208,9 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
         f"seeds: {study.user_attrs['seeds']}",
         f"# data digest: {study.user_attrs[IDENTITY]['data_digest']}",
     ]
-    text = yaml.safe_dump(masked(portable(whole["model"], whole["seed"])), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(
+        masked(portable(composed_config["model"], composed_config["seed"])), sort_keys=False, allow_unicode=True
+    )
     write_text(path, "\n".join(one_line(line, MOST_HEADER) for line in lines) + "\n" + text)
     return path
 

@@ -101,13 +101,13 @@ def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         raise _damaged(where, "it minimises, and skill is to be maximised")
     for trial in trials:
         attributes = trial.user_attrs
-        whole = trial.state == TrialState.COMPLETE and PLACE in attributes
+        is_complete = trial.state == TrialState.COMPLETE and PLACE in attributes
         here = f"{where}: trial {trial.number}"
-        _check(here, attributes, OF_TRIAL, ALWAYS_OF_COMPLETE if whole else ())
+        _check(here, attributes, OF_TRIAL, ALWAYS_OF_COMPLETE if is_complete else ())
         _check_params(here, trial)
         if trial.state == TrialState.COMPLETE:
             _check_values(here, trial, len(study.directions))
-        if whole:
+        if is_complete:
             _check_figures(here, attributes)
 
 

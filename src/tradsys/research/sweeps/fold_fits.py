@@ -100,11 +100,11 @@ class OpenFit:
         _append(attempts, {"pid": os.getpid(), "epochs": ahead.epochs_kept[self]})
         seconds = ahead.ready(self)
         watching = self.watching(watch)
-        looked = replace(self.experiment, model=watched(self.experiment.model, watching))
+        observed = replace(self.experiment, model=watched(self.experiment.model, watching))
         skill = over_rate = losses = error = gains = None
         megabytes, n_parameters = 0.0, None
         try:
-            fit = _run_fit(looked, self, self.folder / "fit")
+            fit = _run_fit(observed, self, self.folder / "fit")
             seconds, megabytes, n_parameters = seconds + fit.seconds, fit.peak_mb, fit.n_parameters
             losses = fit.losses
             skill = fit.skill if math.isfinite(fit.skill) else None

@@ -221,8 +221,8 @@ def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budg
         raise SweepError(f"sweep: max_retries={config['max_retries']}; it counts further attempts from 0; fix it")
     limits = {name: config[name] for name in ("n_trials", "hours", "money", "price_per_hour")}
     if most_trials is not None:
-        asked = limits["n_trials"]
-        limits["n_trials"] = most_trials if asked is None else min(most_trials, asked)
+        configured = limits["n_trials"]
+        limits["n_trials"] = most_trials if configured is None else min(most_trials, configured)
     return Budget(**limits)
 
 
@@ -270,8 +270,8 @@ def checked(space: SearchSpace, compose: Compose, base: Sequence[str]) -> None:
 
 def _longest(space: SearchSpace) -> list[int]:
     """The longest windows that trials may draw."""
-    asked = [p for p in space.parameters if p.path.endswith(".lookback")]
-    return [int(max(float(v) for v in p.ends if v is not None)) for p in asked]
+    searched = [p for p in space.parameters if p.path.endswith(".lookback")]
+    return [int(max(float(v) for v in p.ends if v is not None)) for p in searched]
 
 
 def own_overrides(base: Sequence[str]) -> list[str]:

@@ -170,13 +170,13 @@ class TrialRunner:
 
     def _summary(self, results: Sequence[FitResult], began: float) -> Json:
         """Attributes stored with a trial; sums over the fits that ended."""
-        whole = bool(results) and len(results) % len({r.seed for r in results}) == 0
-        skill_FS = self.skills(results) if whole else None
+        is_complete = bool(results) and len(results) % len({r.seed for r in results}) == 0
+        skill_FS = self.skills(results) if is_complete else None
         over_rate = [r.skill_over_base_rate for r in results if r.skill_over_base_rate is not None]
         over_folds, over_seeds = spreads(skill_FS) if skill_FS is not None else (None, None)
         return {
             "skills": None if skill_FS is None else skill_FS.tolist(),
-            "block_gains": _block_gains(results) if whole else None,
+            "block_gains": _block_gains(results) if is_complete else None,
             "mean_skill": None if skill_FS is None else float(skill_FS.mean()),
             "skill_over_base_rate": float(np.mean(over_rate)) if over_rate else None,
             "lower_bound": None if skill_FS is None else lower_bound(skill_FS, self.settings.confidence),

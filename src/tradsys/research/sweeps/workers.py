@@ -22,11 +22,11 @@ MPS_PIPE = "CUDA_MPS_PIPE_DIRECTORY"
 
 def n_processes(config: Mapping[str, Any], device: str) -> int:
     """Number of trials this machine runs at once. device: `cpu` or `cuda`."""
-    asked, packed = config["n_workers"], int(config["trials_per_gpu"])
-    if packed < 1 or (asked is not None and int(asked) < 1):
-        raise SweepError(f"sweep: n_workers={asked}, trials_per_gpu={packed}; both are at least 1; fix them")
-    if asked is not None:
-        return int(asked)
+    configured, packed = config["n_workers"], int(config["trials_per_gpu"])
+    if packed < 1 or (configured is not None and int(configured) < 1):
+        raise SweepError(f"sweep: n_workers={configured}, trials_per_gpu={packed}; both are at least 1; fix them")
+    if configured is not None:
+        return int(configured)
     return packed * max(1, _n_cards()) if device == "cuda" else 1
 
 

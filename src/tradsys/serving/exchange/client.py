@@ -215,10 +215,10 @@ class Client:
             raise ExchangeError(f"exchange {self.spec.id}: {cause_of(error)}; it refuses this call") from error
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        asked = (self.raw.last_response_headers or {}).get("Retry-After")
+        wanted = (self.raw.last_response_headers or {}).get("Retry-After")
         backoff = backoff_from(self.spec.wait_seconds)
         try:
-            return float(asked) if asked else backoff(state)
+            return float(wanted) if wanted else backoff(state)
         except ValueError:
             return backoff(state)
 
@@ -348,8 +348,8 @@ def cause_of(error: BaseException | None) -> str:
     inner = error
     while inner is not None and (inner.__cause__ or inner.__context__):
         inner = inner.__cause__ or inner.__context__
-    said = answered(error)
-    return said if inner is error or len(said.split()) > MOST_BARE_WORDS else f"{said}: {answered(inner)}"
+    message = answered(error)
+    return message if inner is error or len(message.split()) > MOST_BARE_WORDS else f"{message}: {answered(inner)}"
 
 
 def answered(error: BaseException | None) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Labels
-from tradsys.ops.daily.retraining import due, judge_challenger, known_until
+from tradsys.ops.daily.retraining import due, evaluate_challenger, known_until
 
 N_SYMBOLS, N_SESSIONS, HORIZON = 8, 400, 5
 FIRST = datetime(2022, 1, 3, 21, tzinfo=UTC)
@@ -49,7 +49,7 @@ def market(seed=0, n_sessions=N_SESSIONS):
 
 def test_a_planted_better_challenger_is_promoted():
     bars, truth, labels = market()
-    found = judge_challenger(Saying(np.full(len(truth), 0.5)), Saying(truth), bars, labels, FIRST)
+    found = evaluate_challenger(Saying(np.full(len(truth), 0.5)), Saying(truth), bars, labels, FIRST)
     assert found.promoted
     assert found.difference.low > 0
     # of always saying 1/2 less the entropy of the truth, on exactly the rows that count
@@ -62,7 +62,7 @@ def test_a_planted_better_challenger_is_promoted():
 
 def test_a_worse_challenger_is_not():
     bars, truth, labels = market()
-    found = judge_challenger(Saying(truth), Saying(np.full(len(truth), 0.5)), bars, labels, FIRST)
+    found = evaluate_challenger(Saying(truth), Saying(np.full(len(truth), 0.5)), bars, labels, FIRST)
     assert not found.promoted
     assert found.difference.high < 0
     assert "above zero" in found.reason
@@ -75,7 +75,7 @@ def test_equals_are_promoted_no_oftener_than_the_interval_allows():
         bars, truth, labels = market(seed, n_sessions=220)
         wobble = np.random.default_rng([seed, 1]).normal(0, 0.03, (2, len(truth)))
         champion, challenger = (Saying(np.clip(truth + w, 0.01, 0.99)) for w in wobble)
-        promoted += judge_challenger(champion, challenger, bars, labels, FIRST).promoted
+        promoted += evaluate_challenger(champion, challenger, bars, labels, FIRST).promoted
     # binomial(60, 0.025): more than 6 has a chance below one in a thousand
     assert promoted <= 6
 
@@ -84,7 +84,7 @@ def test_equals_are_promoted_no_oftener_than_the_interval_allows():
 def test_an_identical_model_is_never_promoted(seed, shift, level):
     bars, truth, labels = market(seed, n_sessions=200)
     said = np.clip(truth + level - 0.5, 1e-6, 1 - 1e-6)
-    found = judge_challenger(Saying(said), Saying(said), bars, labels, FIRST + timedelta(days=shift))
+    found = evaluate_challenger(Saying(said), Saying(said), bars, labels, FIRST + timedelta(days=shift))
     assert not found.promoted
 
 
@@ -92,13 +92,13 @@ def test_only_rows_that_neither_model_could_know_are_judged():
     bars, truth, labels = market()
     late = VALID_END + timedelta(days=200)
     challenger = Saying(truth, valid_end=late)
-    found = judge_challenger(Saying(np.full(len(truth), 0.5)), challenger, bars, labels, FIRST)
+    found = evaluate_challenger(Saying(np.full(len(truth), 0.5)), challenger, bars, labels, FIRST)
     assert found.since == late + timedelta(days=HORIZON) == known_until(challenger, bars)
     after = (bars["time"] > found.since).to_numpy() & (labels.y >= 0)
     assert found.n_samples == after.sum()
     # what the models say on earlier rows does not matter at all
     noisy = np.where(after, truth, 0.999)
-    again = judge_challenger(Saying(np.full(len(truth), 0.5)), Saying(noisy, valid_end=late), bars, labels, FIRST)
+    again = evaluate_challenger(Saying(np.full(len(truth), 0.5)), Saying(noisy, valid_end=late), bars, labels, FIRST)
     assert again == found
 
 
@@ -106,7 +106,7 @@ def test_since_and_members_bound_the_rows():
     bars, truth, labels = market()
     since = FIRST + timedelta(days=250)
     members = (bars["symbol"] != "S0").to_numpy()
-    found = judge_challenger(Saying(truth), Saying(truth), bars, labels, since, events=members)
+    found = evaluate_challenger(Saying(truth), Saying(truth), bars, labels, since, events=members)
     wanted = members & (labels.y >= 0) & (bars["time"] > since).to_numpy()
     assert (found.n_samples, found.since) == (wanted.sum(), since)
 
@@ -114,23 +114,23 @@ def test_since_and_members_bound_the_rows():
 def test_too_short_a_record_promotes_nobody():
     bars, truth, labels = market()
     since = FIRST + timedelta(days=N_SESSIONS - 6 * HORIZON)
-    found = judge_challenger(Saying(np.full(len(truth), 0.5)), Saying(truth), bars, labels, since)
+    found = evaluate_challenger(Saying(np.full(len(truth), 0.5)), Saying(truth), bars, labels, since)
     assert not found.promoted
     assert "blocks" in found.reason
-    nothing = judge_challenger(Saying(truth), Saying(truth), bars, labels, FIRST + timedelta(days=N_SESSIONS))
+    nothing = evaluate_challenger(Saying(truth), Saying(truth), bars, labels, FIRST + timedelta(days=N_SESSIONS))
     assert not nothing.promoted
     assert nothing.n_samples == 0
 
 
 def test_without_a_champion_the_challenger_is_promoted():
     bars, truth, labels = market()
-    assert judge_challenger(None, Saying(truth), bars, labels, FIRST).promoted
+    assert evaluate_challenger(None, Saying(truth), bars, labels, FIRST).promoted
 
 
 def test_labels_of_other_bars_are_refused():
     bars, truth, labels = market()
     with pytest.raises(DataError, match="3200 labels for 3199 bars"):
-        judge_challenger(Saying(truth), Saying(truth), bars.head(-1), labels, FIRST)
+        evaluate_challenger(Saying(truth), Saying(truth), bars.head(-1), labels, FIRST)
 
 
 @pytest.mark.parametrize(

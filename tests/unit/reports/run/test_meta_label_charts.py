@@ -8,7 +8,7 @@ from tests.unit.reports.sample_report import sample_report
 from tradsys.reports.run import meta_label_charts
 from tradsys.reports.run.console import honest_lines
 from tradsys.reports.run.page import has
-from tradsys.reports.wording import auditor_line, hindsight_line, p_value, percent_interval, points
+from tradsys.reports.wording import auditor_line, p_value, percent_interval, points, views_line
 
 KEYS = ("audit_value", "hindsight", "paths")
 
@@ -59,7 +59,7 @@ def test_placebos_that_never_traded_have_no_mean_trade_and_still_draw():
 
 
 def test_what_could_not_be_known_is_named_and_broken():
-    figure = meta_label_charts.hindsight_equity({"hindsight": sample_honesty.hindsight()})
+    figure = meta_label_charts.equity_by_view({"hindsight": sample_honesty.hindsight()})
     by_name = {trace.name: trace for trace in figure.data}
     for name in ("smoothed: uses the future", "Viterbi: uses the future"):
         assert by_name[name].line.dash != "solid"
@@ -163,13 +163,13 @@ def test_lines_for_the_terminal():
     silent = sample_honesty.audit_value(judged=False)["rows"][0]
     assert auditor_line(silent) == "cannot be determined (a reason for it)"
     strategy = sample_honesty.hindsight()["strategies"][0]
-    assert hindsight_line(strategy) == (
+    assert views_line(strategy) == (
         "Sharpe 0.90 filtered (point in time), 3.60 smoothed (difference 2.70 [2.20, 3.20]), "
         "4.50 Viterbi (difference 3.60 [3.10, 4.10])"
     )
     for view in strategy["views"].values():
         view["n_trades"] = 0
-    assert hindsight_line(strategy) == "it never traded"
+    assert views_line(strategy) == "it never traded"
     report = {"audit_value": sample_honesty.audit_value(), "hindsight": sample_honesty.hindsight()}
     report["regime"] = {"warning": "regime: EM stopped at max_iter=5 before it converged"}
     assert [line.split(":")[0] for line in honest_lines(report)] == [

@@ -13,7 +13,7 @@ from tradsys.models.regime import HmmRegime, stationary
 from tradsys.models.transforms import with_fitted
 from tradsys.portfolio.costs import Costs
 from tradsys.research.pipeline.settings import Evaluation
-from tradsys.research.sections.regime_hindsight import agreement, hindsight, refit_alignment
+from tradsys.research.sections.regime_views import agreement, refit_alignment, regime_views_section
 from tradsys.research.sections.smoothed_regimes import smoothed_posterior, viterbi_path
 from tradsys.research.sections.test_span import EvaluatedSpan
 from tradsys.serving.strategy import Profile, RegimeMask, ThresholdRule
@@ -106,7 +106,7 @@ def test_far_outliers_leave_probabilities(market):
     assert smoothed[50].argmax() == 1
 
 
-def test_the_future_changes_hindsight_and_never_the_filter(market):
+def test_the_future_changes_regime_views_and_never_the_filter(market):
     ret = market[1].values[:1000, 0]
     other = ret.copy()
     other[700:] = -ret[700:] * 3
@@ -167,10 +167,10 @@ def section(market):
     span, _ = span_of(table)
     ledgers = span.simulate({name: span.targets(p) for name, p in PROFILES.items()})
     trades = pl.concat([one.trades.select(pl.lit(n).alias("strategy"), pl.all()) for n, one in ledgers.items()])
-    return hindsight(span, planted(), table, parts_of(table), PROFILES, trades), trades
+    return regime_views_section(span, planted(), table, parts_of(table), PROFILES, trades), trades
 
 
-def test_a_planted_hindsight_gap_is_large_and_labelled(section):
+def test_a_planted_regime_views_gap_is_large_and_labelled(section):
     reported, _ = section
     (row,) = reported["strategies"]
     assert row["name"] == "up only"
@@ -227,7 +227,7 @@ def test_without_masked_strategies_the_states_are_still_reported(market):
     span, _ = span_of(table)
     own = {"everything": PROFILES["everything"]}
     trades = span.simulate({"everything": span.targets(own["everything"])})["everything"].trades
-    reported = hindsight(
+    reported = regime_views_section(
         span, planted(), table, parts_of(table), own, trades.with_columns(strategy=pl.lit("everything"))[:0]
     )
     assert (reported["strategies"], reported["curves"]) == ([], None)
@@ -240,7 +240,9 @@ def test_a_strategy_that_never_traded_has_no_sharpe_ratio_under_any_view(market)
     span, _ = span_of(table)
     never = {"never": Profile(ThresholdRule(0.95, "score"), [RegimeMask(["down"])])}
     trades = span.simulate({"never": span.targets(never["never"])})["never"].trades
-    reported = hindsight(span, planted(), table, parts_of(table), never, trades.with_columns(strategy=pl.lit("never")))
+    reported = regime_views_section(
+        span, planted(), table, parts_of(table), never, trades.with_columns(strategy=pl.lit("never"))
+    )
     (row,) = reported["strategies"]
     assert [(view["n_trades"], view["sharpe"]) for view in row["views"].values()] == [(0, None)] * 4
     assert set(row["gap"].values()) == {None}

@@ -111,9 +111,11 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
 
 
 def _float_text(raw: pl.Series) -> pl.Series:
-    whole = raw.cast(pl.Float64)
-    is_whole = bool((whole.drop_nulls().drop_nans() % 1 == 0).all())
-    return whole.fill_nan(None).cast(pl.Int64, strict=False).cast(pl.String) if is_whole else whole.cast(pl.String)
+    numbers = raw.cast(pl.Float64)
+    is_integral = bool((numbers.drop_nulls().drop_nans() % 1 == 0).all())
+    return (
+        numbers.fill_nan(None).cast(pl.Int64, strict=False).cast(pl.String) if is_integral else numbers.cast(pl.String)
+    )
 
 
 def _all_midnight(stamp: pl.Series) -> bool:
@@ -126,8 +128,8 @@ def _from_digits(text: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
     if keys.date_format == "excel":
         return _excel(text, keys, name)
     if keys.date_format in EPOCHS:
-        whole = _micros(text, keys.date_format)
-        return Moments(whole.cast(TIME), False, "UTC", keys.date_format, False)
+        numbers = _micros(text, keys.date_format)
+        return Moments(numbers.cast(TIME), False, "UTC", keys.date_format, False)
     known = text.drop_nulls()
     check_digits(known, name)
     lengths = known.str.replace(r"\..*$", "").str.len_chars()
@@ -168,9 +170,9 @@ def _digit_dates(text: pl.Series, length: int, fmt: str) -> pl.Series:
 
 def _micros(text: pl.Series, unit: str) -> pl.Series:
     """Microseconds since 1970 [n], exact for whole numbers."""
-    whole = text.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
-    exact = whole // 1000 if unit == "epoch_ns" else whole * EPOCHS[unit]
-    if whole.null_count() == text.null_count():
+    numbers = text.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
+    exact = numbers // 1000 if unit == "epoch_ns" else numbers * EPOCHS[unit]
+    if numbers.null_count() == text.null_count():
         return exact
     factor = 1e-3 if unit == "epoch_ns" else float(EPOCHS[unit])
     return exact.fill_null((text.cast(pl.Float64, strict=False) * factor).round().cast(pl.Int64, strict=False))

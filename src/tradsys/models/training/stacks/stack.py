@@ -142,9 +142,9 @@ class Stack:
 
     def _validate(self, rows: list[int]) -> None:
         """Validates the nets of these rows on the validation set that they share."""
-        judged_KP, valid = self.average_KP[rows], self.nets[rows[0]].valid
+        evaluated_KP, valid = self.average_KP[rows], self.nets[rows[0]].valid
         self.net.eval()
-        weights, logits, y, w = self._views(judged_KP), [], [], []
+        weights, logits, y, w = self._views(evaluated_KP), [], [], []
         # as many windows at a time as one step of all nets
         share = max(1, len(self.nets) // len(rows))
         with self._autocast():
@@ -159,7 +159,7 @@ class Stack:
             if not abs(score) < torch.inf:
                 net.failed = f"validation log-loss is {score} at {net.at(net.step)}"
             elif net.end_epoch(score):
-                self.best_KP[row] = judged_KP[k]
+                self.best_KP[row] = evaluated_KP[k]
 
     def _gradients(self, rows: list[int], flat_KP: Tensor) -> tuple[Tensor, Tensor]:
         """Losses [K] and gradients [K, P] of the next batch of these rows' nets."""

@@ -24,23 +24,23 @@ from tradsys.reports.terminal import prose
 
 def schedule_settings(parts: Mapping[str, Any]) -> ScheduleSettings:
     """The `schedule` group of conf/daily.yaml."""
-    asked = parts["schedule"]
-    times = {key: str(asked[key]) for key in ("pre", "post") if asked[key] is not None}
-    return ScheduleSettings(str(asked["form"]), times, Path(str(asked["into"])))
+    plain = parts["schedule"]
+    times = {key: str(plain[key]) for key in ("pre", "post") if plain[key] is not None}
+    return ScheduleSettings(str(plain["form"]), times, Path(str(plain["into"])))
 
 
 def write_units(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Writes timers and services, or a crontab, and prints how to install them."""
-    asked, calendar = schedule_settings(parts), _calendar(settings, parts)
+    wanted, calendar = schedule_settings(parts), _calendar(settings, parts)
     own = ("schedule.", "date=", "until=", "when=")  # all other overrides go to the scheduled run as well
     kept = [override for override in parts["argv"] if not override.lstrip("+").startswith(own)]
     command = [sys.executable, "-m", "tradsys.daily", "run", *kept]
-    written = write_schedule(asked, settings.name, calendar, command)
+    written = write_schedule(wanted, settings.name, calendar, command)
     console = prose()
     for path in written:
         console.print(f"wrote    {path}")
     console.print("install  with these lines:")
-    for line in install_lines(asked.form, written):
+    for line in install_lines(wanted.form, written):
         console.print(line, no_wrap=True, soft_wrap=True)  # lines for copying must not wrap
 
 
@@ -68,18 +68,18 @@ def due(settings: DailySettings, parts: Mapping[str, Any]) -> Due:
 
 def check_before(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Prints every check of `preflight`; GateError, exit code 2, where one fails."""
-    asked, data = parts["preflight"], DailyBars(settings.first)
+    limits, data = parts["preflight"], DailyBars(settings.first)
     checks = preflight(
         Partitions(settings.folder),
         data.calendar,
         data.last_bar(),
-        check_keys(settings.config, asked["keys"] or ()),
-        least_free_gb=asked["free_gb"],
-        most_model_age=asked["model_age"],
+        check_keys(settings.config, limits["keys"] or ()),
+        least_free_gb=limits["free_gb"],
+        most_model_age=limits["model_age"],
         now=utc_now(),
     )
     console = prose()
-    if asked["json"]:
+    if limits["json"]:
         console.out(json.dumps(as_rows(checks), indent=2), highlight=False)
     else:
         for check in checks:
@@ -101,8 +101,8 @@ def report_health(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 
 def clean_up(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Removes the partitions beyond retention; with `clean.dry_run` only lists them."""
-    asked = parts["clean"]
-    retention = RetentionSettings(asked["sessions"], asked["gigabytes"], bool(asked["dry_run"]))
+    plain = parts["clean"]
+    retention = RetentionSettings(plain["sessions"], plain["gigabytes"], bool(plain["dry_run"]))
     with held(settings.folder):
         gone = clean(Partitions(settings.folder), retention)
     console = prose()

@@ -47,10 +47,10 @@ def summary(name: str, document: Mapping[str, Any], page: Path) -> tuple[str, st
     return f"tradsys daily {name}: {document['date']}", "\n".join([*lines, str(page)])
 
 
-def signals_alert(name: str, judged: Mapping[str, Any], path: Path) -> tuple[str, str]:
+def signals_alert(name: str, metrics: Mapping[str, Any], path: Path) -> tuple[str, str]:
     """Title and text of the notice of names that are newly above the signal threshold."""
-    lines = [f"new above the bar: {', '.join(judged['new'])}", str(path)]
-    if judged["synthetic"]:
+    lines = [f"new above the bar: {', '.join(metrics['new'])}", str(path)]
+    if metrics["synthetic"]:
         lines.insert(0, "SYNTHETIC DATA")
     return f"tradsys daily {name}: signals", "\n".join(lines)
 

@@ -115,7 +115,7 @@ class Contribution(TypedDict):
     regimes: list[RegimeResult]
 
 
-class Hindsight(TypedDict):
+class RegimeViews(TypedDict):
     """Gains under smoothed (non-causal) regimes, and of filtered ones.
 
     The report's section; contributions are of the filtered ones.
@@ -131,14 +131,14 @@ class Hindsight(TypedDict):
     contribution: list[Contribution]
 
 
-def hindsight(
+def regime_views_section(
     span: EvaluatedSpan,
     regime: Regime,
     table: FeatureTable,
     parts: Mapping[str, Samples],
     profiles: Mapping[str, Profile],
     trades: pl.DataFrame,
-) -> Hindsight:
+) -> RegimeViews:
     """The section, ready for JSON.
 
     regime: the fitted model of the bundle. table: its features of all bars. parts: samples of `train`, `valid`, `test`.
