@@ -54,17 +54,10 @@ def work(argv: list[str]) -> None:
     settings = as_dict(compose("reproduce", [f"run='{a}'" if a in runs else a for a in argv]))
     record = read_record(Path(str(settings["run"])))
     with names_its_code(f"reproduce: {record.folder}", record.folder, ConfigError):
-<<<<<<< HEAD
-        config, experiment = _stored_experiment(record, str(asked["paths"]["data"]))
-    place = known_ledger(record, str(asked["paths"]["ledger"]), str(asked["paths"]["runs"]))
-    with open_run(Path(asked["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
-        config.paths = dict(asked["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew
-=======
         config, experiment = _stored_experiment(record, str(settings["paths"]["data"]))
-    place = known_ledger(record, str(settings["paths"]["ledger"]))
+    place = known_ledger(record, str(settings["paths"]["ledger"]), str(settings["paths"]["runs"]))
     with open_run(Path(settings["into"]), "reproduce", record.config_yaml, record.overrides) as folder:
         config.paths = dict(settings["paths"]) | {"ledger": str(folder / "ledger.db"), "cache_gb": 0}  # all of it anew
->>>>>>> bbb6daf (The field's words: evaluated, checked, complete, views of the regimes)
         known = seed_ledger(record, place, folder / "ledger.db")
         run(experiment, folder, as_dict(config))
     comparison = compare(record, folder, settings["tolerance"], place if known else None)

@@ -23,6 +23,6 @@ def test_a_replay_is_no_live_record():
     replayed.settings["mode"], replayed.watch = "replay", []
     page = render(replayed)
     assert "Record of the replay" in page
-    assert "says nothing new" in page
+    assert "adds no evidence" in page
     assert "not yet done" not in page
     assert "Live record" in render(live)

@@ -44,7 +44,7 @@ _ZONE_NAME = r" ([A-Z][A-Za-z_]+/[A-Za-z_]+(?:/[A-Za-z_]+)?)$"
 class Moments:
     """Parsed stamps: UTC [n], null where unreadable, with form and zone.
 
-    form: how they were written, for the log. assumed: no file, key or layout states the zone.
+    form: how they were written. bare: no stamp shows a time of day. zone: of naive ones; assumed: nothing states it.
     """
 
     stamp: pl.Series
@@ -113,9 +113,7 @@ def parse_moments(raw: pl.Series, keys: TimeKeys, notes: list[Finding], name: st
 def _float_text(raw: pl.Series) -> pl.Series:
     numbers = raw.cast(pl.Float64)
     is_integral = bool((numbers.drop_nulls().drop_nans() % 1 == 0).all())
-    return (
-        numbers.fill_nan(None).cast(pl.Int64, strict=False).cast(pl.String) if is_integral else numbers.cast(pl.String)
-    )
+    return (numbers.fill_nan(None).cast(pl.Int64, strict=False) if is_integral else numbers).cast(pl.String)
 
 
 def _all_midnight(stamp: pl.Series) -> bool:
