@@ -259,11 +259,11 @@ def _shuffled_aucs(s: AuditSubject, repeat: int) -> dict[str, float]:
         changed = _relabelled(s, p, replace(p.labels, y=y, ret=ret, weight=weight))
         fitted = s.fit_again(_bare(s.small, baselines=s.small.baselines), changed, f"shuffled{repeat}")
         models = {"primary": fitted.primary} | {f"baseline {n}": m for n, m in fitted.baselines.items()}
-        s.aucs[repeat] = {name: _auc(model, changed.test) for name, model in models.items()}
+        s.aucs[repeat] = {name: _auc_on_test(model, changed.test) for name, model in models.items()}
     return s.aucs[repeat]
 
 
-def _auc(model: Any, test: Samples) -> float:
+def _auc_on_test(model: Any, test: Samples) -> float:
     up = model.predict_proba(test.table, test.rows)[:, 1]
     value = auc(np.stack([1 - up, up], axis=1), (test.y == 1).astype(np.int64))
     return 0.5 if value is None else value
