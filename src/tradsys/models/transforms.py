@@ -68,20 +68,23 @@ class RobustScaler:
 
         Raises DataError for a column without a finite value.
         """
-        x = table.values[rows].astype(np.float64)
-        x[~np.isfinite(x)] = np.nan
-        empty = [table.names[i] for i in np.flatnonzero(np.isnan(x).all(axis=0))]
-        if empty or not len(x):
+        center, scale, empty = np.zeros(len(table.names)), np.ones(len(table.names)), []
+        for f, name in enumerate(table.names):  # one column at a time: the table may be most of the memory
+            x = table.values[rows, f].astype(np.float64)
+            x = x[np.isfinite(x)]
+            if not len(x):
+                empty.append(name)
+                continue
+            low, center[f], high = np.quantile(x, [self.quantile, 0.5, 1 - self.quantile])
+            spread = (high - low) / (2 * NormalDist().inv_cdf(1 - self.quantile))
+            # a column that is constant in float32 counts as constant
+            noise = np.finfo(np.float32).eps * abs(center[f]) + np.finfo(np.float32).tiny
+            scale[f] = next((s for s in (spread, x.std()) if s > noise), 1.0)
+        if empty or not len(rows):
             raise DataError(
-                f"robust scaler: {len(x)} training rows, no finite value in {empty or 'any column'}; a scale "
+                f"robust scaler: {len(rows)} training rows, no finite value in {empty or 'any column'}; a scale "
                 "needs data; drop the feature or load earlier bars"
             )
-        low, center, high = np.nanquantile(x, [self.quantile, 0.5, 1 - self.quantile], axis=0)
-        scale = (high - low) / (2 * NormalDist().inv_cdf(1 - self.quantile))
-        # a column that is constant in float32 counts as constant
-        noise = np.finfo(np.float32).eps * np.abs(center) + np.finfo(np.float32).tiny
-        scale = np.where(scale > noise, scale, np.nanstd(x, axis=0))
-        scale = np.where(scale > noise, scale, 1.0)
         codes = list(trait_classes(table.names))
         center[codes], scale[codes] = 0.0, 1.0
         state = {
@@ -102,8 +105,9 @@ class RobustScaler:
                 f"robust scaler: fitted on {list(names)}, applied to {list(table.names)}; the columns must "
                 "be the same in the same order; select them first"
             )
-        scaled = (table.values - self.center_) / self.scale_
-        scaled = np.clip(scaled, np.float32(-self.clip), np.float32(self.clip))
+        scaled = table.values - self.center_
+        scaled /= self.scale_
+        np.clip(scaled, np.float32(-self.clip), np.float32(self.clip), out=scaled)
         codes = list(trait_classes(names))
         scaled[:, codes] = table.values[:, codes]
         return table.with_values(scaled)

@@ -98,23 +98,27 @@ class BlockReference:
         Raises DataError where the span is too short for 39 blocks.
         """
         order = np.argsort(time, kind="stable")
-        x, bar = np.asarray(values, dtype=np.float64)[order], np.unique(np.asarray(time)[order], return_inverse=True)[1]
-        n_times = int(bar[-1]) + 1 if len(bar) else 0
+        at = np.asarray(time)[order]
+        first = np.append(np.flatnonzero(np.append(True, at[1:] != at[:-1])[: len(at)]), len(at))  # row of each time
+        n_times = len(first) - 1
         n_bars = min(MOST_BARS, n_times // N_BLOCKS)
         if n_bars < LEAST_BARS:
             raise DataError(f"{n_times} bars; {N_BLOCKS} blocks of {LEAST_BARS} need {N_BLOCKS * LEAST_BARS}")
-        edges = np.quantile(x, np.linspace(0, 1, N_BINS + 1)[1:-1], axis=0).T
-        code = codes_between(x, edges)
+        x, inner = np.asarray(values), np.linspace(0, 1, N_BINS + 1)[1:-1]
+        columns = range(x.shape[1])  # one at a time: the span may be most of the memory
+        edges = np.array([np.quantile(x[:, f].astype(np.float64), inner) for f in columns])
+        code = np.stack([codes_between(x[:, [f]], edges[[f]])[order, 0].astype(np.uint8) for f in columns], axis=1)
         counts = _counted(code)
         psi, auc = np.empty((N_BLOCKS, x.shape[1])), np.empty(N_BLOCKS if classifier else 0)
         for k in range(N_BLOCKS):
             start = k * (n_times - n_bars) // (N_BLOCKS - 1)
-            block = (bar >= start) & (bar < start + n_bars)
-            rest = (bar < start - n_bars) | (bar >= start + 2 * n_bars)
-            psi[k] = population_stability(_counted(code[block]), _counted(code[rest]))
+            block = slice(first[start], first[start + n_bars])
+            near = slice(first[max(0, start - n_bars)], first[min(n_times, start + 2 * n_bars)])
+            psi[k] = population_stability(_counted(code[block]), counts - _counted(code[near]))
             if classifier:
-                auc[k] = _held_out_auc(x[rest], x[block], names)
-        sample = _sampled(x) if classifier else np.empty((0, x.shape[1]))
+                rest = np.concatenate([order[: near.start], order[near.stop :]])
+                auc[k] = _held_out_auc(x[_sampled(rest)], x[_sampled(order[block])], names)
+        sample = x[_sampled(order)].astype(np.float64) if classifier else np.empty((0, x.shape[1]))
         return cls(tuple(names), n_bars, edges, counts, psi, auc, sample)
 
     def compare(self, block: Array) -> Shift:
@@ -183,8 +187,8 @@ def codes_between(x: Array, edges: Array) -> Array:
 def _counted(code: Array) -> Array:
     """How many rows fall into each bin [F, B]; code [N, F]."""
     n_columns = code.shape[1]
-    flat = (code + np.arange(n_columns) * N_BINS).ravel()
-    return np.bincount(flat, minlength=n_columns * N_BINS).reshape(n_columns, N_BINS).astype(np.float64)
+    counts = [np.bincount(code[:, f], minlength=N_BINS) for f in range(n_columns)]
+    return np.array(counts, dtype=np.float64).reshape(n_columns, N_BINS)
 
 
 def _held_out_auc(span: Array, block: Array, names: Sequence[str]) -> float:
