@@ -158,7 +158,7 @@ class FeatureSet:
         wanted = [_warmed_up(feature) for feature in self.features]
         query = _spaced(self._joined(marked)).lazy().select("row", *wanted)
         try:
-            frame = query.filter(pl.col("row").is_not_null()).drop("row").collect(engine="in-memory")
+            frame = query.collect(engine="in-memory")
         except pl.exceptions.PolarsError as error:
             if all(is_own(type(feature)) for feature in self.features):
                 raise
@@ -166,9 +166,16 @@ class FeatureSet:
                 f"features: an expression cannot be computed ({one_line(error)}); columns right of `volume` are named "
                 "by a feature's property `columns`; fix the feature that is no part of tradsys"
             ) from error
-        assert frame.height == marked.height, (frame.height, marked.height)
-        frame = with_ranks(frame, marked.select("symbol", "time"), self.ranks, self.market_symbol)
-        return np.ascontiguousarray(frame.to_numpy(order="c"), dtype=np.float32)
+        own = np.flatnonzero(frame.drop_in_place("row").is_not_null().to_numpy())  # all but the rows between segments
+        assert len(own) == marked.height, (len(own), marked.height)
+        values = np.empty((marked.height, len(self.names)), dtype=np.float32)
+        for f, name in enumerate(frame.columns):  # one at a time, each given back: the table may be most of the memory
+            values[:, f] = frame.drop_in_place(name).to_numpy()[own]
+        ranked = pl.DataFrame({name: values[:, self.names.index(name)] for name in self.ranks})
+        ranks = with_ranks(ranked, marked.select("symbol", "time"), self.ranks, self.market_symbol)
+        for name in self.ranks:
+            values[:, self.names.index(name + RANK)] = ranks[name + RANK].to_numpy()
+        return values
 
     def side(self, bars: pl.DataFrame) -> Array | None:
         """int8 [R]: the side of a position after each bar.

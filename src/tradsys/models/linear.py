@@ -20,6 +20,7 @@ from tradsys.models.transforms import fitted, with_fitted
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression as SklearnLogistic
 
+ROWS_AT_ONCE = 65_536  # of a prediction, as float64
 LINK_C = 1e4  # penalty of a ridge's link slope: negligible for data, but bounds it where classes are separable
 
 
@@ -35,9 +36,11 @@ def standardised(where: str, train: Samples) -> tuple[Array, Array, Array]:
             f"{where}: NaN or infinite training values in {bad}; a linear model has no missing value; "
             "keep only rows where table.ready(lookback) holds"
         )
-    center_F, spread_F = x_NF.mean(axis=0), x_NF.std(axis=0)
-    spread_F = np.where(spread_F > 0, spread_F, 1.0)
+    center_F = x_NF.mean(axis=0)
     x_NF -= center_F
+    # one column at a time: these rows may be most of the memory
+    spread_F = np.array([np.sqrt(np.mean(x_NF[:, f] ** 2)) for f in range(x_NF.shape[1])])
+    spread_F = np.where(spread_F > 0, spread_F, 1.0)
     x_NF /= spread_F
     return x_NF, center_F, spread_F
 
@@ -108,9 +111,12 @@ class LogisticRegression:
         """
         coef, intercept, names = (fitted(self, name) for name in ("coef_", "intercept_", "names_"))
         source = table if table.names == names else table.select(names)
-        x_NF = source.values[rows].astype(np.float64)
-        # row by row sums: a matrix product may round a single row differently from a batch
-        logits = np.stack([(x_NF * w).sum(axis=1) + b for w, b in zip(coef, intercept, strict=True)], axis=1)
+        logits = np.empty((len(rows), len(coef)))
+        for k in range(0, len(rows), ROWS_AT_ONCE):
+            x_NF = source.values[rows[k : k + ROWS_AT_ONCE]].astype(np.float64)
+            # row by row sums: a matrix product may round a single row differently from a batch
+            for c, (w, b) in enumerate(zip(coef, intercept, strict=True)):
+                logits[k : k + ROWS_AT_ONCE, c] = (x_NF * w).sum(axis=1) + b
         if logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
         return softmax(logits, axis=1)

@@ -87,6 +87,7 @@ def evaluate_run(
             skill_low=skill["low"],
             since=prepared.test_start,
             until=aware(prepared.test.time.max()),
+            table=prepared.table,
         )
     with timings.stage("auditor and regimes"):
         questions = _questions(experiment, prepared, bundle, tested)

@@ -202,13 +202,18 @@ class Bundle:
             check_bar_minutes(bars, self.bar_minutes, f"bundle {self.folder}", rule)
 
     def predict(
-        self, bars: pl.DataFrame, since: Moment | None = None, *, table: FeatureTable | None = None
+        self,
+        bars: pl.DataFrame,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        *,
+        table: FeatureTable | None = None,
     ) -> pl.DataFrame:
-        """Predictions of every bar with a full window, at or after `since`.
+        """Predictions of every bar with a full window, at or after `since` and not after `until`.
 
         One row each, sorted by (symbol, time). bars: time of any zone and unit, UTC without a zone; `time` of the
-        answer is UTC. since: likewise. table: `self.features.table(bars)`, if it was computed already for a bundle of
-        the same `schema_hash`.
+        answer is UTC. since, until: likewise. table: `self.features.table(bars)`, if it was computed already for a
+        bundle of the same `schema_hash`.
 
         Columns: symbol, time, close, atr (price units), score (raw P(1)), probability (calibrated), and where the
         bundle has them side (of the position that both are about), mean (for a label's exits), regime (name),
@@ -228,6 +233,8 @@ class Bundle:
                 f"bundle {self.folder}: {len(table)} bars hold no full window; {self.history} bars without a gap "
                 "are needed for the first prediction; load earlier data"
             )
+        if until is not None:
+            rows = rows[table.time[rows] <= utc64(until, "until")]
         return self._frame(bars, table, rows)
 
     def _frame(self, bars: pl.DataFrame, table: FeatureTable, rows: Array) -> pl.DataFrame:

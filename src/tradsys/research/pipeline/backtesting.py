@@ -12,14 +12,14 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.headline import EstimateRow
 from tradsys.core.plain_data import Json
-from tradsys.core.tables import Array
+from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import days_between, drawdown_span, performance
 from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import Verdict, verdict_of_strategy
-from tradsys.market.bars import mark_gaps
+from tradsys.market.bars import mark_gaps, utc_bars
 from tradsys.market.calendars import days_in_a_year, session_date
 from tradsys.market.events.actions import returns_basis
 from tradsys.market.universe import decided_span, traded_rows
@@ -87,6 +87,7 @@ def backtest(
     since: datetime,
     until: datetime,
     with_tear_sheet: bool = True,
+    table: FeatureTable | None = None,
 ) -> Backtest:
     """Backtests profiles from `since` to `until`; earlier bars are warm-up.
 
@@ -95,8 +96,8 @@ def backtest(
     returns are after costs, less those of holding the strategy's average exposure. Without profiles there is the
     benchmark alone; with them all are compared from the first to the last decision (`cut`). A symbol that the source
     names as its reference is read and neither traded nor held as benchmark.
-    with_tear_sheet: also records over time, which do not affect the verdict. Raises DataError where the span holds no
-    bar.
+    with_tear_sheet: also records over time, which do not affect the verdict. table: the bundle's features of these bars
+    where they were computed already. Raises DataError where the span holds no bar.
     """
     marked = mark_gaps(bars, bundle.max_gap).filter(pl.col("time").is_between(since, until))
     only_read = source["data"].get("reference")
@@ -106,7 +107,8 @@ def backtest(
     strategies = {n: Strategy(n, bundle, p, costs.round_trip, costs.borrow_per_year) for n, p in profiles.items()}
     targets, predictions, cut = {}, None, ""
     if strategies:
-        predictions = traded_rows(bundle.predict(bars, since), only_read).filter(pl.col("time") <= until)
+        table = bundle.features.table(utc_bars(bars)) if table is None else table
+        predictions = traded_rows(bundle.predict(bars, since, until, table=table), only_read)
         targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
         traded, since, until, cut = decided_span(traded, predictions, (since, until))
     ledgers = simulate_many(traded, targets, costs)
@@ -114,7 +116,7 @@ def backtest(
     reference, owned = _benchmark(traded if strategies else marked, bool(strategies), market)
     held = buy_and_hold(owned, costs)
     yearly = days_in_a_year(held.equity["time"], calendar)
-    chosen = best_on_validation(bundle, bars, profiles, costs, source["data"], since)
+    chosen = best_on_validation(bundle, bars, profiles, costs, source["data"], since, table)
     record_trials(ledger, ledgers, source, run, (since, until), yearly, chosen)
     deflation, trials = trials_on_span(ledger, source["data"]["digest"], (since, until), yearly)
     tests = _tests(ledger, ledgers, held, source["data"]["digest"], (since, until))
@@ -164,11 +166,13 @@ def best_on_validation(
     costs: Costs,
     data: Mapping[str, Any],
     since: datetime,
+    table: FeatureTable | None = None,
 ) -> str | None:
     """The profile with the highest Sharpe after costs on validation.
 
     None where there is no choice, where the data are not the bundle's own or validation is not over before `since`,
-    and where no profile traded. data: as the source describes them (digest, reference).
+    and where no profile traded. data: as the source describes them (digest, reference). table: the bundle's features of
+    these bars where they were computed already.
     """
     span = bundle.card.get("span", {}).get("valid")
     if len(profiles) < 2 or span is None or data["digest"] != bundle.card["data"]["digest"]:
@@ -176,7 +180,7 @@ def best_on_validation(
     first, last = (datetime.fromisoformat(text) for text in span)
     if last >= since:
         return None
-    sharpes = validation_sharpes(bundle, bars, profiles, costs, (first, last), data.get("reference"))
+    sharpes = validation_sharpes(bundle, bars, profiles, costs, (first, last), data.get("reference"), table)
     best = max(sharpes, key=sharpes.__getitem__)
     return best if np.isfinite(sharpes[best]) else None
 
@@ -188,14 +192,15 @@ def validation_sharpes(
     costs: Costs,
     span: tuple[datetime, datetime],
     reference: str | None = None,
+    table: FeatureTable | None = None,
 ) -> dict[str, float]:
     """Yearly Sharpe after costs of each profile on that span, -inf unless traded.
 
-    reference: a symbol that is only read.
+    reference: a symbol that is only read. table: as in `best_on_validation`.
     """
     since, until = span
     inside = traded_rows(mark_gaps(bars, bundle.max_gap), reference).filter(pl.col("time").is_between(since, until))
-    predictions = traded_rows(bundle.predict(bars.filter(pl.col("time") <= until), since), reference)
+    predictions = traded_rows(bundle.predict(bars, since, until, table=table), reference)
     strategies = {
         name: Strategy(name, bundle, p, costs.round_trip, costs.borrow_per_year) for name, p in profiles.items()
     }

@@ -258,7 +258,7 @@ def valid_sharpes(
 
     Minus infinity where it never traded.
     """
-    return validation_sharpes(bundle, prepared.bars, profiles, e.costs, _span(prepared.valid))
+    return validation_sharpes(bundle, prepared.bars, profiles, e.costs, _span(prepared.valid), table=prepared.table)
 
 
 def _span(samples: Samples) -> tuple[datetime, datetime]:
@@ -305,6 +305,7 @@ def _test(
         since=since,
         until=until,
         with_tear_sheet=False,
+        table=prepared.table,
     )
 
 

@@ -57,7 +57,7 @@ class EvaluatedSpan:
         return cls(
             bundle=bundle,
             bars=traded_rows(prepared.bars, only_read).filter(pl.col("time").is_between(since, until)),
-            predictions=traded_rows(bundle.predict(prepared.bars, since), only_read).filter(pl.col("time") <= until),
+            predictions=traded_rows(bundle.predict(prepared.bars, since, until, table=prepared.table), only_read),
             costs=experiment.costs,
             evaluation=experiment.evaluation,
             seed=experiment.seed,
