@@ -124,15 +124,23 @@ def verdict_of_run(skill_interval: tuple[float, float] | None, verdicts: Mapping
         reason = f"the model's skill interval [{_four(low)}, {_four(high)}] is not above zero{best}"
         return Verdict("no edge", (reason,))
     if verdicts and all(verdict.kind == "no edge" for verdict in verdicts.values()):
-        return Verdict("no edge", tuple(f"{name}: {_first(verdict)}" for name, verdict in verdicts.items()))
+        return Verdict("no edge", tuple(_by_text({name: _first(verdict) for name, verdict in verdicts.items()})))
     unsure = {name: verdict for name, verdict in verdicts.items() if verdict.kind == "not enough evidence"}
-    needs = [f"{name}: {verdict.needs}" for name, verdict in unsure.items() if verdict.needs]
-    reasons = [f"{name}: {_first(verdict)}" for name, verdict in unsure.items()] or [UNTRADED]
+    needs = _by_text({name: verdict.needs for name, verdict in unsure.items() if verdict.needs})
+    reasons = _by_text({name: _first(verdict) for name, verdict in unsure.items()}) or [UNTRADED]
     if not verdicts:
         needs.append("a strategy on these forecasts that pays after costs")
     if skill_interval is None:
         reasons.append("the model's skill has no interval")
     return Verdict("not enough evidence", tuple(reasons), "; ".join(needs) or None)
+
+
+def _by_text(texts: Mapping[str, str]) -> list[str]:
+    """`name: text`, names of equal texts together, in the order of their first."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(some)}: {text}" for text, some in names.items()]
 
 
 def _without_test(performance: Mapping[str, Any], test: JointTest | None, min_trades: int) -> Verdict | None:

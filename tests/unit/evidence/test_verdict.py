@@ -125,6 +125,9 @@ def test_the_table_of_a_run(skill, verdicts, kind):
 def test_a_run_names_its_strategies():
     assert verdict_of_run((0.1, 0.2), {"a": NO_EDGE, "b": EDGE}).reasons == ("b has an edge: good",)
     assert verdict_of_run((0.1, 0.2), {"a": UNSURE}).needs == "a: more days"
+    several = verdict_of_run((0.1, 0.2), {"a": UNSURE, "b": UNSURE})
+    assert several.needs == "a, b: more days"
+    assert several.reasons == (f"a, b: {UNSURE.reasons[0]}",)
 
 
 def kinds(returns_TK):
