@@ -42,7 +42,7 @@ from tradsys.features import (  # noqa: F401
 )
 from tradsys.features.cross_section import RANK, with_ranks
 from tradsys.features.registry import feature_from_json, feature_to_json
-from tradsys.market.bars import COLUMNS, PRICES, mark_gaps, utc64_times, utc_bars
+from tradsys.market.bars import COLUMNS, PRICES, in_order, mark_gaps, utc64_times, utc_bars
 
 LOG = logging.getLogger(__name__)
 MARKET_CLOSE = "market_close"
@@ -259,7 +259,9 @@ class FeatureSet:
                 f"features: {readers} read columns {lacking}, which the bars lack; they hold {bars.columns}; join "
                 "them with market.known, or choose features that do without, such as features=panel"
             )
-        words = [f"{name} is {bars.schema[name]}" for name in self.columns if not bars.schema[name].is_numeric()]
+        kinds = {name: bars.schema[name] for name in (*NUMBERS, *self.columns)}
+        unread = [name for name, kind in kinds.items() if kind == pl.Null and name in NUMBERS]
+        words = [f"{name} is {kind}" for name, kind in kinds.items() if not kind.is_numeric() and name not in unread]
         if words:
             raise DataError(f"features: {', '.join(words)}; columns that features read are numbers; cast them")
 
@@ -268,8 +270,8 @@ class FeatureSet:
 
         A run of bad bars is a segment of its own, so that the next good bar starts one.
         """
-        _check_order(bars)
         bars = utc_bars(bars, name="features")
+        _check_order(bars)
         self._check_columns(bars)
         if "segment" not in bars.columns:
             gap = None if self.max_gap_minutes is None else timedelta(minutes=self.max_gap_minutes)
@@ -339,9 +341,7 @@ def _check_order(bars: pl.DataFrame) -> None:
     missing = [name for name in COLUMNS if name not in bars.columns]
     if missing:
         raise DataError(f"features: bars lack {missing}; they need {list(COLUMNS)}; read them with tradsys.market")
-    symbol, time = pl.col("symbol"), pl.col("time")
-    later = (symbol > symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time > time.shift(1)))
-    if bars.is_empty() or not bars.select(later.slice(1).all()).item():
+    if bars.is_empty() or not in_order(bars):
         raise DataError(
             f"features: {bars.height} bars, none or unsorted or with a time twice; the rule is unique rows "
             f"sorted by (symbol, time); sort them first"

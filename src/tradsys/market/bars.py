@@ -24,6 +24,7 @@ SCHEMA: Mapping[str, pl.DataType] = {
 }
 N_EXAMPLES = 3
 MEASURABLE = 10  # with so many bars of one symbol, the most common step is its bar length
+SHORT = 0.9  # of a bar's length; a shift by daylight saving is smaller than that
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,15 @@ def utc_bars(frame: pl.DataFrame, column: str = "time", name: str = "bars") -> p
     """The frame with `column` as UTC microseconds (TIME), from any zone and unit.
 
     Same rules as `core.clock.utc`: a time without a zone is UTC already, digits below a microsecond are cut.
-    name: of the frame, for errors. Raises DataError where the column is missing or holds no times.
+    name: of the frame, for errors. Raises DataError where the column is missing or holds no times, or the frame is
+    none of polars'.
     """
+    if not isinstance(frame, pl.DataFrame):
+        given = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
+        raise DataError(
+            f"{name}: a {given} was given; bars are a polars DataFrame; convert it with polars.from_pandas(frame), "
+            "polars.from_arrow(frame) or frame.collect()"
+        )
     kind = frame.schema.get(column)
     if kind == TIME:
         return frame
@@ -212,8 +220,8 @@ def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
 def bar_length(bars: pl.DataFrame) -> timedelta:
     """The most common step between bars of one symbol.
 
-    Of equally common ones the shortest. Raises DataError where no symbol has two bars, or where symbols with ten or
-    more bars disagree.
+    Of equally common ones the shortest. Raises DataError where no symbol has two bars, where bars are out of order, or
+    where symbols with ten or more bars disagree.
     """
     steps = (
         bars.select("symbol", step=pl.col("time").diff().over("symbol"))
@@ -223,6 +231,11 @@ def bar_length(bars: pl.DataFrame) -> timedelta:
     )
     if steps.is_empty():
         raise DataError(f"bars: {bars.height} bars, none with a predecessor; the bar length needs two of one symbol")
+    if n_back := int(steps.filter(pl.col("step") <= timedelta(0))["n"].sum()):
+        raise DataError(
+            f"bars: {counted(n_back, 'bar')} of {bars.height} not later than the one before; bars are sorted by "
+            "(symbol, time), unique; sort them first"
+        )
     modes = (
         steps.sort("n", "step", descending=[True, False])
         .group_by("symbol")
@@ -253,6 +266,22 @@ def check_bar_minutes(bars: pl.DataFrame, minutes: float, name: str, rule: str) 
     measured = bar_minutes(utc_bars(bars))
     if measured != minutes:
         raise DataError(f"{name}: the bars are of {measured:g} minutes, not of {minutes:g}; {rule}")
+
+
+def check_no_short_run(bars: pl.DataFrame, minutes: float, name: str, rule: str) -> None:
+    """Raises DataError where a symbol has two steps in a row that are shorter than bars of this length.
+
+    One is an early close or a day of 23 hours. bars: sorted by (symbol, time). name, rule: as of `check_bar_minutes`.
+    """
+    step = pl.col("time").diff().over("symbol")
+    short = step < timedelta(minutes=SHORT * minutes)
+    found = bars.filter(short & short.shift(1).over("symbol")).select("symbol", "time")
+    if found.height:
+        symbol, time = found.row(0)
+        raise DataError(
+            f"{name}: {symbol} has bars shorter than {minutes:g} minutes, the first two in a row to "
+            f"{time:%Y-%m-%d %H:%M}; {rule}"
+        )
 
 
 def span(bars: pl.DataFrame) -> tuple[datetime, datetime]:

@@ -256,6 +256,7 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     bars = utc_bars(bars, name="simulate: bars")
     symbol, time = pl.col("symbol"), pl.col("time")
     disorder = (symbol < symbol.shift(1)) | ((symbol == symbol.shift(1)) & (time <= time.shift(1)))
+    disorder = disorder | symbol.is_null() | time.is_null()
     n_disorder = bars.select(disorder.sum()).item()
     if n_disorder:
         raise DataError(

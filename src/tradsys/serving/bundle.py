@@ -27,7 +27,7 @@ from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.fracdiff import FracDiff
 from tradsys.features.registry import is_known
-from tradsys.market.bars import check_bar_minutes, mark_gaps, utc_bars
+from tradsys.market.bars import check_bar_minutes, check_no_short_run, mark_gaps, utc_bars
 from tradsys.market.true_range import atr
 from tradsys.serving import exits
 from tradsys.serving.card import FIX, FORMAT, verified_card
@@ -200,6 +200,7 @@ class Bundle:
         if self.bar_minutes is not None:
             rule = "a bundle predicts on bars of the length it was trained on; give such data, or resample them"
             check_bar_minutes(bars, self.bar_minutes, f"bundle {self.folder}", rule)
+            check_no_short_run(bars, self.bar_minutes, f"bundle {self.folder}", rule)
 
     def predict(
         self,

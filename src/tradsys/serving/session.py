@@ -11,7 +11,7 @@ from tradsys.core.clock import Moment, utc, utc64
 from tradsys.core.errors import DataError, WarmUpError
 from tradsys.core.tables import Array
 from tradsys.features.live.newest import newest_features
-from tradsys.market.bars import COLUMNS, TIME, check_bars, sound_rows, utc_bars
+from tradsys.market.bars import COLUMNS, SHORT, TIME, check_bars, sound_rows, utc_bars
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.live_rows import LiveRows, PastBars
 
@@ -21,7 +21,6 @@ NOTHING: dict[str, pl.DataType | type[pl.DataType]] = {
     **dict.fromkeys(("close", "atr", "score", "probability"), pl.Float64),
 }
 N_STEPS = 3  # steps between the newest bars that are used to detect another bar length
-SHORT = 0.9  # of a bar's length; a shift by daylight saving is smaller than that
 N_OWN = 5  # prices and volume of a bar; joined columns follow
 
 
@@ -170,8 +169,8 @@ class Session:
         steps = {moment - last for symbol in symbols if (last := self._bars.last(symbol)) is not None}
         if steps - {timedelta(minutes=minutes)}:
             bars = pl.concat([self.past, closed]).sort("symbol", "time")
-            self.bundle.check_bar_length(bars)
             self._check_rhythm(bars.filter(pl.col("symbol").is_in(symbols)), minutes)
+            self.bundle.check_bar_length(bars)
 
     def _check_rhythm(self, bars: pl.DataFrame, minutes: float) -> None:
         """Raises DataError for newest bars of another length, before they are the most frequent ones.
