@@ -68,4 +68,5 @@ def names_its_code(where: str, folder: Path, error: type[TradsysError] = Tradsys
         if command is None:
             raise
         reason = one_line(cause, 400) if not isinstance(cause, TradsysError) else one_line(str(cause), 400)
+        reason = reason.removeprefix(f"{where}: ")
         raise error(f"{where}: {reason}; the run was made with other code; to get it: {command}") from cause

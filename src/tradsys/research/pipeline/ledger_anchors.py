@@ -63,6 +63,23 @@ def anchors(roots: Iterable[Path], place: str) -> list[Anchor]:
     return list(found.values())
 
 
+def check_same_ledger(run: Path | None, place: str) -> None:
+    """Raises DataError where a resumed run's evaluations are rows of another ledger, which exists, and not of this.
+
+    Counted in a second ledger, they would be too few in both. run: its folder; None for a new run.
+    """
+    if run is None or not (run / FILE).is_file():
+        return
+    notes = _read(run / FILE)
+    others = [name for name in notes if _is_there(run, name)]
+    if others and _note_of(run, notes, place) is None:
+        known = others[0] if "://" in others[0] else os.path.relpath(run / others[0])
+        raise DataError(
+            f"ledger: {run} is resumed with paths.ledger={place}, but its evaluations are rows of {known}; a run's "
+            f"trials are counted in one ledger; give paths.ledger={known}"
+        )
+
+
 def missing_rows(known: Iterable[Anchor], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line per run whose row is no longer in the ledger. rows: the existing ones."""
     hashes = {row["id"]: row["hash"] for row in rows}

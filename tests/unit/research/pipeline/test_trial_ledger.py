@@ -12,7 +12,7 @@ from tradsys.core.drafts import draft_of
 from tradsys.core.errors import DataError
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.research.pipeline.backtesting import trials_on_span
-from tradsys.research.pipeline.ledger_anchors import anchors
+from tradsys.research.pipeline.ledger_anchors import anchors, check_same_ledger
 from tradsys.research.pipeline.ledger_database import METADATA
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, effective_number
 
@@ -435,6 +435,21 @@ def test_a_run_that_noted_another_ledger_is_none_of_this_ones(run_of_four, tmp_p
     other = tmp_path / "other.db"
     TrialLedger(other, tmp_path / "runs").append(entry(), series[0])
     check_ledger(str(other), tmp_path / "runs")
+
+
+def test_a_resumed_run_stays_with_its_ledger(run_of_four, tmp_path, series):
+    path, run = run_of_four
+    other = tmp_path / "other.db"
+    check_same_ledger(None, str(other))
+    check_same_ledger(run, str(path))
+    with pytest.raises(DataError, match=r"is resumed with paths.ledger=.*other.db, but its evaluations are rows of .*"):
+        check_same_ledger(run, str(other))
+    TrialLedger(other, tmp_path / "runs").append(entry(run=str(run)), series[0])
+    check_same_ledger(run, str(other))  # it has recorded both
+    path.unlink()
+    other.unlink()
+    check_same_ledger(run, str(tmp_path / "new.db"))  # no ledger is left to count in
+    assert "ledger.db" in (run / "ledger.json").read_text()
 
 
 def test_a_ledger_that_moved_behind_a_link_is_still_known(run_of_four, tmp_path):
