@@ -133,7 +133,7 @@ def build(config: DictConfig) -> Config:
         # the constructor's own error is clearer where it is about the wrong value
         own_words = line is None or kinds.key_of(line) in str(cause)
         if isinstance(cause, ValueError) and wrong.is_raised_on_purpose(cause) and own_words:
-            raise cause from None
+            raise kinds.at_its_key(cause, wrong.full_key(error), raw) from None
         raise ConfigError(line or wrong.not_built(config, error)) from error
     if line:
         raise ConfigError(line)

@@ -175,15 +175,19 @@ def unresolved(error: OmegaConfBaseException) -> str:
     return f"config: {where}{first}; ${{...}} names another key or ${{oc.env:NAME}}; fix it, or set what it names"
 
 
+def full_key(error: Exception) -> str:
+    """The dotted path of the part that was not built; "" where the error names none."""
+    at = re.search(r"full_key: (\S+)", str(error))
+    return at[1] if at else ""
+
+
 def not_built(config: DictConfig, error: Exception) -> str:
     """The error line for a part whose constructor refuses a setting or its value."""
-    text = str(error)
-    at = re.search(r"full_key: (\S+)", text)
-    where, cause = at[1] if at else "", error.__cause__
+    where, cause = full_key(error), error.__cause__
     part = OmegaConf.select(config, where) if where else None
     target = repr(part.get("_target_")).strip("'").rpartition(".")[2] if isinstance(part, DictConfig) else "a part"
     if cause is None:
-        return f"config: {where or 'a part'}: {' '.join(text.split())}"
+        return f"config: {where or 'a part'}: {' '.join(str(error).split())}"
     if "Error loading" in str(cause) or "Error locating" in str(cause):
         return f"config: {where}: {' '.join(str(cause).split())}; fix its _target_"
     if named := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
@@ -315,7 +319,7 @@ def _unknown_key(conf: Path, command: str, override: str, path: str, known: Know
         rest = ".".join([inside.strip("${}"), *parts[depth:]])
         return f"{start}; {parent} takes its value from {inside.strip('${}')}; write {rest}=..."
     if not parent:
-        owners = [p.stem for p in sorted(conf.glob("*.yaml")) if parts[0] in (OmegaConf.load(p) or {})]
+        owners = [p.stem for p in sorted(conf.glob("*.yaml")) if value_at(OmegaConf.load(p), path) is not ...]
         if owners:
             return f"{start}; {command} has none; it is a key of {', '.join(owners)}; see --help"
         paths = _paths(known.keys)

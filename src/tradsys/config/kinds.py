@@ -29,6 +29,7 @@ from tradsys.core.received import is_one_line, plain_text
 
 PROSE = ("question",)  # keys whose texts may have several lines
 SEED = "seed"  # checked by `compose.as_dict`
+SET = re.compile(r"; set (?:\w+\.)*(\w+)$")  # how a part's error ends
 HYDRAS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping)
@@ -65,7 +66,7 @@ def beyond_sense(plain: Any, raw: Any) -> str | None:
     for path, _, value in every_setting(plain, own=True):
         name = next(part for part in reversed(path.split(".")) if not part.isdigit())
         if takes := too_large(name, value):
-            where = _written_at(raw, path)
+            where = written_at(raw, path)
             return f"config: {where}={_short(value)}; {name} is {takes}; give {where}=..."
     return None
 
@@ -82,7 +83,7 @@ def wrong_value(plain: Any, raw: Any) -> str | None:
                 continue
             takes = _no_amount(str(key), value) if _fits(hints[key], value) else _kind_words(hints[key])
             if takes:
-                where = _written_at(raw, f"{path}.{key}" if path else str(key))
+                where = written_at(raw, f"{path}.{key}" if path else str(key))
                 takes = f"{name} cannot be built from it (it takes {takes})"
                 return f"config: {where}={_short(value)}: {takes}; give {where}=..."
     return None
@@ -312,7 +313,20 @@ def _class_words(kind: Any, listed: str) -> str:
     return next((text for base, text in words.items() if issubclass(kind, base)), "a part with settings of its own")
 
 
-def _written_at(raw: Any, path: str) -> str:
+def at_its_key(refused: ValueError, full_key: str, raw: Any) -> ValueError:
+    """The same error, whose last words `set KEY` name the key that was written.
+
+    A part does not know where it stands: an auditor is a boosted model as any other. full_key: of the part in the
+    configuration. raw: that configuration as it was written.
+    """
+    text = str(refused)
+    found = SET.search(text)
+    if found is None or value_at(raw, path := f"{full_key}.{found[1]}") is ...:
+        return refused
+    return type(refused)(f"{text[: found.start()]}; set {written_at(raw, path)}")
+
+
+def written_at(raw: Any, path: str) -> str:
     """The key where a value is set: the target of `${key}` where the key is only a reference."""
     for _ in range(8):
         parts = path.split(".")

@@ -1,5 +1,7 @@
 """One line for each way to get an override wrong, and it blames the right one."""
 
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -15,6 +17,7 @@ WRONG = {
     "a key of another choice": (["train", "model=lightgbm", "model.lookback=8"], ["model=lightgbm has n_estimators"]),
     "a key below an interpolation": (["train", "model.trainer.max_epochs=3"], ["write trainer.max_epochs="]),
     "a key of another command": (["train", "n_trials=3"], ["it is a key of tune"]),
+    "a key of a group": (["fetch", "data.n_bars=3"], ["unknown key 'data.n_bars'", "did you mean"]),
     "a group of another command": (["train", "sweep=logistic"], ["it is chosen with tune"]),
     "a study of another command": (["train", "+study=losses"], ["it is chosen with audit, compare"]),
     "a profile that is not chosen": (
@@ -82,6 +85,22 @@ def test_what_composes_but_cannot_be_built_is_reported_with_its_place(override, 
 
 def int_of_a_word(n_bars):
     return int(n_bars)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["auditor.subsample=2"], "auditor.subsample"),
+        (["baselines.lightgbm.n_estimators=0"], "baselines.lightgbm.n_estimators"),
+        (["model=stacked", "model.members.lightgbm.n_estimators=0"], "model.members.lightgbm.n_estimators"),
+        (["model=seed_average", "model.model.batch_size=0"], "model.model.batch_size"),
+        (["strategy.sniper.rule.value=2"], "strategy.sniper.rule.value"),
+        (["data.n_bars=-5"], "data.n_bars"),
+    ],
+)
+def test_a_refused_value_names_the_key_where_it_stands(overrides, key):
+    with pytest.raises(ValueError, match=rf"; set {re.escape(key)}$"):
+        build(compose("train", overrides))
 
 
 def test_a_foreign_error_of_a_constructor_names_the_key_that_was_set_and_its_value():
