@@ -28,7 +28,7 @@ from tradsys.research.pipeline.dataset import Prepared, aware, market_cut
 from tradsys.research.pipeline.provenance import provenance
 from tradsys.research.pipeline.records.rows import AuditorRow, EmSteps, FoldRow, ModelRow, PartSpan, Ribbon
 from tradsys.research.pipeline.settings import Experiment, Timings
-from tradsys.research.pipeline.training import Fitted, audit_samples
+from tradsys.research.pipeline.training import Fitted, are_too_few, candidates
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 from tradsys.research.sections.cpcv import cpcv_paths
 from tradsys.research.sections.embedding import embedding_section
@@ -181,10 +181,9 @@ def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bun
         return None
     test = prepared.test
     score_NC = bundle.primary.predict(test.table, test.rows)[0]
-    taken = score_NC[:, 1] >= fitted.candidate_score
-    if taken.sum() < 2:
-        return {"n": int(taken.sum()), "metrics": None}
-    samples = audit_samples(experiment, test, score_NC, fitted.regime, fitted.candidate_score)
+    samples = candidates(experiment, test, score_NC, fitted.regime, fitted.candidate_score)
+    if are_too_few(samples):
+        return {"n": len(samples), "metrics": None}
     expected = fitted.candidate_paid
     metrics = evaluate(
         fitted.auditor.predict_proba(samples.table, samples.rows),

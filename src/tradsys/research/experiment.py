@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tradsys.core.plain_data import Config, Json
+from tradsys.evidence.controls.drift import check_rows
 from tradsys.research.evaluation import evaluate_run
 from tradsys.research.pipeline.bundle_export import check_bundled_parts, export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare
@@ -28,6 +29,7 @@ def run(experiment: Experiment, folder: Path, config: Config) -> Json:
         bars = load_bars(experiment)
     with timings.stage("features and labels"):
         prepared = prepare(experiment, bars, DatasetCache(bars, ValueStore.of(config["paths"])))
+    check_rows(len(prepared.train), len(prepared.test))
     fitted = fit(experiment, prepared, folder / "checkpoints", timings)
     with timings.stage("bundle"):
         bundle = export_bundle(experiment, prepared, fitted, folder / "bundle", config)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import lightgbm as lgb
 
 N_TREES = 50
+N_FOLDS = 5
 MIN_ROWS_PER_BLOCK = 20
 
 
@@ -37,7 +38,7 @@ def adversarial_validation(
     names: Sequence[str],
     *,
     seed: int = 0,
-    n_folds: int = 5,
+    n_folds: int = N_FOLDS,
     max_rows: int = 20_000,
     n_trees: int = N_TREES,
     max_bin: int = 255,
@@ -110,6 +111,16 @@ def _thinned(x: Array, max_rows: int) -> Array:
     return x[:: -(-len(x) // max_rows)]
 
 
+def check_rows(n_train: int, n_test: int, n_folds: int = N_FOLDS) -> None:
+    """Raises DataError where a span is too short for its blocks; a run checks it before its fits."""
+    least = n_folds * MIN_ROWS_PER_BLOCK
+    if min(n_train, n_test) < least:
+        raise DataError(
+            f"drift: {n_train} training and {n_test} test rows for {n_folds} blocks; each block needs "
+            f"{MIN_ROWS_PER_BLOCK} rows, {least} in all; take longer spans, by split= and its keys"
+        )
+
+
 def _check_spans(train: Array, test: Array, names: Sequence[str], n_folds: int) -> None:
     if n_folds < 2:
         raise ValueError(f"drift: n_folds={n_folds}; an interval needs at least 2")
@@ -118,9 +129,4 @@ def _check_spans(train: Array, test: Array, names: Sequence[str], n_folds: int) 
             f"drift: train {train.shape}, test {test.shape}, {len(names)} names; both must be [rows, "
             "features] with a name each; pass the same feature set"
         )
-    least = n_folds * MIN_ROWS_PER_BLOCK
-    if min(len(train), len(test)) < least:
-        raise DataError(
-            f"drift: {len(train)} training and {len(test)} test rows for {n_folds} blocks; each block needs "
-            f"{MIN_ROWS_PER_BLOCK} rows, {least} in all; lower n_folds or take longer spans"
-        )
+    check_rows(len(train), len(test), n_folds)

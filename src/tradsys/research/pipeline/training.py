@@ -93,7 +93,7 @@ def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
     return scaled(experiment.transforms, aged)
 
 
-def audit_samples(
+def candidates(
     experiment: Experiment, samples: Samples, score_NC: Array, regime: Regime | None, least: float
 ) -> Samples:
     """The auditor's samples: candidates with score >= least.
@@ -106,11 +106,23 @@ def audit_samples(
         extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
     table, rows = widened(samples.table, samples.rows, extra)
     y = pays(samples.ret, experiment.costs.log_round_trip)
-    candidates = Samples(table, rows, y, samples.weight, rows, rows, samples.ret).take(score_NC[:, 1] >= least)
-    if len(candidates) < LEAST_CANDIDATES or candidates.n_classes < 2:
+    return Samples(table, rows, y, samples.weight, rows, rows, samples.ret).take(score_NC[:, 1] >= least)
+
+
+def are_too_few(found: Samples) -> bool:
+    """Whether these candidates are too few for the auditor, or all of one outcome."""
+    return len(found) < LEAST_CANDIDATES or found.y.min() == found.y.max()
+
+
+def audit_samples(
+    experiment: Experiment, samples: Samples, score_NC: Array, regime: Regime | None, least: float
+) -> Samples:
+    """`candidates` for a fit; TrainingError where they are too few."""
+    found = candidates(experiment, samples, score_NC, regime, least)
+    if are_too_few(found):
         raise TrainingError(
-            f"auditor: {len(candidates)} candidates with score >= {least:.3f}, {int(candidates.y.sum())} paid; "
+            f"auditor: {len(found)} candidates with score >= {least:.3f}, {int(found.y.sum())} paid; "
             f"it needs {LEAST_CANDIDATES} of both outcomes; load more bars, lower evaluation.candidate_quantile, or "
             "auditor=none"
         )
-    return candidates
+    return found

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.integration.conftest import SHRUNK
+from tradsys.config.compose import as_dict, build, compose
 from tradsys.core.errors import CombinationError, DataError, TrainingError
 from tradsys.market.universe import Members
 from tradsys.models.boosting import LightGbm
@@ -15,8 +17,10 @@ from tradsys.models.ensembles.resampled import SequentialBootstrap
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.market_regime import MarketRegime
 from tradsys.models.regime import HmmRegime
+from tradsys.research import experiment as flow
 from tradsys.research.pipeline.bundle_export import check_bundled
 from tradsys.research.pipeline.requirements import check_auditor_outcomes, check_fits, check_horizons, check_stages
+from tradsys.research.pipeline.training import are_too_few
 from tradsys.serving.strategy import (
     AuditMask,
     BreakEvenRule,
@@ -49,6 +53,7 @@ def experiment(masks=(), regime=None, auditor=None, kind="triple_barrier", strat
 class Part:
     def __init__(self, n, n_paid):
         self.ret = np.where(np.arange(n) < n_paid, 0.01, -0.01)
+        self.y = (self.ret > 0).astype(np.int64)
 
     def __len__(self):
         return len(self.ret)
@@ -174,3 +179,15 @@ def test_a_model_that_no_bundle_can_hold_is_refused_before_it_is_fitted():
     check_bundled(Average({"a": line, "b": SeedAverage(SequentialBootstrap(LightGbm()), 2)}))
     with pytest.raises(CombinationError, match="no bundle can hold a PerSymbol"):
         check_bundled(Average({"a": line, "b": PerSymbol(line)}))
+
+
+@pytest.mark.parametrize(("n", "paid", "few"), [(60, 30, False), (49, 20, True), (60, 0, True), (60, 60, True)])
+def test_candidates_of_one_outcome_are_as_little_use_as_few(n, paid, few):
+    assert bool(are_too_few(Part(n, paid))) is few
+
+
+def test_too_few_test_rows_for_the_evaluation_are_refused_before_any_fit(tmp_path, monkeypatch):
+    config = compose("train", [*SHRUNK, "split.train_fraction=0.84"])
+    monkeypatch.setattr(flow, "fit", lambda *_args: pytest.fail("it was fitted"))
+    with pytest.raises(DataError, match=r"drift: 28\d\d training and \d\d test rows for 5 blocks"):
+        flow.run(flow.Experiment.of(build(config)), tmp_path, as_dict(config))
