@@ -24,6 +24,7 @@ from tradsys.config.as_of import spread_as_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
 from tradsys.core.endings.stops import Terminated, end_with_parent, exit_code, stoppable
+from tradsys.core.errors import TradsysError
 from tradsys.core.masking import (
     FromEnvironment,
     masked,
@@ -354,6 +355,11 @@ def _disk_line(error: OSError) -> str:
 
 
 def _is_users(error: BaseException) -> bool:
-    """True where our own code raised the error on purpose; a library's ValueError is a bug and keeps its traceback."""
+    """True where our own code raised the error on purpose; a library's ValueError is a bug and keeps its traceback.
+
+    An error of ours may come through a library: joblib raises that of a worker again.
+    """
+    if isinstance(error, TradsysError):
+        return True
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)

@@ -79,15 +79,21 @@ def studies(conf: Path, command: str) -> list[str]:
 
     Those of audit change the complete config (`@package _global_`), those of compare only `study`.
     """
-    files = {name: conf / "study" / f"{name}.yaml" for name in choices_of(conf, "study")}
+    files = _files_of(conf, "study")
     audits = [n for n, path in files.items() if "@package _global_" in path.read_text(encoding="utf-8").split("\n")[0]]
     return audits if command == "audit" else [name for name in files if name not in audits]
 
 
 def choices_of(conf: Path, group: str) -> list[str]:
     """The choices of a group, sorted; none where there is no such group."""
+    return list(_files_of(conf, group))
+
+
+def _files_of(conf: Path, group: str) -> dict[str, Path]:
+    """Each choice of a group, sorted, and the file that Hydra reads it from: the first of the searched folders."""
     folders = (conf, project_conf(conf), *conf_packages().values())
-    return sorted({p.stem for folder in folders for p in (folder / group).glob("*.yaml")})
+    found = {p.stem: p for folder in reversed(folders) for p in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,8 @@ from omegaconf import OmegaConf
 from tradsys.config import composition
 from tradsys.config.compose import ConfigError, compose, conf_folder, run_command
 from tradsys.config.composition import MOST_IN_C, OWN_LOADER, composed, yaml_loader
+from tradsys.config.explain import studies
+from tradsys.core import errors
 
 COMMAND_LINES = [
     ("train", []),
@@ -121,3 +123,30 @@ def test_help_into_a_closed_pipe_ends_without_an_error(monkeypatch):
         monkeypatch.setattr("sys.stdout", closed)
         run_command("report", test_help_into_a_closed_pipe_ends_without_an_error, ["--help"])
         assert os.path.samestat(os.fstat(write), os.stat(os.devnull))  # the pipe was met closed, and given up
+
+
+def raised_elsewhere(_argv):
+    """As joblib raises a worker's error again: from a file of its own."""
+    exec(compile("raise error('fit: no convergence; raise max_iter')", "/elsewhere/parallel.py", "exec"), vars(errors))
+
+
+def test_an_error_of_ours_is_one_line_also_when_a_library_raises_it_again(capsys, monkeypatch):
+    monkeypatch.setattr(errors, "error", errors.TrainingError, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        run_command("compare", raised_elsewhere, [])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip() == "error: fit: no convergence; raise max_iter"
+    monkeypatch.setattr(errors, "error", ValueError)
+    with pytest.raises(ValueError, match="no convergence"):
+        run_command("compare", raised_elsewhere, [])
+
+
+def test_a_study_of_the_project_is_one_of_compares(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    text = (conf_folder() / "study" / "baselines.yaml").read_text().replace("name: baselines", "name: mine")
+    (tmp_path / "conf" / "study" / "mine.yaml").write_text(text)
+    assert compose("compare", ["study=mine"]).study.name == "mine"
+    assert "mine" in studies(conf_folder(), "compare")
+    with pytest.raises(ConfigError, match="study 'mine' is one of compare's"):
+        compose("audit", ["study=mine"])
