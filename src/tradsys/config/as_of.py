@@ -4,15 +4,20 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from tradsys.config.explain import ConfigError
+
 STORED, KNOWN = "tradsys.market.store.StoredBars", "tradsys.market.known.KnownSource"
 
 
 def spread_as_of(config: DictConfig) -> DictConfig:
-    """The config with its `data.as_of` copied into every stored source of its data."""
+    """The config with its `data.as_of` copied into every stored source of its data; ConfigError where none reads it."""
     data = OmegaConf.select(config, "data")
     moment = data.get("as_of") if isinstance(data, DictConfig) else None
-    if moment is not None:
-        _set(data, str(moment))
+    if moment is not None and not _set(data, str(moment)) and "${data.as_of}" not in OmegaConf.to_yaml(data):
+        raise ConfigError(
+            f"config: data.as_of={moment}, and no source of these data keeps what was known when; stored bars and "
+            "downloads with a ledger of revisions do; leave data.as_of out, or give data=NAME of the store"
+        )
     return config
 
 
@@ -29,19 +34,17 @@ def with_as_of(config: DictConfig, moment: str, last: str | None = None) -> Dict
     return copy
 
 
-def _set(node: Any, moment: str, last: str | None = None) -> None:
+def _set(node: Any, moment: str, last: str | None = None) -> int:
+    """Sets the moment in every stored source below the node; returns their number."""
     if isinstance(node, ListConfig):
-        for one in node:
-            _set(one, moment, last)
+        return sum(_set(one, moment, last) for one in node)
     if not isinstance(node, DictConfig):
-        return
-    if node.get("_target_") == STORED:
+        return 0
+    is_source = node.get("_target_") in (STORED, KNOWN)
+    if is_source:
         with open_dict(node):
             node.as_of = moment
-            node.end = node.get("end") or last
-    if node.get("_target_") == KNOWN:
-        with open_dict(node):
-            node.as_of = moment
-    for key in map(str, node):
-        if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
-            _set(node[key], moment, last)
+            if node.get("_target_") == STORED:
+                node.end = node.get("end") or last
+    inner = [k for k in map(str, node) if not OmegaConf.is_interpolation(node, k) and not OmegaConf.is_missing(node, k)]
+    return is_source + sum(_set(node[key], moment, last) for key in inner)

@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from tradsys.config.as_of import KNOWN, STORED, with_as_of
-from tradsys.config.compose import build, compose
+from tradsys.config.as_of import KNOWN, STORED, spread_as_of, with_as_of
+from tradsys.config.compose import ConfigError, build, compose
 
 
 def stored(node):
@@ -34,3 +34,12 @@ def test_it_reaches_the_files_of_values_that_a_download_keeps_a_ledger_of():
     known = config.data.source.known
     assert [known[name].funding["_target_"] for name in ("btc", "eth")] == [KNOWN, KNOWN]
     assert [known[name].funding["as_of"] for name in ("btc", "eth")] == ["2026-03-01", "2026-03-01"]
+
+
+def test_a_moment_that_no_source_reads_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.as_of=2026-03-01, and no source of these data keeps"):
+        compose("train", ["data=synthetic", "+data.as_of=2026-03-01"])
+    read = OmegaConf.create(
+        {"data": {"as_of": "2026-03-01", "source": {"_target_": "own.Bars", "at": "${data.as_of}"}}}
+    )
+    assert spread_as_of(read) is read
