@@ -52,10 +52,7 @@ def evaluate_run(
     config: Config,
     timings: Timings,
 ) -> Json:
-    """Evaluates the test span, writes a run's results, returns the report.
-
-    The report is one JSON-safe dict.
-    """
+    """Evaluates the test span, writes a run's results, returns the report as JSON."""
     source = provenance(config, bundle.card["data"])
     ledger = TrialLedger(config["paths"]["ledger"], config["paths"]["runs"])
     with timings.stage("models on test"):
