@@ -88,7 +88,6 @@ def evaluate_run(
         )
     with timings.stage("auditor and regimes"):
         questions = _questions(experiment, prepared, bundle, tested)
-    overlap = max(1.0, float((prepared.test.end - prepared.test.rows).mean()))  # samples that share an outcome
     verdict = verdict_of_run(bounds(skill), tested.verdicts)
     if note := market_cut(bundle.features, prepared.bars):
         verdict = replace(verdict, reasons=(*verdict.reasons, note))
@@ -99,7 +98,7 @@ def evaluate_run(
         verdict=verdict.as_dict(),
         models=models,
         reliability=_reliability(probabilities, prepared.test, float(experiment.labels.horizon_bars)),
-        reliability_overlap=overlap,
+        reliability_overlap=max(1.0, float((prepared.test.end - prepared.test.rows).mean())),  # sharing an outcome
         auditor=audit,
         importance=importance,
         drift=drift,
