@@ -124,8 +124,8 @@ def answer(part: Any, method: str, *given: Any, kind: type | tuple[type, ...]) -
     if not isinstance(found, kind):
         kinds = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
         raise TrainingError(
-            f"{cls.__module__}.{cls.__name__}: its {method} gave {one_line(repr(found), 60)}, a "
-            f"{type(found).__name__}; it gives a {kinds}; see docs/extensions.md"
+            f"{cls.__module__}.{cls.__name__}: its {method} returned {one_line(repr(found), 60)}, a "
+            f"{type(found).__name__}; it must return a {kinds}; see docs/extensions.md"
         )
     return found
 

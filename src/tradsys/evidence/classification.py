@@ -252,7 +252,8 @@ def _checked_scores(score_N: Array, proba_NC: Array) -> Array:
     score = np.asarray(score_N, dtype=np.float64)
     if score.shape != proba_NC.shape[:1] or proba_NC.shape[1] != 2 or not np.isfinite(score).all():
         raise DataError(
-            f"evaluate: scores {score.shape} for probabilities {proba_NC.shape}; one finite score each, of two classes"
+            f"evaluate: scores {score.shape} for probabilities {proba_NC.shape}; every forecast of two "
+            "classes needs one finite score; pass score_N [N]"
         )
     return np.column_stack([-score, score])
 
@@ -260,5 +261,8 @@ def _checked_scores(score_N: Array, proba_NC: Array) -> Array:
 def _checked_weight(weight_N: Array | None, n: int) -> Array:
     weight = np.ones(n) if weight_N is None else np.asarray(weight_N, dtype=np.float64)
     if weight.shape != (n,) or not (weight >= 0).all() or not np.isfinite(weight).all() or weight.sum() == 0:
-        raise DataError(f"evaluate: weights of shape {weight.shape} for {n} samples; finite, >= 0, not all zero")
+        raise DataError(
+            f"evaluate: weights of shape {weight.shape} for {n} samples; weights must be finite, >= 0 and not all "
+            "zero; pass one per sample"
+        )
     return weight

@@ -40,7 +40,8 @@ class Deflation:
     def __post_init__(self) -> None:
         if self.n_effective is not None and not 1 <= self.n_effective <= self.n_trials + 1e-9:
             raise DataError(
-                f"deflation: {self.n_effective} effective of {self.n_trials} trials; must lie within [1, n_trials]"
+                f"deflation: {self.n_effective} effective of {self.n_trials} trials; the effective number "
+                "must lie in [1, n_trials]; correct the counts"
             )
 
     def luck(self, n_periods: int) -> float:

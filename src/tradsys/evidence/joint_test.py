@@ -75,7 +75,7 @@ def error_budget(batch: int) -> float:
     The sum over n >= 2 of 1 / (n (n - 1)) is 1, so all batches together spend ALPHA.
     """
     if batch < 1:
-        raise DataError(f"joint test: batch {batch}; batches are counted from 1")
+        raise DataError(f"joint test: batch {batch}; batches are counted from 1; pass 1 for the first")
     return FIRST_BUDGET if batch == 1 else LATER_BUDGET / (batch * (batch - 1))
 
 
@@ -131,7 +131,8 @@ def _checked_batches(batches: Sequence[Batch]) -> list[Array]:
     returns = [r[:, None] if r.ndim == 1 else r for r in returns]
     if len({len(r) for r in returns}) > 1:
         raise DataError(
-            f"joint test: batches of {[len(r) for r in returns]} periods; all cover the same ones; leave out the others"
+            f"joint test: batches of {[len(r) for r in returns]} periods; all must cover the same periods; "
+            "leave out those that do not"
         )
     return returns
 

@@ -54,7 +54,8 @@ def pbo(returns_TN: Array, n_blocks: int = 16) -> PboResult:
     n_rows, n_trials = values.shape
     if n_blocks < 2 or n_blocks % 2 or n_rows // n_blocks < 2 or comb(n_blocks, n_blocks // 2) > MAX_COMBINATIONS:
         raise DataError(
-            f"pbo: {n_blocks} blocks on {n_rows} rows; S is even, 2..20, with at least 2 rows a block; usual is 16"
+            f"pbo: {n_blocks} blocks on {n_rows} rows; their number must be even, 2 to 20, with at least 2 "
+            "rows a block; 16 is usual"
         )
     n_dropped = n_rows % n_blocks
     blocks = values[n_dropped:].reshape(n_blocks, -1, n_trials)
@@ -77,7 +78,7 @@ def pbo_of_scores(scores_SN: Array) -> PboResult:
     scores = _checked_trials(scores_SN)
     n_blocks, n_trials = scores.shape
     if n_blocks < 4 or n_blocks % 2 or comb(n_blocks, n_blocks // 2) > MAX_COMBINATIONS:
-        raise DataError(f"pbo: scores of {n_blocks} blocks; S is even, 4..20; join or split blocks")
+        raise DataError(f"pbo: scores of {n_blocks} blocks; their number must be even, 4 to 20; join or split blocks")
     return _over_splits(n_blocks, n_trials, 0, lambda inside: _joined(inside, scores) / (n_blocks // 2))
 
 
@@ -178,7 +179,10 @@ def spa_test(
     )
     losses = losses[:, None] if losses.ndim == 1 else losses
     if benchmark.shape != losses.shape[:1]:
-        raise DataError(f"spa_test: benchmark {benchmark.shape} for losses {losses.shape}; same T periods in both")
+        raise DataError(
+            f"spa_test: benchmark {benchmark.shape} for losses {losses.shape}; both must cover the same T "
+            "periods; align them first"
+        )
     gain_TN = benchmark[:, None] - losses
     still = np.flatnonzero(np.ptp(gain_TN, axis=0) <= 1e-12 * np.abs(gain_TN).max(axis=0))
     if len(still):

@@ -221,7 +221,9 @@ def equity_curve(returns_T: Array) -> Array:
 def _checked_days(days_T: Array, n_periods: int) -> Array:
     days = np.asarray(days_T)
     if days.shape != (n_periods,) or (np.diff(days) <= np.timedelta64(0)).any():
-        raise DataError(f"performance: days {days.shape} for {n_periods} periods; give one each, in order, none twice")
+        raise DataError(
+            f"performance: days {days.shape} for {n_periods} periods; give one day per period, in order, none twice"
+        )
     return days
 
 

@@ -234,5 +234,8 @@ def _checked_times(times: Array, k: int) -> Array:
 def _checked_series(returns: Array, stamps: Array, k: int) -> Array:
     values = checked_returns(returns, f"trials: trial {k}", least=1)
     if values.shape != stamps.shape:
-        raise DataError(f"trials: trial {k} has {len(stamps)} times for returns {values.shape}; one each")
+        raise DataError(
+            f"trials: trial {k} has {len(stamps)} times for returns {values.shape}; every return needs one time; "
+            "align them first"
+        )
     return values

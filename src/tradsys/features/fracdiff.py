@@ -27,7 +27,7 @@ def ffd_weights(d: float, tol: float) -> Array:
     DataError unless d >= 0 and 0 < tol < 1. Source: section 5.4.2.
     """
     if not (d >= 0 and 0 < tol < 1):
-        raise DataError(f"fracdiff: d = {d}, tol = {tol}; the rule is d >= 0 and 0 < tol < 1; change the features")
+        raise DataError(f"fracdiff: d = {d}, tol = {tol}; the rule is d >= 0 and 0 < tol < 1; set both")
     weights = [1.0]
     while abs(new := -weights[-1] * (d - len(weights) + 1) / len(weights)) >= tol:
         weights.append(new)

@@ -50,7 +50,7 @@ class VolumeTrend(Column, name="volume_trend_{bars}", warmup=lambda f: f.bars - 
 
     def __post_init__(self) -> None:
         if self.bars < 2:
-            raise DataError(f"features: VolumeTrend of {self.bars} bars; a slope needs two or more; change it")
+            raise DataError(f"features: VolumeTrend of {self.bars} bars; a slope needs two or more; raise its bars")
 
     def expr(self) -> pl.Expr:
         volume, n = pl.col("volume"), self.bars

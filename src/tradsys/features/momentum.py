@@ -81,7 +81,9 @@ class Macd(Column, name="macd_{part}_{fast}_{slow}_{signal}"):
 
     def __post_init__(self) -> None:
         if not 0 < self.fast < self.slow:
-            raise DataError(f"features: MACD with fast {self.fast}, slow {self.slow}; 0 < fast < slow; change them")
+            raise DataError(
+                f"features: MACD with fast {self.fast}, slow {self.slow}; a MACD needs 0 < fast < slow; set both"
+            )
 
     @property
     def warmup(self) -> int:

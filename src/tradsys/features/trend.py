@@ -85,7 +85,9 @@ class SmaSlope(Column, name="sma_slope_{bars}_{over}", warmup=lambda f: f.bars -
 def _rising(spans: tuple[int, ...]) -> tuple[int, ...]:
     """The spans as a tuple, from YAML or JSON a list; DataError unless two or more, rising from 1 on."""
     if len(spans) < 2 or spans[0] < 1 or any(a >= b for a, b in pairwise(spans)):
-        raise DataError(f"features: moving averages of spans {list(spans)}; give two or more, rising, from 1 on")
+        raise DataError(
+            f"features: moving averages of spans {list(spans)}; they must be two or more, rising, from 1 on; set spans"
+        )
     return tuple(spans)
 
 
@@ -152,7 +154,9 @@ class Momentum(Column, name="momentum_{bars}_{skip}"):
 
     def __post_init__(self) -> None:
         if not 0 <= self.skip < self.bars:
-            raise DataError(f"features: Momentum of {self.bars} bars, skip {self.skip}; 0 <= skip < bars; change them")
+            raise DataError(
+                f"features: Momentum of {self.bars} bars, skip {self.skip}; it needs 0 <= skip < bars; set both"
+            )
 
     def expr(self) -> pl.Expr:
         return log_return(self.bars) - log_return(self.skip)

@@ -263,8 +263,9 @@ class StoredBars:
     def __post_init__(self) -> None:
         if self.prints not in PRINTS or (self.prints == "first" and self.as_of is not None):
             raise DataError(
-                f"data.source.prints={self.prints!r} with as_of={self.as_of}; it is one of {', '.join(PRINTS)}, and "
-                "first prints have no moment; set data.source.prints= or leave data.as_of= out"
+                f"data.source.prints={self.prints!r} with as_of={self.as_of}; it is one of "
+                f"{', '.join(PRINTS)}, and as_of= does not apply to first prints; set data.source.prints= or "
+                "leave data.as_of= out"
             )
         kinds = {"root": str, "name": str, "reference": str | None, "trade_reference": bool | None, "events": bool}
         for key, kind in kinds.items():

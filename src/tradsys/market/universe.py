@@ -43,7 +43,9 @@ class Members:
         for name in ("min_price", "min_dollar_volume"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
-                raise TradsysError(f"universe: {name}={value}; it must be zero or more, or null for no limit; fix it")
+                raise TradsysError(
+                    f"universe: {name}={value}; it must be zero or more, or null for no limit; set {name}"
+                )
 
     def mask(self, bars: pl.DataFrame) -> Array:
         """True [R] where the row's symbol is a member at its close.

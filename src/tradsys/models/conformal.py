@@ -46,7 +46,8 @@ class SplitConformal:
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1 or self.kind not in KINDS:
             raise TrainingError(
-                f"conformal: alpha={self.alpha}, kind={self.kind!r}; the rule is 0 < alpha < 1 and one of {KINDS}"
+                f"conformal: alpha={self.alpha}, kind={self.kind!r}; alpha must lie in (0, 1) and the kind be "
+                f"one of {KINDS}; set both"
             )
 
     def fit(self, predicted_M: Array, actual_M: Array, scale_M: Array | None = None) -> Self:
@@ -72,7 +73,10 @@ class SplitConformal:
         predicted = np.asarray(predicted_N, dtype=np.float64)
         scale = np.ones(len(predicted)) if scale_N is None else np.asarray(scale_N, dtype=np.float64)
         if scale.shape != predicted.shape:
-            raise DataError(f"conformal: predictions {predicted.shape}, scales {scale.shape}; one scale per prediction")
+            raise DataError(
+                f"conformal: predictions {predicted.shape}, scales {scale.shape}; every prediction needs one "
+                "scale; align them first"
+            )
         return predicted - fitted(self, "low_") * scale, predicted + fitted(self, "high_") * scale
 
     def to_json(self) -> Json:
@@ -111,7 +115,10 @@ def coverage(low_N: Array, high_N: Array, actual_N: Array) -> float:
     """
     low, high, actual = (np.asarray(a, dtype=np.float64) for a in (low_N, high_N, actual_N))
     if not low.shape == high.shape == actual.shape:
-        raise DataError(f"conformal: bounds {low.shape}, {high.shape} for outcomes {actual.shape}; three equal lengths")
+        raise DataError(
+            f"conformal: bounds {low.shape}, {high.shape} for outcomes {actual.shape}; all three need one length; "
+            "align them first"
+        )
     known = ~np.isnan(low + high + actual)
     if not known.any():
         raise DataError(f"conformal: none of {len(actual)} rows has bounds and an outcome; use resolved labels")

@@ -111,8 +111,8 @@ class SequenceModel:
             raise
         if tuple(scores_NC.shape) != (3, 2):
             raise TrainingError(
-                f"sequence: {type(inner).__name__}.forward() gave {list(scores_NC.shape)} for windows "
-                f"{list(window_NTF.shape)} and 2 classes; it gives scores [N, C]; see docs/extensions.md"
+                f"sequence: {type(inner).__name__}.forward() returned {list(scores_NC.shape)} for windows "
+                f"{list(window_NTF.shape)} and 2 classes; it must return scores [N, C]; see docs/extensions.md"
             )
 
     def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:

@@ -36,7 +36,8 @@ class Notifier:
             remember_urls(url)
             if not self._targets.add(url):
                 raise TradsysError(
-                    f"notify: URL number {number} of {VARIABLE} is unknown to apprise; see its list of services"
+                    f"notify: URL number {number} of {VARIABLE} is unknown to apprise; correct it by "
+                    "apprise's list of services"
                 )
 
     @classmethod

@@ -33,7 +33,7 @@ class Book:
         if self.kind not in KINDS or self.k < 1 or self.hold_bars < 1:
             raise TradsysError(
                 f"book: kind={self.kind!r}, k={self.k}, hold_bars={self.hold_bars}; the kind is one of "
-                f"{', '.join(KINDS)}, k and hold_bars count from 1; fix the book"
+                f"{', '.join(KINDS)}, k and hold_bars count from 1; set book.kind, book.k or book.hold_bars"
             )
 
     def weights(self, scores: pl.DataFrame) -> pl.DataFrame:

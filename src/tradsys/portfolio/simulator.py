@@ -260,7 +260,8 @@ def check_bars(bars: pl.DataFrame) -> pl.DataFrame:
     n_disorder = bars.select(disorder.sum()).item()
     if n_disorder:
         raise DataError(
-            f"simulate: {n_disorder} bars not after the one before; bars are sorted by (symbol, time), unique"
+            f"simulate: {n_disorder} bars not after the one before; bars must be sorted by (symbol, time) and "
+            "unique; sort them first"
         )
     sound = pl.all_horizontal((pl.col(c) > 0) & pl.col(c).is_finite() for c in PRICES)
     unsound = bars.filter(sound.not_().fill_null(True))

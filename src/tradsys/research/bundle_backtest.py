@@ -42,7 +42,7 @@ def backtest_bundle(bundle: Bundle, source: Any, parts: Config, config: Config, 
     where the bars of the bundle's own source have changed since its evaluation.
     """
     if config["span"] not in SPANS:
-        raise DataError(f"backtest: span={config['span']!r}; one of {SPANS}; choose one")
+        raise DataError(f"backtest: span={config['span']!r}; a backtest covers one of {SPANS}; set span=")
     bars = source.bars()
     digest, own = content_digest(bars), bundle.card["data"]["digest"]
     if config["data_choice"] is None and digest != own:

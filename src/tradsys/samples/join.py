@@ -31,7 +31,10 @@ def make_samples(
     label ends before its entry; ValueError for a bad lookback or weighting.
     """
     if lookback < 1 or weighting not in WEIGHTINGS:
-        raise ValueError(f"samples: lookback={lookback}, weighting={weighting!r}; lookback >= 1, one of {WEIGHTINGS}")
+        raise ValueError(
+            f"samples: lookback={lookback}, weighting={weighting!r}; lookback must be at least 1 and weighting "
+            f"one of {WEIGHTINGS}; set both"
+        )
     _check_lengths(table, labels, events)
     ready = table.ready(lookback)
     labelled = (labels.end >= 0) & (labels.y >= 0)

@@ -345,7 +345,8 @@ def _shared(values: Array) -> Tensor:
 def _check_rows(table_RF: Tensor, rows_N: Tensor, y_N: Tensor, weight_N: Tensor, lookback: int) -> None:
     if not len(rows_N) == len(y_N) == len(weight_N):
         raise ValueError(
-            f"loader: {len(rows_N)} rows, {len(y_N)} labels, {len(weight_N)} weights; one of each per sample"
+            f"loader: {len(rows_N)} rows, {len(y_N)} labels, {len(weight_N)} weights; every sample needs one "
+            "of each; pass equal lengths"
         )
     if table_RF.ndim != 2 or table_RF.dtype != torch.float32:
         raise ValueError(f"loader: table is {table_RF.dtype} {tuple(table_RF.shape)}; it must be float32 [R, F]")

@@ -59,14 +59,15 @@ def folds_of(splitter: Splitter, samples: Samples) -> Iterator[Fold]:
     for fold in answer(splitter, "split", samples, kind=Iterable):
         if not isinstance(fold, Fold):
             raise DataError(
-                f"split: {type(splitter).__name__}.split() gave a {type(fold).__name__}; it gives Fold(train, valid, "
-                "test) with positions of the samples; see tradsys.core.tables"
+                f"split: {type(splitter).__name__}.split() returned a {type(fold).__name__}; it must return "
+                "Fold(train, valid, test) with positions of the samples; see tradsys.core.tables"
             )
         yield fold
         is_empty = False
     if is_empty:
         raise DataError(
-            f"split: {type(splitter).__name__} made no fold of {len(samples)} samples; it needs at least one; change it"
+            f"split: {type(splitter).__name__} made no fold of {len(samples)} samples; a split needs at least "
+            "one; change its settings"
         )
 
 

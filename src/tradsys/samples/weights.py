@@ -61,7 +61,10 @@ def return_attribution(start: Array, end: Array, step_R: Array) -> Array:
         return np.empty(0)
     first, n_at_R = _concurrency(start, end)
     if start.min() < 0 or end.max() >= len(step):
-        raise ValueError(f"return attribution: spans reach {start.min()}..{end.max()} of {len(step)} bars")
+        raise ValueError(
+            f"return attribution: spans reach {start.min()}..{end.max()} of {len(step)} bars; they must lie "
+            "inside; use labels of the same bars"
+        )
     part = step[first : first + len(n_at_R)]
     share = np.divide(part, n_at_R, out=np.zeros(len(n_at_R)), where=n_at_R > 0)
     return np.abs(span_sums(share, start - first, end - first))
@@ -77,7 +80,10 @@ def liquidity_weights(turnover_N: Array, time_N: Array) -> Array:
     """
     turnover = np.asarray(turnover_N, dtype=np.float64)
     if not (np.isfinite(turnover).all() and (turnover >= 0).all()):
-        raise ValueError(f"liquidity: turnover from {turnover.min()} to {turnover.max()}; it is finite and >= 0")
+        raise ValueError(
+            f"liquidity: turnover from {turnover.min()} to {turnover.max()}; it must be finite and >= 0; correct "
+            "the volumes"
+        )
     if not len(turnover):
         return np.empty(0)
     root, code = np.sqrt(turnover), np.unique(np.asarray(time_N), return_inverse=True)[1]

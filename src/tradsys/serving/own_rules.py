@@ -34,8 +34,7 @@ def result_of(part: Any, method: str, view: "View", *given: Any) -> Array:
     if found.shape != (n,) or found.dtype.kind not in "bif" or not holds(found).all():
         name = type(part)
         raise TrainingError(
-            f"{name.__module__}.{name.__name__}: its {method} gave {found.dtype} {list(found.shape)} for {n} "
-            "rows; it "
-            f"gives {words} for each; see docs/extensions.md"
+            f"{name.__module__}.{name.__name__}: its {method} returned {found.dtype} {list(found.shape)} for "
+            f"{n} rows; it must return {words} for each; see docs/extensions.md"
         )
     return found

@@ -27,7 +27,9 @@ class Threshold:
             raise TradsysError(f"threshold: kind {self.kind!r}; it is one of {list(KINDS)}; pick one (levels=)")
         if not np.isfinite(self.value) or (self.kind != "score" and not 0 < self.value < 1):
             rule = "a finite number" if self.kind == "score" else "0 < value < 1"
-            raise TradsysError(f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; fix it")
+            raise TradsysError(
+                f"threshold: value {self.value} of kind {self.kind!r}; the rule is {rule}; set rule.value"
+            )
 
     def resolve(self, valid_scores: Array) -> float:
         """The level in the unit of the scores.

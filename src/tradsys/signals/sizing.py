@@ -22,7 +22,7 @@ def volatility_target(volatility: ArrayLike, target: float, cap: float = 1.0) ->
     Source: Moskowitz, Ooi and Pedersen 2012, eq. 5 (positions scaled by target / sigma_t).
     """
     if not target > 0:
-        raise TradsysError(f"volatility_target: target={target}; it is > 0; set one")
+        raise TradsysError(f"volatility_target: target={target}; it must be above 0; set sizing.target")
     _check_fraction("volatility_target", "cap", cap)
     volatility_N = np.asarray(volatility, dtype=np.float64)
     sizes = np.divide(target, volatility_N, out=np.zeros(volatility_N.shape), where=volatility_N > 0)

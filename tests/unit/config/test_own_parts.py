@@ -165,7 +165,7 @@ def test_a_splitter_without_folds_or_with_other_things_is_refused():
     samples = np.arange(3)
     with pytest.raises(DataError, match="made no fold of 3 samples"):
         list(folds_of(part({"split": ("self, samples", ())})(), samples))
-    with pytest.raises(DataError, match="gave a int; it gives Fold"):
+    with pytest.raises(DataError, match="gave a int; it must return Fold"):
         list(folds_of(part({"split": ("self, samples", (1,))})(), samples))
 
 

@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused():
         SplitConformal(0.1).fit(x, y, np.arange(100.0))
     with pytest.raises(DataError, match="one length"):
         SplitConformal(0.1).fit(x, y[:50])
-    with pytest.raises(DataError, match="one scale per prediction"):
+    with pytest.raises(DataError, match="every prediction needs one scale"):
         SplitConformal(0.1).fit(x, y).interval(x, np.ones(3))
     with pytest.raises(DataError, match="use resolved labels"):
         coverage(np.array([np.nan]), np.ones(1), np.ones(1))

@@ -39,8 +39,8 @@ class AlphaVantage:
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.outputsize not in ("compact", "full"):
             raise DataError(
-                f"{self.name}: kind={self.kind!r}, outputsize={self.outputsize!r}; kinds are {', '.join(KINDS)}, sizes "
-                "compact and full; set source.kind= and source.outputsize="
+                f"{self.name}: kind={self.kind!r}, outputsize={self.outputsize!r}; the kind must be one of "
+                f"{', '.join(KINDS)}, the size compact or full; set source.kind= and source.outputsize="
             )
 
     @property
@@ -98,7 +98,8 @@ class AlphaVantage:
             raise MissingError(f"{self.name}: {words}; check the symbol")
         if not isinstance(content, dict) or not isinstance(content.get(KINDS[self.kind]), dict):
             raise DataError(
-                f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor changed the form of its answer"
+                f"{self.name}: the answer has no {KINDS[self.kind]!r}; the vendor changed the form of its "
+                "answer; use another source until it is read again"
             )
 
     def _refuse(self, words: str) -> NoReturn:

@@ -51,7 +51,8 @@ class CcxtCandles:
         minutes_of(self.interval, self.name)
         if self.kind not in KINDS or self.page_bars < 1:
             raise DataError(
-                f"{self.name}: kind={self.kind!r}, page_bars={self.page_bars}; kinds are {', '.join(KINDS)}"
+                f"{self.name}: kind={self.kind!r}, page_bars={self.page_bars}; the kind must be one of "
+                f"{', '.join(KINDS)} and page_bars at least 1; set source.kind= or source.page_bars="
             )
 
     @property

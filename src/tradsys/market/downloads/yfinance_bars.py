@@ -56,7 +56,8 @@ class YfinanceBars:
     def __post_init__(self) -> None:
         if self.interval not in INTERVALS:
             raise DataError(
-                f"{self.name}: interval={self.interval!r}; one of {', '.join(INTERVALS)}; set source.interval="
+                f"{self.name}: interval={self.interval!r}; it must be one of {', '.join(INTERVALS)}; set "
+                "source.interval="
             )
 
     @property
@@ -226,10 +227,14 @@ def flat(frame: Any, symbol: str) -> pl.DataFrame:
         frame = frame.loc[:, own]
         frame.columns = frame.columns.get_level_values(level)
     if lacking := [name for name in PRICES if name not in frame.columns]:
-        raise DataError(f"yfinance: the bars of {symbol} lack {lacking}; the vendor changed the form of its page")
+        raise DataError(
+            f"yfinance: the bars of {symbol} lack {lacking}; the vendor changed the form of its page; use another "
+            "source until it is read again"
+        )
     if frame.index.tz is None:
         raise DataError(
-            f"yfinance: the bars of {symbol} have times without a zone; the vendor changed the form of its page"
+            f"yfinance: the bars of {symbol} have times without a zone; the vendor changed the form of its "
+            "page; use another source until it is read again"
         )
     time = utc_series(frame.index.as_unit("us").asi8.view("datetime64[us]"))
     local = time.dt.convert_time_zone(str(frame.index.tz))

@@ -61,9 +61,11 @@ class SessionSeries:
         taken = sorted({*COLUMNS, "segment"} & set(self.names))
         if self.change not in CHANGES or wrong or taken or not self.delay_minutes >= 0 or not self.max_age_days > 0:
             raise DataError(
-                f"known: {self.file}: name={self.name!r}, change={self.change!r}, sessions={list(self.sessions)}, "
-                f"delay_minutes={self.delay_minutes}, max_age_days={self.max_age_days}; changes: {CHANGES}, sessions "
-                "whole and at least 1, the delay not negative, the age above 0, no column of bars; fix conf/data"
+                f"known: {self.file}: name={self.name!r}, change={self.change!r}, "
+                f"sessions={list(self.sessions)}, delay_minutes={self.delay_minutes}, "
+                f"max_age_days={self.max_age_days}; the change must be one of {CHANGES}, sessions whole "
+                "numbers from 1, the delay not negative, the age above 0, and the name no column of bars; "
+                "fix conf/data"
             )
         self._settled  # noqa: B018 - raises for an unreadable time
 

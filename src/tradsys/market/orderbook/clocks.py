@@ -50,7 +50,10 @@ def arrival_times(
     """
     local, exchange = np.asarray(local_us, dtype=np.int64), np.asarray(exchange_us, dtype=np.int64)
     if len(local) == 0 or len(local) != len(exchange):
-        raise DataError(f"orderbook: {len(local)} local and {len(exchange)} exchange times; one of each per record")
+        raise DataError(
+            f"orderbook: {len(local)} local and {len(exchange)} exchange times; every record needs one of each; "
+            "read the file again"
+        )
     gap = (local - exchange).astype(np.float64)
     least_ms = float(gap.min()) / MILLISECOND
     corrected = least_ms < floor_ms or least_ms > max_latency_ms

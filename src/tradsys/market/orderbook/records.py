@@ -151,7 +151,9 @@ def _read_table(path: Path) -> pl.DataFrame:
         if path.suffix in (".jsonl", ".ndjson"):
             return pl.read_ndjson(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"orderbook: {path.name} cannot be read: {str(error).splitlines()[0][:160]}") from error
+        raise DataError(
+            f"orderbook: {path.name} cannot be read ({str(error).splitlines()[0][:160]}); download it again"
+        ) from error
     return _csv(path, header=True)
 
 
@@ -161,7 +163,9 @@ def _csv(path: Path, *, header: bool) -> pl.DataFrame:
     try:
         return pl.read_csv(path, has_header=header, infer_schema_length=10_000)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"orderbook: {path.name} cannot be read: {str(error).splitlines()[0][:160]}") from error
+        raise DataError(
+            f"orderbook: {path.name} cannot be read ({str(error).splitlines()[0][:160]}); download it again"
+        ) from error
 
 
 def _records(table: pl.DataFrame, wanted: Mapping[str, tuple[str, ...]], path: Path) -> Records:

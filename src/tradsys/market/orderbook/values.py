@@ -71,8 +71,9 @@ class OrderBookValues:
         if self.form not in FORMS or not given or lobster or wrong:
             raise DataError(
                 f"orderbook: form={self.form!r} with {given or 'no file'}, latency_ms={self.latency_ms}, "
-                f"max_latency_ms={self.max_latency_ms}, stale_seconds={self.stale_seconds}; forms are {FORMS}, lobster "
-                "takes depth= and trades= (its message file), binance at least one of quotes=, depth=, trades="
+                f"max_latency_ms={self.max_latency_ms}, stale_seconds={self.stale_seconds}; the form must be "
+                f"one of {FORMS} and times above 0 (latency_ms from 0); lobster takes depth= and trades= (its "
+                "message file), binance at least one of quotes=, depth=, trades="
             )
 
     @property

@@ -56,7 +56,7 @@ def read_known(path: Path, values: Collection[str], keys: FormKeys, roles: Mappi
             read_text(raw, keys, {*roles, *wanted, "series", "value"}, notes)[0] if raw.kind == "text" else table(raw)
         )
     except DataError as error:
-        raise DataError(f"known: {path.name} cannot be read: {error}") from error
+        raise DataError(f"known: {path.name} cannot be read ({error}); save it again as .csv or .parquet") from error
     by_lower = {n.lower(): n for n in values}
     zones = {roles[split_zone(n)[0]]: split_zone(n)[1] for n in frame.columns if split_zone(n)[0] in roles}
     frame = frame.rename(

@@ -81,7 +81,8 @@ class Layout:
     def __post_init__(self) -> None:
         if self.stamp not in ("open", "close"):
             raise DataError(
-                f"layout {self.name}: stamp is {self.stamp!r}; a vendor stamps a bar's 'open' or its 'close'"
+                f"layout {self.name}: stamp is {self.stamp!r}; a vendor stamps a bar's 'open' or its 'close'; "
+                "set one of them"
             )
 
     def known_names(self) -> set[str]:

@@ -251,7 +251,9 @@ def table(raw: RawFile, max_rows: int = MAX_ROWS) -> pl.DataFrame:
     except DataError:
         raise
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise DataError(f"{raw.name}: cannot be read as a table: it is damaged or no {raw.kind} file") from error
+        raise DataError(
+            f"{raw.name}: cannot be read as a table: it is damaged or no {raw.kind} file; download it again"
+        ) from error
     raise _too_large(raw.name, max_rows, f"has {n_rows:,} rows")
 
 

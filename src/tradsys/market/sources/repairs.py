@@ -208,7 +208,9 @@ def check_names(repair: Sequence[str]) -> None:
     """Raises DataError for an unknown repair, with the existing names."""
     unknown = sorted(set(repair) - set(REMEDIES))
     if unknown:
-        raise DataError(f"sources: no repair named {unknown}; the repairs are {', '.join(REMEDIES)}")
+        raise DataError(
+            f"sources: no repair named {unknown}; the repairs are {', '.join(REMEDIES)}; set repair= to some of them"
+        )
 
 
 def apply_repairs(

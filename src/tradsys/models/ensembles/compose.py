@@ -94,8 +94,8 @@ class Calibrated:
         scores = answer(model, "predict_proba", valid.table, valid.rows, kind=np.ndarray)
         if scores.ndim != 2 or len(scores) != len(valid):
             raise TrainingError(
-                f"calibrated: {type(model).__name__}.predict_proba() gave {list(scores.shape)} for {len(valid)} rows; "
-                "it gives [rows, classes]; see tradsys.core.protocols"
+                f"calibrated: {type(model).__name__}.predict_proba() returned {list(scores.shape)} for "
+                f"{len(valid)} rows; it must return [rows, classes]; see tradsys.core.protocols"
             )
         return self.of(model, self.calibrator.fit(scores, valid.y, valid.weight))
 

@@ -62,8 +62,9 @@ class Stacked:
             raise TrainingError(f"stacked: a member is named {BASE!r}, which every pool holds already; rename it")
         if not (0 <= self.floor < 1 / (len(self.members) + 1) and 0 < self.confidence < 1):
             raise TrainingError(
-                f"stacked: floor={self.floor}, confidence={self.confidence}; the rule is 0 <= floor < "
-                f"1 / (members + 1) = {1 / (len(self.members) + 1):.3f} and 0 < confidence < 1"
+                f"stacked: floor={self.floor}, confidence={self.confidence}; the rule is 0 <= floor < 1 / "
+                f"(members + 1) = {1 / (len(self.members) + 1):.3f} and 0 < confidence < 1; set model.floor "
+                "and model.confidence"
             )
 
     @property
@@ -160,7 +161,9 @@ class RegimeWeighted(Stacked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.shrinkage >= 0:
-            raise TrainingError(f"regime weighted: shrinkage={self.shrinkage}; it counts samples and is at least 0")
+            raise TrainingError(
+                f"regime weighted: shrinkage={self.shrinkage}; it counts samples and is at least 0; set model.shrinkage"
+            )
 
     @property
     def lookback(self) -> int:

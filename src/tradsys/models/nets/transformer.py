@@ -213,9 +213,11 @@ def _check_shape(d_model: int, n_heads: int, positions: str, pooling: str) -> No
             f"n_heads must divide d_model; take d_model={max(d_model // n_heads, 1) * n_heads} or other heads"
         )
     if positions not in POSITIONS:
-        raise ValueError(f"transformer: positions={positions!r}; it must be one of {POSITIONS}")
+        raise ValueError(
+            f"transformer: positions={positions!r}; it must be one of {POSITIONS}; set model.net.positions"
+        )
     if pooling not in POOLINGS:
-        raise ValueError(f"transformer: pooling={pooling!r}; it must be one of {POOLINGS}")
+        raise ValueError(f"transformer: pooling={pooling!r}; it must be one of {POOLINGS}; set model.net.pooling")
     if positions == "rotary" and d_model // n_heads % 2:
         raise CombinationError(
             f"transformer: rotary positions turn pairs, but a head is {d_model // n_heads} wide "

@@ -170,7 +170,10 @@ def _check_archive(path: Path) -> None:
     """Raises where a part of the archive is not what its checksum says, which torch does not look at."""
     with zipfile.ZipFile(path) as archive:
         if packed := [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]:
-            raise CheckpointError(f"training: checkpoint {path}: {one_line(packed[0], 60)} is packed; torch packs none")
+            raise CheckpointError(
+                f"training: checkpoint {path}: {one_line(packed[0], 60)} is compressed, which torch never does; "
+                f"it is foreign; {FIX}"
+            )
         if (bad := archive.testzip()) is not None:
             raise CheckpointError(
                 f"training: checkpoint {path}: {one_line(bad, 60)} is not what its checksum says; it is damaged; {FIX}"

@@ -303,7 +303,8 @@ def corpus_rows(train: Samples, lookback: int, end: str | None = None) -> Array:
     steps = np.diff(decided)
     if len(steps) == 0:
         raise TrainingError(
-            f"pretrain: {len(decided)} training decisions up to end={end}; a corpus needs a run of them"
+            f"pretrain: {len(decided)} training decisions up to end={end}; a corpus needs a run of them; set "
+            "a later model.pretrain.end, or train on a longer span"
         )
     run_of = np.concatenate([[0], np.cumsum(steps > LONGEST_STEP * np.median(steps))])
     rows = np.flatnonzero(table.ready(lookback))

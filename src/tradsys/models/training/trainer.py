@@ -83,17 +83,21 @@ class TrainerSettings:
             raise ValueError(f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1")
         if self.keep not in ("best", "last") or not 1 <= self.smooth_epochs <= self.max_epochs:
             raise ValueError(
-                f"trainer: keep={self.keep!r}, smooth_epochs={self.smooth_epochs}, max_epochs={self.max_epochs}; keep "
-                "must be best or last, and the mean run over 1 to max_epochs epochs"
+                f"trainer: keep={self.keep!r}, smooth_epochs={self.smooth_epochs}, "
+                f"max_epochs={self.max_epochs}; keep must be best or last, and smooth_epochs 1 to max_epochs; "
+                "set trainer.keep and trainer.smooth_epochs"
             )
         if self.checkpoint_every_steps is not None and self.checkpoint_every_steps < 1:
-            raise ValueError(f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null")
+            raise ValueError(
+                f"trainer: checkpoint_every_steps={self.checkpoint_every_steps}; it must be >= 1, or null; set "
+                "trainer.checkpoint_every_steps"
+            )
         if unknown := sorted(set(self.loggers) - set(NAMES)):
-            raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(NAMES)}")
+            raise ValueError(f"trainer: unknown loggers {unknown}; known are {sorted(NAMES)}; set trainer.loggers")
 
     def _check_step(self) -> None:
         if self.step not in ("plain", "auto", "graph"):
-            raise ValueError(f"trainer: step={self.step!r}; it must be plain, auto or graph")
+            raise ValueError(f"trainer: step={self.step!r}; it must be plain, auto or graph; set trainer.step")
         if self.step == "graph" and (self.accelerator == "cpu" or self.starts_ranks):
             raise ValueError(
                 f"trainer: step=graph with accelerator={self.accelerator}, devices={self.devices}, "

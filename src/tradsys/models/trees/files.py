@@ -48,9 +48,9 @@ def sound_lightgbm(text: str, n_features: int, n_classes: int, where: str) -> st
         raise _wrong(where, f"its objective is {one_line(fields.get('objective', ''), 40)!r}, not {objective!r}")
     ranges = fields.get("feature_infos", "").split(" ")
     if len(ranges) != n_features or not all(map(RANGE.fullmatch, ranges)):
-        raise _wrong(where, f"{len(ranges)} ranges of features; one for each of {n_features}")
+        raise _wrong(where, f"it has {len(ranges)} ranges for {n_features} features")
     if not 0 < len(trees) <= MAX_TREES or len(trees) % per_round:
-        raise _wrong(where, f"{len(trees)} trees of {per_round} a round")
+        raise _wrong(where, f"it has {len(trees)} trees, which is no multiple of {per_round} a round")
     trees[-1], mark, tail = trees[-1].partition("end of trees")
     if not mark or "\nend of parameters" not in tail:
         raise _wrong(where, "it ends early")
@@ -117,7 +117,7 @@ def _number_list(text: str, n: int, whole: bool, where: str) -> np.ndarray[Any, 
     words = text.split(" ") if text else []
     form = WHOLE_NUMBER if whole else NUMBER
     if len(words) != n or not all(map(form.fullmatch, words)):
-        raise _wrong(where, f"{len(words)} words; {n} {'whole ' if whole else ''}numbers are the rule")
+        raise _wrong(where, f"it has {len(words)} words where {n} {('whole ' if whole else '')}numbers must stand")
     values = np.array([float(word) for word in words])
     if not np.isfinite(values).all() or (whole and np.abs(values).max(initial=0) > MOST_WHOLE):
         raise _wrong(where, "its numbers are not finite, or too large")
@@ -146,14 +146,16 @@ def check_xgboost(text: str, where: str) -> Json:
     objective = _at(learner, where, "objective").get("name")
     n_features, n_classes = (_whole(about.get(k), f"{where}: {k}") for k in ("num_feature", "num_class"))
     if objective not in ("binary:logistic", "multi:softprob") or (objective == "multi:softprob") != (n_classes > 0):
-        raise _wrong(where, f"objective {objective!r:.40} with {n_classes} classes")
+        raise _wrong(where, f"its objective is {objective!r:.40} with {n_classes} classes")
     if not 0 < n_features <= MAX_FEATURES or n_classes > MAX_FEATURES or about.get("num_target") != "1":
-        raise _wrong(where, f"{n_features} features, {n_classes} classes, {about.get('num_target')!r:.20} targets")
+        raise _wrong(
+            where, f"it is for {n_features} features, {n_classes} classes and {about.get('num_target')!r:.20} targets"
+        )
     trees, info = model.get("trees"), model.get("tree_info")
     starts, counts = model.get("iteration_indptr"), _at(model, where, "gbtree_model_param")
     n_trees, groups = len(trees) if isinstance(trees, list) else 0, max(1, n_classes)
     if not 0 < n_trees <= MAX_TREES or counts != {"num_parallel_tree": "1", "num_trees": str(n_trees)}:
-        raise _wrong(where, f"{n_trees} trees, counted as {one_line(counts, 60)}")
+        raise _wrong(where, f"it has {n_trees} trees, counted as {one_line(counts, 60)}")
     if info != [k % groups for k in range(n_trees)] or starts != list(range(0, n_trees + 1, groups)):
         raise _wrong(where, "its trees do not belong to the rounds and classes that it lists")
     if any(_at(model, where, "cats").values()) or learner.get("feature_types") or learner.get("feature_names"):
@@ -225,7 +227,7 @@ def _check_nodes(tree: Any, k: int, n_features: int, where: str) -> None:
 def _check_list(values: Any, n: int, where: str) -> Sequence[Any]:
     sound = isinstance(values, list) and len(values) == n
     if not sound or not all(type(v) in (int, float) and math.isfinite(v) and abs(v) < 2**128 for v in values):
-        raise _wrong(where, f"{n} finite numbers are the rule")
+        raise _wrong(where, f"{n} finite numbers must stand here")
     return values
 
 

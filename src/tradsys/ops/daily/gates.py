@@ -112,7 +112,8 @@ class Gates:
             }
             for key, value in wrong.items():
                 raise TradsysError(
-                    f"gates: gates.rules.{name}.{key}={str(value)[:60]!r}; a bound is a number; null leaves it out"
+                    f"gates: gates.rules.{name}.{key}={str(value)[:60]!r}; a bound is a number, or null for "
+                    "none; set it"
                 )
             if odd := sorted(set(rule) - known):
                 raise TradsysError(f"gates: {name} has {odd}; a rule has {sorted(known)}; fix conf/gates")

@@ -55,8 +55,9 @@ class Rules:
     def __post_init__(self) -> None:
         if not 0 <= self.headroom < 1 or self.least_steps < 1 or self.bf16_gain < 1:
             raise ValueError(
-                f"doctor: headroom={self.headroom}, least_steps={self.least_steps}, bf16_gain={self.bf16_gain}; they "
-                "must lie in [0, 1), be at least 1, and be at least 1"
+                f"doctor: headroom={self.headroom}, least_steps={self.least_steps}, "
+                f"bf16_gain={self.bf16_gain}; headroom must lie in [0, 1), the others be at least 1; set them "
+                "under doctor"
             )
 
 

@@ -41,7 +41,7 @@ class Risk:
             if value is not None and not value > 0:
                 raise TradsysError(f"risk: {name}={value}; it must be greater than 0, or null; fix conf/risk")
         if self.model_band not in MODEL_BANDS:
-            raise TradsysError(f"risk: model_band={self.model_band!r}; one of {MODEL_BANDS}; fix conf/risk")
+            raise TradsysError(f"risk: model_band={self.model_band!r}; it must be one of {MODEL_BANDS}; fix conf/risk")
 
     def breach(self, state: State) -> tuple[str, str] | None:
         """Rule and reason of a loss limit that is exceeded now, or None."""

@@ -129,7 +129,8 @@ def _locked(place: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise TradsysError(
-            f"compare: another process works in {place}; one at a time; wait for it, or give it more study.n_jobs"
+            f"compare: another process works in {place}; one process may work there at a time; wait for it, "
+            "or give it more study.n_jobs"
         ) from None
     try:
         yield

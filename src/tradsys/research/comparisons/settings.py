@@ -99,7 +99,10 @@ class ComparisonSettings:
                 "symbols are the tested ones; set study.tested=[] or study.held_out=[]"
             )
         if self.backend not in BACKENDS:
-            raise TradsysError(f"study {self.name!r}: backend {self.backend!r}; it is one of {', '.join(BACKENDS)}")
+            raise TradsysError(
+                f"study {self.name!r}: backend {self.backend!r}; it must be one of {', '.join(BACKENDS)}; set "
+                "study.backend"
+            )
         assert self.choices  # reads every variant once, so that a bad one is refused here
 
     @property
@@ -178,7 +181,9 @@ def _spliced(overrides: Any, where: str) -> Iterator[str]:
     if isinstance(overrides, str):
         yield overrides
     elif overrides is None or isinstance(overrides, Mapping) or not isinstance(overrides, Iterable):
-        raise TradsysError(f"{where}: overrides {overrides!r}; a list of key=value; [] for none")
+        raise TradsysError(
+            f"{where}: overrides {overrides!r}; they must be a list of key=value, [] for none; set study.variants"
+        )
     else:
         for one in overrides:
             yield from _spliced(one, where)

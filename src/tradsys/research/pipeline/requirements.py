@@ -199,7 +199,7 @@ def check_auditor_outcomes(experiment: Experiment, train: Samples, valid: Sample
         # quantiles keep ties and one row more, so a count close to the limit is left to the check after scoring
         if most + 1 < LEAST_CANDIDATES or paid.min() == paid.max():
             raise TrainingError(
-                f"auditor: at most {most:.0f} candidates of {len(samples)} {part} samples, {int(paid.sum())} of all "
-                f"paid; it needs {LEAST_CANDIDATES} of both outcomes; load more bars, lower "
+                f"auditor: at most {most:.0f} candidates of {len(samples)} {part} samples, {int(paid.sum())} "
+                f"of these profitable; it needs {LEAST_CANDIDATES} of both outcomes; load more bars, lower "
                 "evaluation.candidate_quantile, or auditor=none"
             )

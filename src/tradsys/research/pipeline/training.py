@@ -121,8 +121,8 @@ def audit_samples(
     found = candidates(experiment, samples, score_NC, regime, least)
     if are_too_few(found):
         raise TrainingError(
-            f"auditor: {len(found)} candidates with score >= {least:.3f}, {int(found.y.sum())} paid; "
-            f"it needs {LEAST_CANDIDATES} of both outcomes; load more bars, lower evaluation.candidate_quantile, or "
-            "auditor=none"
+            f"auditor: {len(found)} candidates with score >= {least:.3f}, {int(found.y.sum())} of "
+            f"them profitable; it needs {LEAST_CANDIDATES} of both outcomes; load more bars, lower "
+            "evaluation.candidate_quantile, or auditor=none"
         )
     return found

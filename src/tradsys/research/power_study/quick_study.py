@@ -155,8 +155,9 @@ def study_kinds(
     unknown = sorted(set(kinds) - {*KINDS, *PANEL_KINDS}), sorted(set(plants) - set(PLANTS))
     if unknown[0] or unknown[1] or not kinds or not plants:
         raise TradsysError(
-            f"study: unknown kinds {unknown[0]}, plants {unknown[1]} of kinds={list(kinds)}, plants={list(plants)}; "
-            f"kinds are {[*KINDS, *PANEL_KINDS]}, plants {list(PLANTS)}; set study.kinds and study.plants"
+            f"study: unknown kinds {unknown[0]}, plants {unknown[1]} of kinds={list(kinds)}, "
+            f"plants={list(plants)}; the kinds are {[*KINDS, *PANEL_KINDS]}, the plants {list(PLANTS)}; set "
+            "study.kinds and study.plants"
         )
     # with an edge of zero nothing is planted, so there is one form only
     planted = [(plant, float(edge)) for edge in edges for plant in (plants if edge else plants[:1])]

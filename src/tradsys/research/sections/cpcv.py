@@ -86,7 +86,8 @@ def assemble(splitter: CombinatorialPurged, samples: Samples, fold_values: Seque
         values, test = np.asarray(fold_values[k], dtype=np.float64), np.flatnonzero(np.isin(group, groups))
         if values.shape[:1] != test.shape:
             raise DataError(
-                f"paths: fold {k} has {len(test)} test samples for values {values.shape}; one each, in order"
+                f"paths: fold {k} has {len(test)} test samples for values {values.shape}; every test sample "
+                "needs one value, in order; predict the test samples of this fold"
             )
         if not np.isfinite(values).all():
             raise DataError(f"paths: fold {k} has values that are not finite; every test sample needs a prediction")
@@ -117,11 +118,13 @@ def path_returns(
     positions_PN = assemble(splitter, samples, fold_positions)
     if positions_PN.ndim != 2 or (np.abs(positions_PN) > 1).any():
         raise DataError(
-            f"paths: positions {positions_PN.shape[1:]} up to {np.abs(positions_PN).max():g}; one in [-1, 1] a sample"
+            f"paths: positions {positions_PN.shape[1:]} up to {np.abs(positions_PN).max():g}; every sample "
+            "needs one in [-1, 1]; scale them"
         )
     if not np.isfinite(samples.ret).all():
         raise DataError(
-            f"paths: {int((~np.isfinite(samples.ret)).sum())} samples without a return; drop what is unlabelled"
+            f"paths: {int((~np.isfinite(samples.ret)).sum())} samples without a return; every sample needs "
+            "one; drop unlabelled samples"
         )
     earned_PN = positions_PN * np.expm1(samples.ret) - np.abs(positions_PN) * round_trip_cost
     days, where = np.unique(session_dates(samples.table.time[samples.end]), return_inverse=True)

@@ -62,15 +62,23 @@ class SweepSettings:
                     f"sweep.{name}"
                 )
         if tuple(self.objectives) not in (OBJECTIVES[:1], OBJECTIVES):
-            raise SweepError(f"sweep: objectives={list(self.objectives)}; give [skill] or [skill,stability]")
+            raise SweepError(
+                f"sweep: objectives={list(self.objectives)}; a sweep maximises skill, or skill and stability; set "
+                "sweep.objectives=[skill] or [skill,stability]"
+            )
         if len(self.objectives) > 1 and self.sampler == "cmaes":
-            raise SweepError("sweep: cmaes with two objectives; it follows one; use sweep.sampler=tpe, gp or random")
+            raise SweepError(
+                "sweep: sampler=cmaes with two objectives; it optimises one; use sweep.sampler=tpe, gp or random"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise SweepError(f"sweep: seeds={list(self.seeds)}; at least one, each once; set sweep.seeds")
+            raise SweepError(
+                f"sweep: seeds={list(self.seeds)}; a sweep needs at least one seed, each once; set sweep.seeds"
+            )
         if not (0.5 <= self.confidence < 1 and 0 < self.top_share < 1 and np.isfinite(self.failed_skill)):
             raise SweepError(
-                f"sweep: confidence={self.confidence}, top_share={self.top_share}, failed_skill={self.failed_skill}; "
-                "confidence lies in [0.5, 1), top_share in (0, 1), failed_skill is finite; fix them"
+                f"sweep: confidence={self.confidence}, top_share={self.top_share}, "
+                f"failed_skill={self.failed_skill}; confidence lies in [0.5, 1), top_share in (0, 1), "
+                "failed_skill is finite; set them under sweep"
             )
 
         if not is_within(self.stacked_trials, "null or whole [1, inf)"):

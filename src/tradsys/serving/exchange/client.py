@@ -14,7 +14,7 @@ import tenacity
 
 from tradsys.core.bounds import check_bounds
 from tradsys.core.clock import utc_now
-from tradsys.core.errors import DataError, TradsysError
+from tradsys.core.errors import DataError, TradsysError, nearest
 from tradsys.core.masking import ENVIRONMENT_NAME, remember
 from tradsys.core.received import one_line
 
@@ -79,20 +79,26 @@ class Exchange:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise TradsysError(f"exchange: kind={self.kind!r}; one of {KINDS}; fix conf/exchange")
+            raise TradsysError(
+                f"exchange: kind={self.kind!r}; a market is one of {', '.join(KINDS)}; set exchange.kind"
+            )
         if not all(ENVIRONMENT_NAME.fullmatch(name) for name in (self.key, self.secret)):
             raise TradsysError(
                 "exchange: the settings key and secret take NAMES of environment variables, such as EXCHANGE_API_KEY, "
                 "but their value is no such name (not shown, since it may be a key); put keys into the environment"
             )
         if self.entry not in ("market", "limit"):
-            raise TradsysError(f"exchange: entry={self.entry!r}; market or limit; fix conf/exchange")
+            raise TradsysError(
+                f"exchange: entry={self.entry!r}; an entry is a market or a limit order; set "
+                "exchange.entry=market or exchange.entry=limit"
+            )
         if self.address is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", self.address):
             raise TradsysError(
-                f"exchange: address={self.address!r}; give scheme and host, such as https://api.example.com"
+                f"exchange: address={self.address!r}; it must be scheme and host; set exchange.address, such "
+                "as https://api.example.com"
             )
         if self.stream not in STREAM:
-            raise TradsysError(f"exchange: stream={self.stream!r}; auto, true or false; fix conf/exchange")
+            raise TradsysError(f"exchange: stream={self.stream!r}; it must be auto, true or false; set exchange.stream")
         check_bounds("exchange", self, BOUNDS, "exchange")
 
     def connect(self, *, private: bool) -> "Client":
@@ -107,7 +113,10 @@ class Exchange:
                 "exchange: ccxt is not installed; install it with: pip install 'tradsys[live]'"
             ) from error
         if self.id not in ccxt.exchanges:
-            raise TradsysError(f"exchange: {self.id!r} is unknown to ccxt {ccxt.__version__}; see ccxt's list, fix id=")
+            raise TradsysError(
+                f"exchange: id={self.id!r} is unknown to ccxt {ccxt.__version__}; "
+                f"{nearest(self.id, ccxt.exchanges)}; set exchange.id to a name in ccxt.exchanges"
+            )
         settings = self._settings()
         if private:
             settings |= {"apiKey": self._from_environment(self.key), "secret": self._from_environment(self.secret)}
@@ -159,7 +168,10 @@ class Exchange:
         elif "test" in raw.urls:
             raw.set_sandbox_mode(True)
         else:
-            raise TradsysError(f"exchange: {self.id} has no test environment in ccxt; sandbox=false trades real money")
+            raise TradsysError(
+                f"exchange: sandbox=true, but ccxt knows no test environment of {self.id}; choose another "
+                "exchange.id, or set exchange.sandbox=false, which trades real money"
+            )
 
     def _from_environment(self, name: str) -> str:
         value = os.environ.get(name, "").strip()
@@ -202,17 +214,21 @@ class Client:
             return again(function, *args, **kwargs)
         except self.ccxt.OperationFailed as error:
             raise UnreachableError(
-                f"exchange {self.spec.id}: {cause_of(error)}; it keeps failing; it is retried later"
+                f"exchange {self.spec.id}: {cause_of(error)}; it failed {self.spec.attempts} times; it is "
+                "called again later"
             ) from error
         except self.ccxt.OrderNotFound:
             raise
         except self.ccxt.AuthenticationError as error:
             raise ExchangeError(
-                f"exchange {self.spec.id}: {answered(error)}; the keys are wrong or may not trade; allow trading for "
-                f"the key in {self.spec.key}, and this address"
+                f"exchange {self.spec.id}: {answered(error)}; the keys are wrong or may not trade; check "
+                f"{self.spec.key} and {self.spec.secret}, and allow trading and this address for the key"
             ) from error
         except self.ccxt.BaseError as error:
-            raise ExchangeError(f"exchange {self.spec.id}: {cause_of(error)}; it refuses this call") from error
+            raise ExchangeError(
+                f"exchange {self.spec.id}: it refuses a call ({cause_of(error)}); check the symbol, the order's "
+                "size and the key's rights"
+            ) from error
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         wanted = (self.raw.last_response_headers or {}).get("Retry-After")
@@ -263,8 +279,8 @@ class Client:
         if found is None:
             near = sorted(n for n in self.by_name if n.startswith(symbol[:3]))[:5]
             raise DataError(
-                f"exchange {self.spec.id}: no {self.spec.kind} market {symbol!r}, similar names: {near}; give "
-                "symbols=[...]"
+                f"exchange {self.spec.id}: there is no {self.spec.kind} market {symbol!r}; similar names are "
+                f"{near}; give one of them in symbols=[...]"
             )
         return found
 

@@ -30,7 +30,10 @@ class ExchangeFeed:
 
     def __init__(self, client: Client, symbols: Sequence[str], minutes: int, n_history: int) -> None:
         if minutes not in TIMEFRAMES:
-            raise DataError(f"exchange: bars of {minutes} minutes; one of {list(TIMEFRAMES)}; retrain on such bars")
+            raise DataError(
+                f"exchange: the bundle's bars last {minutes} minutes; exchanges have bars of {list(TIMEFRAMES)}; "
+                "train on one of these lengths"
+            )
         self.client, self.symbols, self.minutes = client, sorted(symbols), minutes
         self.length, self.n_history = timedelta(minutes=minutes), n_history
         self.seen: dict[str, dict[datetime, Bar]] = {s: {} for s in self.symbols}
@@ -47,7 +50,10 @@ class ExchangeFeed:
             self.seen[symbol] = {bar.time: bar for bar in own[-REREAD:]}
             bars += own
         if not bars:
-            raise DataError(f"exchange {self.client.spec.id}: no bar of {self.symbols} before {newest}; check symbols=")
+            raise DataError(
+                f"exchange {self.client.spec.id}: it returned no bar of {self.symbols} before {newest}; check "
+                "that it lists these symbols="
+            )
         self.last = newest
         return frame_of(bars).sort("symbol", "time")
 

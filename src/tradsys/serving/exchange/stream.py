@@ -185,6 +185,6 @@ def stream_of(
         return None
     if spec.stream is True and spec.websockets(private=private) is None:
         raise TradsysError(
-            f"exchange: stream=true, and ccxt streams no bars of {spec.id}; set exchange.stream=auto to poll"
+            f"exchange: stream=true, but ccxt streams no bars of {spec.id}; set exchange.stream=auto to poll"
         )
     return BarStream(client, symbols, minutes, wake, private=private)
