@@ -45,9 +45,7 @@ def work(argv: list[str]) -> None:
     if plain["notify"]:
         return screen().print(f"notify    {Notifier.from_environment().send_test()}", markup=False)
     if not isinstance((own := plain["doctor"])["processes"], int) or own["processes"] < 1:
-        raise ConfigError(
-            f"doctor: processes={own['processes']!r}; it must be a whole number from 1; set doctor.processes"
-        )
+        raise ConfigError(f"doctor: processes={own['processes']!r}; a whole number from 1; set doctor.processes")
     estimate = estimate_or_error(plain)
     machine, chosen = read_machine(plain, read_container(), own["keys"], ntp=not own["quick"]), list[Any]()
     results = check_results(machine, estimate, own["processes"])

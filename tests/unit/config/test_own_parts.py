@@ -123,7 +123,7 @@ def test_a_net_takes_what_the_data_decide_and_gives_scores():
     with pytest.raises(ConfigError, match=r"config: model\.net: Renamed\(n_features=..., n_classes=..., lookback"):
         build(config)
     config.model.net = {"_target_": f"{HERE}.Net", "_partial_": True, "shape": [3, 4]}
-    with pytest.raises(TradsysError, match=r"forward\(\) gave \[3, 4\] for windows \[3, .*\] and 2 classes"):
+    with pytest.raises(TradsysError, match=r"forward\(\) returned \[3, 4\] for windows \[3, .*\] and 2 classes"):
         build(config)
 
 
@@ -137,7 +137,7 @@ GOOD = {"label": ("self, bars, side=None", None), "card": ("self", CARD)}
 
 @pytest.mark.parametrize("result", [None, 3, KeyError("no luck")])
 def test_an_answer_of_another_kind_and_an_error_of_its_own_are_one_line_each(result):
-    words = "raised KeyError" if isinstance(result, Exception) else f"gave {result}"
+    words = "raised KeyError" if isinstance(result, Exception) else f"returned {result}"
     with pytest.raises(TrainingError, match=words):
         experiment(labels=part(GOOD | {"card": ("self", result)}, **SIZES)())
     bars = mark_gaps(walk_bars(300), None)
@@ -165,7 +165,7 @@ def test_a_splitter_without_folds_or_with_other_things_is_refused():
     samples = np.arange(3)
     with pytest.raises(DataError, match="made no fold of 3 samples"):
         list(folds_of(part({"split": ("self, samples", ())})(), samples))
-    with pytest.raises(DataError, match="gave a int; it must return Fold"):
+    with pytest.raises(DataError, match="returned a int; it must return Fold"):
         list(folds_of(part({"split": ("self, samples", (1,))})(), samples))
 
 
@@ -198,7 +198,7 @@ class OddFeature:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"named": 3}, "no text as their name"), ({"memory": "x"}, "warm-up 'x'"), ({"memory": -1}, "warm-up -1"),
-     ({"memory": 1.5}, "warm-up 1.5"), ({"value": 3}, "its expr gave 3"), ({"value": "column"}, "cannot be computed")],
+     ({"memory": 1.5}, "warm-up 1.5"), ({"value": 3}, "its expr returned 3"), ({"value": "column"}, "cannot be computed")],
 )  # fmt: skip
 def test_a_feature_has_a_text_for_its_name_rows_of_warm_up_and_an_expression(settings, words):
     with pytest.raises(TradsysError, match=words):
@@ -219,8 +219,8 @@ def test_models_and_regimes_say_what_is_asked_of_them():
 
 @pytest.mark.parametrize(
     ("fitted", "words"),
-    [(None, "its fit gave None"), (3, "gave 3"), ("text", "its predict_proba gave 'text'"),
-     (np.full(20, 0.5), r"gave \[20\] for 20 rows")],
+    [(None, "its fit returned None"), (3, "returned 3"), ("text", "its predict_proba returned 'text'"),
+     (np.full(20, 0.5), r"returned \[20\] for 20 rows")],
 )  # fmt: skip
 def test_a_fitted_model_is_one_and_gives_a_row_of_shares_for_each_row(fitted, words):
     predicts = fitted is not None and not isinstance(fitted, int)
@@ -238,7 +238,7 @@ def test_a_fitted_model_is_one_and_gives_a_row_of_shares_for_each_row(fitted, wo
 )  # fmt: skip
 def test_a_rule_gives_a_side_for_each_row(found):
     view = type("View", (), {"probability": np.full(4, 0.5)})()
-    with pytest.raises(TrainingError, match="its side gave"):
+    with pytest.raises(TrainingError, match="its side returned"):
         result_of(part({"side": ("self, view, bundle", found)})(), "side", view, None)
     good = np.array([1, 0, -1, 0], np.int8)
     assert result_of(part({"side": ("self, view, bundle", good)})(), "side", view, None) is good

@@ -159,7 +159,7 @@ def test_order_can_be_measured_on_other_scores_than_probabilities():
     assert both["auc"]["value"] == pytest.approx(roc_auc_score(y, raw), abs=1e-12)
     assert both["auc"]["value"] > plain["auc"]["value"]
     assert {k: v for k, v in both.items() if k != "auc"} == {k: v for k, v in plain.items() if k != "auc"}
-    with pytest.raises(DataError, match="one finite score each"):
+    with pytest.raises(DataError, match="needs one finite score"):
         evaluate(said, y, 0.5, time_N=np.arange(600), n_draws=100, score_N=raw[:5])
 
 

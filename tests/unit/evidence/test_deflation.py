@@ -70,5 +70,5 @@ def test_all_deflated_figures_read_the_same_luck(days):
 
 @pytest.mark.parametrize("n_effective", [0.5, 6.0, np.nan])
 def test_refuses_an_effective_number_outside_the_count(n_effective):
-    with pytest.raises(DataError, match="within"):
+    with pytest.raises(DataError, match="must lie in"):
         Deflation(5, 0.1, n_effective)

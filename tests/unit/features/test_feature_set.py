@@ -176,7 +176,7 @@ def test_what_does_not_fit_together_is_refused(make_walk_bars):
         FeatureSet([MarketReturn(1)], max_gap_minutes=None, market_symbol="BTC").table(bars)
     with pytest.raises(DataError, match="'ret_-1' has warm-up -1; a feature reads the past only"):
         plain(LogReturn(-1)).table(bars)
-    with pytest.raises(DataError, match="0 < fast < slow; change"):
+    with pytest.raises(DataError, match="needs 0 < fast < slow"):
         Macd("line", fast=26, slow=12)
     with pytest.raises(DataError, match="unsorted or with a time twice"):
         plain(LogReturn(1)).table(bars.reverse())

@@ -378,9 +378,7 @@ def _blob_of(entry: LedgerEntry, series: Array | None) -> bytes | None:
         return None
     values = np.ascontiguousarray(series, dtype="<f8")
     if values.ndim != 1 or len(values) < _SHORTEST_SERIES or not np.isfinite(values).all():
-        raise DataError(
-            f"ledger: series of shape {values.shape}; it must be finite values [T] with T >= 2; drop missing values"
-        )
+        raise DataError(f"ledger: series of shape {values.shape}; it must be finite [T], T >= 2; drop missing values")
     if entry.measure == "return" and not (entry.periods_per_year or 0) > 0:
         raise DataError(f"ledger: returns of {entry.subject!r} without periods_per_year; Sharpe ratios need it; set it")
     return values.tobytes()

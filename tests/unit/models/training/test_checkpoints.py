@@ -53,7 +53,7 @@ def test_packed_parts_are_refused_before_they_are_unpacked(tmp_path):
         for part in whole.infolist():
             packed.writestr(part.filename, whole.read(part))
     assert bomb.stat().st_size < 50_000
-    with pytest.raises(CheckpointError, match="is packed"):
+    with pytest.raises(CheckpointError, match="is compressed"):
         read_checkpoint(bomb)
 
 
