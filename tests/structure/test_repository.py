@@ -42,6 +42,17 @@ def test_no_function_is_longer_than_sixty_lines():
     assert long == []
 
 
+def test_public_docstrings_have_a_first_line_of_at_most_80_characters():
+    long = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                first = (ast.get_docstring(node) or "").partition("\n")[0]
+                if len(first) > 80:
+                    long.append(f"{path.name}:{node.name}")
+    assert long == []
+
+
 def test_no_drawer_for_odds_and_ends():
     assert [p for p in SOURCES if p.stem in {"utils", "helpers", "common", "misc"}] == []
 

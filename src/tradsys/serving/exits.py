@@ -45,15 +45,19 @@ def measures(label: Mapping[str, Any], bars: pl.DataFrame) -> dict[str, Array]:
 
 
 class LiveMeasures:
-    """`measures` one bar at a time."""
+    """Inputs of the exits, updated bar by bar: equal to `measures` on all bars.
+
+    label: of the bundle's card; only a label towards the mean has an input, `mean` in price units.
+    """
 
     def __init__(self, label: Mapping[str, Any]) -> None:
         self._mean = LiveMean(int(label["mean_bars"])) if label.get("kind") == MEAN else None
 
     def push(self, at: Array, close: Array, starts: Array) -> dict[str, Array]:
-        """Columns [n] after new closes [n] of the symbols at these positions.
+        """The inputs [n] by name after one new close of each of n symbols; {} for most labels.
 
-        starts: bool [n], of segments.
+        at: int [n], the symbols' positions. close: float64 [n]. starts: bool [n], whether a segment begins with this bar.
+        NaN until a segment holds `mean_bars` closes.
         """
         return {} if self._mean is None else {"mean": self._mean.push(at, close, starts)}
 

@@ -243,7 +243,7 @@ def test_a_rule_gives_a_side_for_each_row(found):
     good = np.array([1, 0, -1, 0], np.int8)
     assert result_of(part({"side": ("self, view, bundle", good)})(), "side", view, None) is good
     for wrong in (np.full(4, 2.0), np.zeros(4), np.full(4, np.nan)):
-        with pytest.raises(TrainingError, match=r"gives a share in \(0, 1\]"):
+        with pytest.raises(TrainingError, match=r"must return a share in \(0, 1\]"):
             result_of(part({"size": ("self, view", wrong)})(), "size", view)
     with pytest.raises(TrainingError, match="true or false"):
         result_of(part({"allows": ("self, view", np.ones(4))})(), "allows", view)

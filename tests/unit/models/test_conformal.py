@@ -90,7 +90,7 @@ def test_json_is_exact_and_nan_stays_nan():
 
 def test_what_does_not_fit_is_refused():
     for make in (lambda: SplitConformal(0.0), lambda: SplitConformal(1.0), lambda: SplitConformal(0.1, "odd")):
-        with pytest.raises(TrainingError, match="0 < alpha < 1"):
+        with pytest.raises(TrainingError, match=r"alpha must lie in \(0, 1\)"):
             make()
     x, y = draw(100, 5)
     with pytest.raises(DataError, match=r"18 calibration rows for a tail of 0.05; .* at least 19"):

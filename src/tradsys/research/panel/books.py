@@ -132,32 +132,21 @@ def run_books(
     deflation = _deflation(ledgers, context, span, yearly)  # type: ignore[arg-type]
     shared: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
     tests = _tests(bars, ledgers, context, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]
-    rows = []
-    for name, ledger in ledgers.items():
-        book, horizon = holding[name]
-        row = _performance(shown[name], min_block=book.hold_bars, **shared)
-        carried = capacity(
-            bars,
-            ledger,
-            share=settings.capacity_share,
-            volume_bars=settings.volume_bars,
-            quantile=settings.capacity_quantile,
-        )
-        verdict = verdict_of_strategy(
-            row, tests[name], skill_low=skill_low.get(horizon), min_trades=evaluation.min_trades
-        )
-        rows.append(
-            {
-                "name": name,
-                "horizon": horizon,
-                "settings": f"{book.kind}, k={book.k}, held {book.hold_bars} bars",
-                "unsold": unsold_shorts(ledger.returns),
-                "performance": row,
-                "capacity": carried,
-                "n_died": ledger.n_died,
-                "verdict": verdict.as_dict(),
-            }
-        )
+    rows = [
+        {
+            "name": name,
+            "horizon": horizon,
+            "settings": f"{book.kind}, k={book.k}, held {book.hold_bars} bars",
+            "unsold": unsold_shorts(ledgers[name].returns),
+            "performance": (row := _performance(shown[name], min_block=book.hold_bars, **shared)),
+            "capacity": _capacity(bars, ledgers[name], settings),
+            "n_died": ledgers[name].n_died,
+            "verdict": verdict_of_strategy(
+                row, tests[name], skill_low=skill_low.get(horizon), min_trades=evaluation.min_trades
+            ).as_dict(),
+        }
+        for name, (book, horizon) in holding.items()
+    ]
     benchmark, traded = None, bars.filter(pl.col("symbol").is_in(predictions["symbol"].unique().implode()))
     if held is not None:
         benchmark = {
@@ -200,6 +189,16 @@ def _simulated(
     if not ledgers:
         raise DataError("books: no predictions; a book needs scores; run walk_forward over days with bars")
     return ledgers, holding
+
+
+def _capacity(bars: pl.DataFrame, ledger: BookLedger, settings: BookSettings) -> float | None:
+    return capacity(
+        bars,
+        ledger,
+        share=settings.capacity_share,
+        volume_bars=settings.volume_bars,
+        quantile=settings.capacity_quantile,
+    )
 
 
 def _simulated_book(bars: pl.DataFrame, weights: pl.DataFrame, costs: Costs, **shorts: bool) -> BookLedger:

@@ -219,8 +219,8 @@ def test_bars_of_a_live_feed_get_the_same_columns_from_the_same_object(real):
         ({"value": "last"}, r"no \['last'\]"),
         ({"settles": "5pm"}, "settles='5pm' is no time of day"),
         ({"calendar": "XNYZ"}, "no calendar 'XNYZ'"),
-        ({"change": "percent"}, "changes: "),
-        ({"sessions": [0]}, "whole and at least 1"),
+        ({"change": "percent"}, "change must be one of"),
+        ({"sessions": [0]}, "whole numbers from 1"),
         ({"name": "close"}, "no column of bars"),
     ],
 )
