@@ -10,7 +10,7 @@ STORED, KNOWN = "tradsys.market.store.StoredBars", "tradsys.market.known.KnownSo
 
 
 def spread_as_of(config: DictConfig) -> DictConfig:
-    """The config with its `data.as_of` copied into every stored source of its data; ConfigError where none reads it."""
+    """The config with `data.as_of` copied into every stored source of its data."""
     data = OmegaConf.select(config, "data")
     moment = data.get("as_of") if isinstance(data, DictConfig) else None
     if moment is not None and not _set(data, str(moment)) and "${data.as_of}" not in OmegaConf.to_yaml(data):

@@ -327,7 +327,7 @@ def at_its_key(refused: ValueError, full_key: str, raw: Any) -> ValueError:
 
 
 def written_at(raw: Any, path: str) -> str:
-    """The key where a value is set: the target of `${key}` where the key is only a reference."""
+    """The key where a value is set, which is the target of a reference `${key}`."""
     for _ in range(8):
         parts = path.split(".")
         for k in range(1, len(parts) + 1):

@@ -21,7 +21,10 @@ MIN_SPREAD = 1e-9  # of logits, below which forecasts are equal
 
 
 class ReliabilityBin(TypedDict):
-    """One bin of a reliability diagram: mean forecast, observed rate with its interval, n samples."""
+    """One bin of a reliability diagram.
+
+    Mean forecast, observed rate with its interval, n samples.
+    """
 
     mean_predicted: float
     observed: float

@@ -143,7 +143,7 @@ def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | No
 
 
 def spread_of_influences(value_M: Array, influence_TM: Array, series: Array, *, min_block: float = 1.0) -> Spread:
-    """`spread` of statistics whose derivative by the weight of each time is known; costs T log T.
+    """`spread` of statistics with known derivatives by each time's weight.
 
     value_M: on the record. influence_TM: those derivatives, each column with sum zero but for a constant. series and
     min_block: as in `spread`.
@@ -231,7 +231,7 @@ def cosines(n_times: int, n_waves: int, first: int = 1) -> Array:
 
 
 def projected(series_TM: Array, n_waves: int) -> Array:
-    """Sums of series [T, M] (or [T]) along the first B cosines, float64 [B, M] (or [B]).
+    """Sums of series [T, M] or [T] along the first B cosines, [B, M] or [B].
 
     `cosines` times the series, by a fast cosine transform (type 2).
     """

@@ -92,7 +92,7 @@ def is_flat(returns: Array) -> Array | bool:
 
 
 def flat_variance(variance: Array, mean_square: Array) -> Array:
-    """Whether variances from sums of squares are rounding alone, bool of their shape; see `is_flat`.
+    """Whether variances from sums of squares are rounding; see `is_flat`.
 
     mean_square: of the same returns. A difference of sums is exact to about 1e-12 of it, not to 1e-20 as a sum of
     squared differences; the absolute floor is the same.

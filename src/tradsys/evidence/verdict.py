@@ -25,7 +25,10 @@ UNTRADED = "no strategy was evaluated: a forecast alone earns nothing, so skill 
 
 
 class VerdictRow(TypedDict):
-    """`Verdict` as reports hold it. test: of `JointTest`; live: of `sequential.live_record`."""
+    """`Verdict` as reports hold it.
+
+    test: of `JointTest`; live: of `sequential.live_record`.
+    """
 
     kind: str
     reasons: list[str]

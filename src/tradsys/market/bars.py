@@ -202,7 +202,7 @@ def _short_cell(value: object) -> str:
 
 
 def mark_gaps(bars: pl.DataFrame, max_gap: timedelta | None) -> pl.DataFrame:
-    """The same bars with `segment` (UInt32), numbered 0, 1, ... over the complete frame.
+    """The bars with `segment` (UInt32), numbered 0, 1, ... over all symbols.
 
     A new segment starts where the symbol changes, or where the time since the previous bar's close exceeds
     `max_gap` (None: never). An hourly series without gaps has steps of one hour, so `max_gap` of one hour
@@ -269,7 +269,7 @@ def check_bar_minutes(bars: pl.DataFrame, minutes: float, name: str, rule: str) 
 
 
 def check_no_short_run(bars: pl.DataFrame, minutes: float, name: str, rule: str) -> None:
-    """Raises DataError where a symbol has two steps in a row that are shorter than bars of this length.
+    """Raises DataError where two steps in a row are shorter than this length.
 
     One is an early close or a day of 23 hours. bars: sorted by (symbol, time). name, rule: as of `check_bar_minutes`.
     """

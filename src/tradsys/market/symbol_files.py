@@ -22,7 +22,10 @@ MAX_FILE_NAME = 200  # bytes of a symbol in a file's name, where a letter of ano
 
 
 class SymbolEntry(TypedDict):
-    """One symbol in a dataset's manifest. digest: of its bars; vendor: the vendor's spelling, where it differs."""
+    """One symbol in a dataset's manifest.
+
+    digest: of its bars. vendor: the vendor's spelling, where it differs.
+    """
 
     file: str
     digest: str

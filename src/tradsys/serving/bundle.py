@@ -210,7 +210,7 @@ class Bundle:
         *,
         table: FeatureTable | None = None,
     ) -> pl.DataFrame:
-        """Predictions of every bar with a full window, at or after `since` and not after `until`.
+        """Predictions of bars with a full window from `since` to `until`.
 
         One row each, sorted by (symbol, time). bars: time of any zone and unit, UTC without a zone; `time` of the
         answer is UTC. since, until: likewise. table: `self.features.table(bars)`, if it was computed already for a

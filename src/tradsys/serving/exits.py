@@ -54,9 +54,9 @@ class LiveMeasures:
         self._mean = LiveMean(int(label["mean_bars"])) if label.get("kind") == MEAN else None
 
     def push(self, at: Array, close: Array, starts: Array) -> dict[str, Array]:
-        """The inputs [n] by name after one new close of each of n symbols; {} for most labels.
+        """Inputs [n] by name after one new close of n symbols; {} for most labels.
 
-        at: int [n], the symbols' positions. close: float64 [n]. starts: bool [n], whether a segment begins with this bar.
+        at: int [n], the symbols' positions. close: float64 [n]. starts: bool [n], a segment begins.
         NaN until a segment holds `mean_bars` closes.
         """
         return {} if self._mean is None else {"mean": self._mean.push(at, close, starts)}

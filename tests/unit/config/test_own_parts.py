@@ -198,7 +198,8 @@ class OddFeature:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"named": 3}, "no text as their name"), ({"memory": "x"}, "warm-up 'x'"), ({"memory": -1}, "warm-up -1"),
-     ({"memory": 1.5}, "warm-up 1.5"), ({"value": 3}, "its expr returned 3"), ({"value": "column"}, "cannot be computed")],
+     ({"memory": 1.5}, "warm-up 1.5"), ({"value": 3}, "its expr returned 3"),
+     ({"value": "column"}, "cannot be computed")],
 )  # fmt: skip
 def test_a_feature_has_a_text_for_its_name_rows_of_warm_up_and_an_expression(settings, words):
     with pytest.raises(TradsysError, match=words):

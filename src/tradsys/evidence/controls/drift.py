@@ -112,7 +112,7 @@ def _thinned(x: Array, max_rows: int) -> Array:
 
 
 def check_rows(n_train: int, n_test: int, n_folds: int = N_FOLDS) -> None:
-    """Raises DataError where a span is too short for its blocks; a run checks it before its fits."""
+    """Raises DataError where a span is too short; a run checks it before fits."""
     least = n_folds * MIN_ROWS_PER_BLOCK
     if min(n_train, n_test) < least:
         raise DataError(

@@ -158,7 +158,7 @@ def _table_before(folder: Path) -> pl.DataFrame | None:
 
 
 class RefitResult(TypedDict):
-    """Differences to a refit on data that end at `at`: their number, and the first ones in words."""
+    """Differences to a refit on data that end at `at`, the first ones in words."""
 
     at: str
     n: int

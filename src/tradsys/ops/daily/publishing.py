@@ -54,7 +54,10 @@ def mark_old(store: Partitions, day: date, because: str) -> None:
 
 
 class Outdated(TypedDict):
-    """A published report that a later session should have replaced. of, failed: sessions; at: UTC."""
+    """A published report that a later session should have replaced.
+
+    of, failed: sessions. at: UTC.
+    """
 
     of: str
     failed: str

@@ -214,7 +214,10 @@ def _member_rows(session: Session, window: pl.DataFrame) -> np.ndarray:
 
 
 class DroppedToday(TypedDict):
-    """A session's rows by reason of exclusion. incomplete: names; missing: members that lack each feature."""
+    """A session's rows by reason of exclusion.
+
+    incomplete: names. missing: members that lack each feature.
+    """
 
     rows: int
     members: int

@@ -143,7 +143,7 @@ def forecasts_of_test_span(
 
 
 class DroppedRows(TypedDict):
-    """Rows of the table by reason of exclusion, those used, and how often members lack each feature."""
+    """Rows by reason of exclusion, those used, and missing values by feature."""
 
     rows: int
     causes: dict[str, int]

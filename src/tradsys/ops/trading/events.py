@@ -34,7 +34,7 @@ Listener = Callable[[str, Body], None]  # called with kind and body of each even
 
 
 class SourceBody(TypedDict):
-    """`feeds.Source` as JSON values, and the seconds from a bar's close until it was read."""
+    """`feeds.Source` as JSON values, and the age of the bar when read."""
 
     by: str
     last_message: str | None
@@ -70,7 +70,10 @@ class Prediction(TypedDict):
 
 
 class DecidedRow(Forecast):
-    """The action for one symbol, such as `enter long` or `no signal`, and what of the prediction is shown."""
+    """The action for one symbol, and what of the prediction is shown.
+
+    action: such as `enter long` or `no signal`.
+    """
 
     action: Required[str]
     regime: str
@@ -128,7 +131,10 @@ class Slippage(TypedDict):
 
 
 class WatchRow(TypedDict):
-    """A figure of the live model next to that of its run. state: inside, OUT or not known. note: why not known."""
+    """A figure of the live model next to that of its run.
+
+    state: inside, OUT or not known. note: why it is not known.
+    """
 
     check: str
     live: str

@@ -121,7 +121,7 @@ def equity_by_view(report: Mapping[str, Any]) -> go.Figure:
 
 
 def regime_shares(report: Mapping[str, Any]) -> go.Figure:
-    """The share of decisions in each state per span, and the return of every strategy in each state.
+    """Share of decisions and return of every strategy in each regime state.
 
     The second chart is left out where no strategy closed a trade.
     """

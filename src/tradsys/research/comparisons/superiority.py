@@ -15,7 +15,10 @@ LEAST_VARIANTS = 3  # the reference included: for two, the paired difference is 
 
 
 class Superiority(TypedDict):
-    """The test of the best variant, see `superiority`. p_low, p_high: the bounds of p. reason: why p is None."""
+    """The test of the best variant, see `superiority`.
+
+    p_low, p_high: the bounds of p. reason: why p is None.
+    """
 
     p: float | None
     p_low: float | None

@@ -109,7 +109,10 @@ def enter_trials(variants: Mapping[str, VariantFits], place: Path, config: Mappi
 
 
 class VariantRow(TypedDict):
-    """One variant of a comparison, see `comparison_table`. needed: periods or seeds until the interval leaves zero."""
+    """One variant of a comparison, see `comparison_table`.
+
+    needed: periods or seeds until the interval leaves zero.
+    """
 
     name: str
     is_reference: bool

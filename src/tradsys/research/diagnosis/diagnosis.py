@@ -202,7 +202,7 @@ def _distributions(known: KnownOutcomes, values_NF: Array, shown: Sequence[Assoc
 
 
 class Balance(TypedDict):
-    """Rows, events, and events that do not overlap (episodes), overall, by month and by symbol."""
+    """Rows, events and episodes (events without overlap), by month and symbol."""
 
     n: int
     n_events: int

@@ -30,7 +30,10 @@ def episodes(event_rows: Array, end_R: Array, symbol_R: Array) -> Array:
 
 
 class Chart(TypedDict):
-    """Bars around one decision. offset: bars from it; high, low, close: in percent of `entry`."""
+    """Bars around one decision.
+
+    offset: bars from it. high, low, close: in percent of `entry`.
+    """
 
     kind: str
     symbol: str

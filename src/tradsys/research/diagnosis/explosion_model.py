@@ -253,7 +253,10 @@ def _metrics(
 
 
 class ConformalCoverage(TypedDict):
-    """Coverage of the expected move's interval on the test span. mean_low, mean_high: as shares of the entry price."""
+    """Coverage of the expected move's interval on the test span.
+
+    mean_low, mean_high: as shares of the entry price.
+    """
 
     wanted: float
     coverage: EstimateRow

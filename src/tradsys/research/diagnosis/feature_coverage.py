@@ -109,7 +109,10 @@ def warmups_of(features: FeatureSet) -> dict[str, int]:
 
 
 class CoverageSection(TypedDict):
-    """Cells of the heat map [feature, date]; None where no value is expected. recent: the last dates, one by one."""
+    """Cells of the heat map [feature, date]; None where no value is expected.
+
+    recent: the last dates, one by one.
+    """
 
     names: list[str]
     overall: list[float | None]

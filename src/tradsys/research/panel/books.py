@@ -191,7 +191,7 @@ def _simulated(
     return ledgers, holding
 
 
-def _capacity(bars: pl.DataFrame, ledger: BookLedger, settings: BookSettings) -> float | None:
+def _capacity(bars: pl.DataFrame, ledger: BookLedger, settings: BookSettings) -> dict[str, float | None]:
     return capacity(
         bars,
         ledger,
@@ -223,7 +223,10 @@ def _benchmark(
 
 
 class SharedSpan(TypedDict):
-    """Days on which all series are compared. cut: what was left out of which; words: the cause, "" without a cut."""
+    """Days on which all series are compared.
+
+    cut: what was left out of which. words: the cause, "" without a cut.
+    """
 
     first: str
     last: str

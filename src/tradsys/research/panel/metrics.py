@@ -34,7 +34,10 @@ COLUMNS = ("symbol", "time", "fold", "score", "probability", "base_rate", "y", "
 
 
 class Deciles(TypedDict):
-    """Simple return per label of the top less the bottom decile. turnover: share of both renewed per label."""
+    """Simple return per label of the top less the bottom decile.
+
+    turnover: share of both renewed per label.
+    """
 
     n: int
     gross: EstimateRow

@@ -53,7 +53,10 @@ class SignalSettings:
 
 
 class FoldScores(TypedDict):
-    """Both models on one fold. auc: of raw scores; rmse: of log returns; rmse_base: of the training mean."""
+    """Both models on one fold.
+
+    auc: of raw scores. rmse: of log returns. rmse_base: of the training mean.
+    """
 
     first: str
     last: str
@@ -80,7 +83,7 @@ class ShareOfGain(TypedDict):
 
 
 class GainShares(TypedDict):
-    """Shares of the classifier's split gain, by source of the columns and by feature, the largest first."""
+    """Shares of split gain by source and by feature, the largest first."""
 
     by_source: dict[str, float]
     by_feature: list[ShareOfGain]

@@ -64,7 +64,7 @@ def anchors(roots: Iterable[Path], place: str) -> list[Anchor]:
 
 
 def check_same_ledger(run: Path | None, place: str) -> None:
-    """Raises DataError where a resumed run's evaluations are rows of another ledger, which exists, and not of this.
+    """Raises DataError where a resumed run's rows are in another ledger.
 
     Counted in a second ledger, they would be too few in both. run: its folder; None for a new run.
     """

@@ -163,7 +163,7 @@ _NOT_NOW = ("08", "25", "28", "42501", "53", "55P03", "57")
 
 
 def refused_for_now(error: sa.exc.DBAPIError, shown: str) -> DataError | None:
-    """The error of a database that refused a statement or was lost, whose record may be intact; else None."""
+    """The error of a database that refused or was lost; None for other errors."""
     why = one_line(masked_text(str(error.orig)))
     if shown.startswith("sqlite"):
         # where it cannot make the journal file beside it
@@ -184,7 +184,7 @@ def refused_for_now(error: sa.exc.DBAPIError, shown: str) -> DataError | None:
 
 @contextlib.contextmanager
 def guarded(shown: str) -> Iterator[None]:
-    """Turns any error of the database in the block into one DataError. shown: the ledger's place."""
+    """Turns an error of the database at `shown` into one DataError."""
     with refused_in_one_line(f"ledger: {shown}", RESTORE, DataError):
         try:
             yield
@@ -203,7 +203,7 @@ def file_problems(connection: sa.Connection) -> list[str]:
 
 
 def check_writable(connection: sa.Connection) -> None:
-    """Raises the database's own error where this user may not append. No row is written."""
+    """Raises the database's error where this user may not append a row."""
     connection.execute(sa.select(HEAD).with_for_update())
     for table in (EVALUATIONS, SERIES):
         connection.execute(table.insert().from_select(table.columns.keys(), sa.select(table).where(sa.false())))
@@ -211,7 +211,7 @@ def check_writable(connection: sa.Connection) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raises PermissionError where a ledger that does not exist yet cannot be made at this path."""
+    """Raises PermissionError where no ledger can be made at this path."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

@@ -289,7 +289,7 @@ class TrialLedger:
             return _problems(connection, known)
 
     def check(self, *, writes: bool = False) -> None:
-        """Raises DataError where the file or the record in it is damaged, or cannot be appended to if `writes`."""
+        """Raises DataError for a damaged ledger, or if `writes` one not writable."""
         with self._reading() as connection:
             if self._engine.name == "sqlite":
                 refuse(self._shown, file_problems(connection))

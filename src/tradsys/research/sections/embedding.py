@@ -22,7 +22,7 @@ N_SHIFTS = 500
 
 
 class PlanePoints(TypedDict):
-    """Test windows on the first two principal components, with label and state of each [K]."""
+    """K test windows on two principal components, with label and state."""
 
     x: list[float]
     y: list[float]
@@ -51,7 +51,10 @@ class ClusterPurity(TypedDict):
 
 
 class EmbeddingSection(TypedDict):
-    """Map of the embeddings, its clusters, and the training history. explained: share of variance by component."""
+    """Map of the embeddings, its clusters, and the training history.
+
+    explained: share of variance by component.
+    """
 
     n: int
     n_test: int

@@ -30,7 +30,10 @@ RECKLESS = "reckless"
 
 
 class AuditValue(TypedDict):
-    """The section `audit_value`. rows: one per profile, see `audit_value`. drawn: whether any row has placebos."""
+    """The section `audit_value` of the report.
+
+    rows: one per profile, see `audit_value`. drawn: whether any has placebos.
+    """
 
     rows: list[Json]
     drawn: bool

@@ -51,7 +51,7 @@ class StrategyViews(TypedDict):
 
 
 class ViewResult(TypedDict):
-    """Result of a profile under one view; sharpe is yearly, None for one that never traded."""
+    """Result of a profile under one view; sharpe: yearly, None if untraded."""
 
     n_trades: int
     total_return: float

@@ -63,7 +63,7 @@ class RematchSide(TypedDict):
 
 
 class Rematch(TypedDict):
-    """The parent's best trial and the refined search's best, on the same folds under new seeds."""
+    """The two searches' best trials, on the same folds under new seeds."""
 
     parent: str
     seeds: list[int]

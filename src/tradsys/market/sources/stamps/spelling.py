@@ -50,12 +50,12 @@ def spelled(text: pl.Series) -> pl.Series:
 
 
 def signs_of(text: pl.Series) -> frozenset[str]:
-    """Signs between the digits and letters of each text, such as `//::` of 03/04/2024 05:06:07."""
+    """Signs between digits and letters: `//::` of 03/04/2024 05:06:07."""
     return frozenset(text.drop_nulls().str.replace_all(r"[\w\s]", "").unique())
 
 
 def could_read(form: str, signs: frozenset[str]) -> bool:
-    """Whether a format has the signs of any text; most formats of a list are ruled out so, at no cost."""
+    """Whether a format has the signs of any text, a cheap first test."""
     if re.search(r"%(?!\.f)[^A-BHIMSYbdjmpy]", form):  # writes signs of its own, or none that is known here
         return True
     own = re.sub(r"%\.f|%[A-Za-z]|[\w\s]", "", form)

@@ -33,7 +33,10 @@ class Check:
 
 
 class Health(TypedDict):
-    """Health of the daily run. gates: outcomes of the last report. running: the process that holds the folder."""
+    """Health of the daily run.
+
+    gates: outcomes of the last report. running: the process that holds the folder.
+    """
 
     ok: bool
     problems: list[str]
