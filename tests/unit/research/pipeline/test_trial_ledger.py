@@ -291,7 +291,7 @@ def test_a_failed_append_leaves_no_trace(path, series):
         ({"measure": None}, [0.1, 0.2], "a series with measure None"),
         ({}, None, "no series with measure 'return'"),
         ({"periods_per_year": None}, [0.1, 0.2], "without periods_per_year"),
-        ({}, [0.1, np.nan], "finite values"),
+        ({}, [0.1, np.nan], "must be finite"),
     ],
 )
 def test_refuses(path, changes, values, said):
