@@ -6,6 +6,7 @@ A page is a template of this package that extends `base.html.j2`. It opens offli
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -56,7 +57,14 @@ def render_page(
         "scripts": scripts,
         "synthetic": synthetic,
     }
-    return environment.get_template(template).render(base=base, figures=charts, synthetic=synthetic, **context)
+    page = environment.get_template(template).render(base=base, figures=charts, synthetic=synthetic, **context)
+    return _unbroken(page)
+
+
+def _unbroken(page: str) -> str:
+    """The page with numbers that stay on one line with their `%`; scripts and their data are left alone."""
+    parts = re.split(r"(<script.*?</script>)", page, flags=re.DOTALL)
+    return "".join(part if k % 2 else re.sub(r"(?<=\d) %", "&nbsp;%", part) for k, part in enumerate(parts))
 
 
 def chart_html(figure: go.Figure, name: str, *, synthetic: bool = False) -> Markup:

@@ -247,5 +247,5 @@ def test_without_an_edge_the_plan_is_a_watch_list_without_weights(report):
         assert "Watch-list" in text
         assert "A list to watch, not a plan" in text
         assert "of capital in total" not in text
-    assert "20 % a year" in render(report)
+    assert "20&nbsp;% a year" in render(report)
     assert "Trade plan" not in render(report)
