@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
@@ -14,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tradsys.core.errors import TradsysError
 from tradsys.core.received import one_line
-from tradsys.research.sweeps.search_space import SweepError
+from tradsys.research.sweeps.search_space import SearchSpace, SweepError
+from tradsys.research.sweeps.selection import stability
 from tradsys.research.sweeps.storage import RetryPolicy
 from tradsys.research.sweeps.trial_queue import CAUSE, DRAWN, PLACE, PRICE, SHARE
 
@@ -91,24 +93,30 @@ ALWAYS_OF_COMPLETE = ("mean_skill", "lower_bound", "skills", "failed_share")
 def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
     """Raises SweepError for the first value that tradsys.tune never writes.
 
-    Among the attributes of a study and its trials. A finished trial's mean must be that of its own skills, its bound no
-    better, and its parameters inside their ranges.
+    Among the attributes of a study and its trials. A finished trial's mean and value must be those of its own skills,
+    its bound no better, and its parameters those of the space, inside their ranges. Trials are numbered from 0.
     """
     where = f"sweep: study {study.study_name!r}"
     about = study.user_attrs
     _check(where, about, OF_STUDY, ALWAYS_OF_STUDY if "identity" in about else ())
     if not study.directions or any(direction != StudyDirection.MAXIMIZE for direction in study.directions):
         raise _damaged(where, "it minimises, and skill is to be maximised")
+    if (numbers := [trial.number for trial in trials]) != [*range(len(trials))]:
+        raise _damaged(where, f"its trials are numbered {one_line(numbers, 60)}")
+    space = SearchSpace.of(about["space"]) if about.get("space") else None
     for trial in trials:
         attributes = trial.user_attrs
         is_complete = trial.state == TrialState.COMPLETE and PLACE in attributes
         here = f"{where}: trial {trial.number}"
         _check(here, attributes, OF_TRIAL, ALWAYS_OF_COMPLETE if is_complete else ())
         _check_params(here, trial)
+        _check_curve(here, trial)
         if trial.state == TrialState.COMPLETE:
             _check_values(here, trial, len(study.directions))
         if is_complete:
             _check_figures(here, attributes)
+            _check_score(here, trial)
+            _check_drawn(here, trial, space)
 
 
 @contextmanager
@@ -146,6 +154,27 @@ def _check_values(where: str, trial: FrozenTrial, n_objectives: int) -> None:
     values = trial.values or []
     if len(values) != n_objectives or not all(_is_figure(value) for value in values):
         raise _damaged(where, f"it is finished, with the values {values} of {n_objectives} objectives")
+
+
+def _check_curve(where: str, trial: FrozenTrial) -> None:
+    for step, value in trial.intermediate_values.items():
+        if not (_is_whole(step) and _is_figure(value)):
+            raise _damaged(where, f"it reports {one_line(repr(value), 60)} after step {one_line(repr(step), 60)}")
+
+
+def _check_drawn(where: str, trial: FrozenTrial, space: SearchSpace | None) -> None:
+    drawn = set(trial.params) if space is None else set(space.searched(trial.params))
+    if odd := sorted(drawn ^ set(trial.params)):
+        raise _damaged(where, f"it lacks, or has beyond the space, the parameters {one_line(odd, 60)}")
+
+
+def _check_score(where: str, trial: FrozenTrial) -> None:
+    skill_FS = np.array(trial.user_attrs["skills"])
+    values = trial.values or []
+    for value, score in zip(values, (np.mean, stability), strict=False):
+        own = float(score(skill_FS))
+        if not math.isclose(value, own, rel_tol=ALIKE, abs_tol=ALIKE):
+            raise _damaged(where, f"its value {value} is not the {own} of its skills")
 
 
 def _check_figures(where: str, attributes: Mapping[str, Any]) -> None:

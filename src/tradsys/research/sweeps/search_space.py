@@ -185,6 +185,14 @@ class SearchSpace:
             }
         return out
 
+    def searched(self, values: Mapping[str, Value]) -> list[str]:
+        """Paths of which a trial with these values has one: those whose conditions hold."""
+        found: list[str] = []
+        for parameter in self.parameters:
+            if all(p in found and values.get(p) in wanted for p, wanted in parameter.when.items()):
+                found.append(parameter.path)
+        return found
+
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """A value for each path whose conditions hold."""
         values: dict[str, Value] = {}

@@ -28,7 +28,7 @@ def study(about=(), trial=(), params=(), direction="maximize"):
     attributes = {key: value for key, value in (TRIAL | dict(trial)).items() if value is not ...}
     made.add_trial(
         optuna.create_trial(
-            params={"model.C": 1.0, "model.kind": "a"}, distributions=RANGES, value=0.1, user_attrs=attributes
+            params={"model.C": 1.0, "model.kind": "a"}, distributions=RANGES, value=0.15, user_attrs=attributes
         )
     )
     (one,) = made.trials
@@ -98,3 +98,43 @@ def test_a_study_without_a_direction_is_damaged(monkeypatch):
     monkeypatch.setattr(type(made), "directions", [])
     with pytest.raises(SweepError, match="it minimises"):
         check_contents(made, trials)
+
+
+SPACE = {
+    "model.C": {"type": "log", "low": 0.1, "high": 10.0}, "model.kind": {"type": "categorical", "choices": ["a", "b"]},
+    "model.depth": {"type": "int", "low": 1, "high": 3, "when": {"model.kind": "b"}},
+}  # fmt: skip
+
+
+def test_a_finished_trial_has_the_parameters_of_the_space():
+    check_contents(*study(about={"space": SPACE}))
+    for space in ({"model.C": SPACE["model.C"]}, SPACE | {"model.x": SPACE["model.C"]}):
+        with pytest.raises(SweepError, match="parameters"):
+            check_contents(*study(about={"space": space}))
+    with pytest.raises(SweepError, match=r"model\.depth"):
+        check_contents(*study(about={"space": SPACE}, params={"model.kind": "b"}))
+
+
+@pytest.mark.parametrize("values", [[0.1], [0.15 + 1e-6]])
+def test_the_value_of_a_trial_is_that_of_its_skills(values):
+    made, (one,) = study()
+    one._values = values
+    with pytest.raises(SweepError, match="its value 0"):
+        check_contents(made, [one])
+
+
+@pytest.mark.parametrize("curve", [{"x": 0.1}, {0: "x"}, {-1: 0.1}, {0.5: 0.1}, {0: float("nan")}, {0: None}])
+def test_what_a_trial_reports_are_figures_after_steps(curve):
+    made, (one,) = study()
+    one.intermediate_values = {0: 0.1, 1: -0.2}
+    check_contents(made, [one])
+    one.intermediate_values = curve
+    with pytest.raises(SweepError, match="it reports"):
+        check_contents(made, [one])
+
+
+def test_trials_are_numbered_from_zero():
+    made, (one,) = study()
+    one.number = 10**12
+    with pytest.raises(SweepError, match="numbered"):
+        check_contents(made, [one])
