@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from tradsys.config.as_of import with_as_of
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
-from tradsys.config.trusted import checked, parse_yaml, plain_config, with_own_places
+from tradsys.config.trusted import check_parts, checked, parse_yaml, plain_config, with_own_places
 from tradsys.core.received import one_line
 from tradsys.core.run_code import names_its_code
 
@@ -30,7 +30,7 @@ def _stored_experiment(record: "Record", data_folder: str) -> "tuple[DictConfig,
     from tradsys.research.experiment import Experiment
 
     where = f"reproduce: {record.folder / 'config.yaml'}"
-    plain = checked(parse_yaml(record.config_yaml, where), where, kept=("paths",))
+    plain = check_parts(checked(parse_yaml(record.config_yaml, where), where, kept=("paths",)), where)
     config = plain_config(with_own_places(plain, data_folder, where))
     try:
         experiment = Experiment.of(build(config))

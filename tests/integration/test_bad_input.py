@@ -22,6 +22,7 @@ MISTAKES = {
     "unknown nested key": (["train", "model.lokback=8"], "did you mean 'model.lookback'"),
     "unknown choice": (["train", "model=transfomer"], "did you mean 'transformer'"),
     "unknown experiment": (["train", "+experiment=dmo"], "did you mean 'demo'"),
+    "no question": (["train", "~question"], "it lacks question"),
     "no data": (["train", "data=btc_hourly"], "python -m tradsys.fetch"),
     "short history": (["train", "data.n_bars=300"], "bars"),
     "no gpu": (["train", "trainer.accelerator=gpu", "data.n_bars=1600"], "trainer=cpu"),

@@ -189,6 +189,18 @@ def test_no_part_of_a_runs_config_runs(at, part, lab, capsys):
     assert at in refused("reproduce", reproduce_work, ["inbox/train/received"], lab, capsys)
 
 
+@pytest.mark.parametrize("value", ["text", None, [1], {}], ids=repr)
+@pytest.mark.parametrize("at", ["features", "transforms", "calibration", "strategy", "costs", "evaluation", "question"])
+def test_a_part_of_a_run_is_no_other_value(at, value, lab, capsys):
+    if (at, value) in (("question", "text"), ("calibration", {})):  # those may be
+        return
+    path = lab / "inbox/train/received/config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {at: value}))
+    assert f"{at} is {value!r}; a run has" in refused(
+        "reproduce", reproduce_work, ["inbox/train/received"], lab, capsys
+    )
+
+
 YAMLS = {
     "python tag": f"a: !!python/object/apply:os.system ['{TOUCH}']",
     "bomb": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",

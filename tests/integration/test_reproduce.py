@@ -214,7 +214,7 @@ def test_what_is_no_finished_training_run_is_refused(lab, monkeypatch, capsys):
         (unfinished / "metrics.json").write_text(json.dumps({"strategies": {}}))
         with pytest.raises(TradsysError, match="is no training run"):
             read_record(unfinished)
-        (unfinished / "config.yaml").write_text("data: {}\n")
+        (unfinished / "config.yaml").write_text("seed: 1\n")
         shutil.copy(lab / "runs/train/latest/metrics.json", unfinished / "metrics.json")
         monkeypatch.setattr("sys.argv", ["tradsys.reproduce", str(unfinished)])
         with pytest.raises(SystemExit) as left:

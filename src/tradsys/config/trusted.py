@@ -168,6 +168,20 @@ def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> Config:
     return config
 
 
+def check_parts(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The config of a received run; ConfigError where it has another value in the place of a part."""
+    from tradsys.config.compose import as_dict, compose, conf_folder  # noqa: PLC0415 - as in `_groups`
+
+    for key, own in as_dict(compose("train", [])).items():
+        given = config.get(key, own)
+        may_be_empty = not own or (conf_folder() / key / "none.yaml").is_file()
+        fits = isinstance(given, dict) and bool(given or may_be_empty) if isinstance(own, dict) else True
+        if not fits or (key == "question" and not isinstance(given, str)):
+            kind = "text" if fits else "a part"
+            raise ConfigError(f"{where}: {key} is {one_line(repr(given), 40)}; a run has {kind} there; restore it")
+    return config
+
+
 def checked_overrides(overrides: Sequence[Any], where: str) -> list[str]:
     """Overrides of a received run or study.
 

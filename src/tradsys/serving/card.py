@@ -45,14 +45,19 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_label(value: Any) -> bool:
-    return _is_mapping(value) and _is_count(value.get("atr_bars")) and _is_text(value.get("kind", ""))
+    if not (_is_mapping(value) and _is_count(value.get("atr_bars")) and _is_text(value.get("kind", ""))):
+        return False
+    counts = [value[key] for key in value if key.endswith("_bars")]
+    sizes = [value[key] for key in ("upper", "lower", "rise") if key in value]
+    return all(v is None or _is_count(v) for v in counts) and all(v is None or _is_number(v) for v in sizes)
 
 
 def _is_spans(value: Any) -> bool:
-    return _is_mapping(value) and all(
-        isinstance(value.get(name), list) and len(value[name]) == 2 and all(map(_is_moment, value[name]))
-        for name in ("train", "test")
-    )
+    return _is_mapping(value) and all(_is_span(value.get(name)) for name in {"train", "test", *value})
+
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_moment, value))
 
 
 def _is_moment(value: Any) -> bool:
@@ -78,7 +83,7 @@ RULES: Mapping[str, Callable[[Any], bool]] = {
     "model": _is_model,
     "calibrator": lambda value: value is None or _is_mapping(value),
     "label": _is_label,
-    "history": _is_count,
+    "history": lambda value: _is_count(value) and value > 0,
     "max_gap_minutes": _is_gap,
     "valid_score_quantiles": _is_scores,
     "span": _is_spans,

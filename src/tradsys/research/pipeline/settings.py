@@ -88,6 +88,10 @@ class Experiment:
     def of(cls, parts: Mapping[str, Any]) -> Self:
         """The experiment among the parts built from a command's config."""
         given = {**parts, "strategy": profiles_of(parts)}
+        if lacking := [f.name for f in fields(cls) if f.name not in given and f.default is MISSING]:
+            raise TradsysError(
+                f"config: it lacks {', '.join(lacking)}, which every experiment has; leave '~{lacking[0]}' out"
+            )
         return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given or f.default is MISSING})
 
     def __post_init__(self) -> None:

@@ -171,8 +171,8 @@ def _check_drawn(where: str, trial: FrozenTrial, space: SearchSpace | None) -> N
 def _check_score(where: str, trial: FrozenTrial) -> None:
     skill_FS = np.array(trial.user_attrs["skills"])
     values = trial.values or []
-    for value, score in zip(values, (np.mean, stability), strict=False):
-        own = float(score(skill_FS))
+    own_values = [float(skill_FS.mean()), *([stability(skill_FS)] if len(values) > 1 else [])]
+    for value, own in zip(values, own_values, strict=True):
         if not math.isclose(value, own, rel_tol=ALIKE, abs_tol=ALIKE):
             raise _damaged(where, f"its value {value} is not the {own} of its skills")
 
