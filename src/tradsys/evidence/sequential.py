@@ -38,8 +38,8 @@ def _half_widths(n: Array, alpha: float, scale: float) -> Array:
     if not (np.isfinite(n).all() and (n > 0).all() and 0 < alpha < 1 and scale > 0):
         shown = n[0] if len(n) == 1 else f"{len(n)} periods"
         raise DataError(
-            f"sequential: n={shown}, alpha={alpha}, scale={scale}; n and scale are above 0, 0 < alpha < 1; bounds "
-            "begin with the first period"
+            f"sequential: n={shown}, alpha={alpha}, scale={scale}; n and scale must be above 0 and alpha in "
+            "(0, 1); pass n from 1 on"
         )
     # the mixture's variance that is best at `scale`, by the approximation of Waudby-Smith et al., eq. 56
     rho = (-2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))) / scale

@@ -214,7 +214,10 @@ def _checked_correlation(correlation_KK: Array) -> Array:
     if correlation.ndim != 2 or correlation.shape[0] != correlation.shape[1] or not len(correlation):
         raise DataError(f"trials: correlations of shape {correlation.shape}; give [K, K] with K >= 1")
     if not (np.abs(correlation) <= 1 + 1e-9).all():
-        raise DataError("trials: correlations that are not finite or beyond 1; leave out trials without variance")
+        raise DataError(
+            "trials: some correlations are not finite or beyond 1; they must lie in [-1, 1]; leave out trials "
+            "without variance"
+        )
     return np.clip(correlation, -1.0, 1.0)
 
 

@@ -218,7 +218,9 @@ class FeatureSet:
         if not self.features:
             raise DataError("features: the set is empty; a table needs a column; name at least one feature")
         if odd := [type(f).__name__ for f in self.features if not isinstance(getattr(f, "name", None), str)]:
-            raise DataError(f"features: {odd} have no text as their name; a feature has one, such as `vol_24`; add it")
+            raise DataError(
+                f"features: {odd} have a name that is no text; every feature needs one, such as `vol_24`; set its name"
+            )
         unknown = sorted(set(self.ranks) - {feature.name for feature in self.features})
         if unknown:
             raise DataError(

@@ -239,8 +239,8 @@ class LightGbmRegressor(_LightGbmFields):
         bad = [int((~np.isfinite(part.ret)).sum()) for part in (train, valid)]
         if any(bad) or not len(train):
             raise DataError(
-                f"lightgbm regressor: {len(train)} training rows, of whose returns {bad[0]} are not finite, and "
-                f"{bad[1]} of {len(valid)} validation rows'; every sample has its return; drop unlabelled rows"
+                f"lightgbm regressor: {bad[0]} of {len(train)} training returns and {bad[1]} of {len(valid)} "
+                "validation returns are not finite; every sample needs its return; drop unlabelled rows"
             )
         booster = _fitted_trees(self, {"objective": "regression", "metric": "rmse"}, train, train.ret, valid, valid.ret)
         return with_fitted(self, {"booster_": booster, "names_": train.table.names})

@@ -187,7 +187,7 @@ class SequenceModel:
     def start_line(self, module: L.LightningModule, net: nn.Module, train: Samples) -> None:
         """Sets the linear path to its optimum under the module's own loss.
 
-        With its class weights.
+        The loss has the class weights of the fit.
         """
         if not isinstance(net, Wide) or self.wide_C is None:
             return

@@ -138,7 +138,8 @@ def _own_rows(record: Record, entries: Sequence[LedgerRow]) -> list[int]:
 def seed_ledger(record: Record, place: str, copy: Path) -> bool:
     """Copies the ledger as of the run's evaluation; False without one.
 
-    So the same trials deflate a Sharpe. place: the run's ledger, path or URL. Where it is gone, the copy starts empty.
+    A Sharpe ratio is then deflated by the same trials as in the run. place: the run's ledger, path or URL. Where it is
+    gone, the copy starts empty.
     """
     if "://" not in place and not Path(place).is_file():
         return False

@@ -143,7 +143,9 @@ def checked_spans(start: Array, end: Array) -> tuple[Array, Array]:
     if len(start) == 0:
         return start.astype(np.int64), end.astype(np.int64)
     if not (np.issubdtype(start.dtype, np.integer) and np.issubdtype(end.dtype, np.integer)):
-        raise ValueError(f"uniqueness: bars are {start.dtype} and {end.dtype}; both must be integers")
+        raise ValueError(
+            f"uniqueness: bars are {start.dtype} and {end.dtype}; both must be integers; pass bar positions"
+        )
     if (wrong := end < start).any():
         i = int(np.argmax(wrong))
         raise ValueError(

@@ -197,7 +197,7 @@ class OddFeature:
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"named": 3}, "no text as their name"), ({"memory": "x"}, "warm-up 'x'"), ({"memory": -1}, "warm-up -1"),
+    [({"named": 3}, "a name that is no text"), ({"memory": "x"}, "warm-up 'x'"), ({"memory": -1}, "warm-up -1"),
      ({"memory": 1.5}, "warm-up 1.5"), ({"value": 3}, "its expr returned 3"),
      ({"value": "column"}, "cannot be computed")],
 )  # fmt: skip

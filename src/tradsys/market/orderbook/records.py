@@ -213,7 +213,10 @@ def _micros(times: pl.Series, path: Path) -> Array:
     for limit, scale in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0), (1e20, 1e-3)):
         if top < limit:
             return np.rint(values * scale).astype(np.int64) if scale >= 1 else values.astype(np.int64) // 1_000
-    raise DataError(f"orderbook: {path.name}: {times.name} reaches {top:.3g}, no epoch of s, ms, us or ns; correct it")
+    raise DataError(
+        f"orderbook: {path.name}: {times.name} reaches {top:.3g}, which is no epoch of s, ms, us or ns; correct "
+        "the column"
+    )
 
 
 def _level_columns(table: pl.DataFrame, path: Path) -> pl.DataFrame:

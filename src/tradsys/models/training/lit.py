@@ -88,7 +88,9 @@ class LitClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if class_weight not in (None, "balanced"):
-            raise ValueError(f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; fix the config")
+            raise ValueError(
+                f"lit: class_weight={class_weight!r}; it must be null or 'balanced'; set model.module.class_weight"
+            )
         check_bounds("lit", locals(), BOUNDS, "model.module")
         self.auxiliary = check_targets(auxiliary)
         self.net = Auxiliary(net, len(self.auxiliary)) if self.auxiliary else net

@@ -80,7 +80,10 @@ class TrainerSettings:
         if self.num_nodes < 1:
             raise ValueError(f"trainer: num_nodes={self.num_nodes}; it must be >= 1; 1 is this machine alone")
         if self.max_epochs < 1 or self.patience < 1:
-            raise ValueError(f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1")
+            raise ValueError(
+                f"trainer: max_epochs={self.max_epochs}, patience={self.patience}; both must be >= 1; set "
+                "trainer.max_epochs and trainer.patience"
+            )
         if self.keep not in ("best", "last") or not 1 <= self.smooth_epochs <= self.max_epochs:
             raise ValueError(
                 f"trainer: keep={self.keep!r}, smooth_epochs={self.smooth_epochs}, "

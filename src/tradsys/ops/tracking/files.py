@@ -63,7 +63,7 @@ class CsvBackend(NoBackend):
 class TensorBoardBackend(NoBackend):
     """TensorBoard event files of a run under <paths.runs>/tensorboard/<run>.
 
-    The config as hyperparameters, figures, and trials below.
+    They hold the config as hyperparameters and the figures; a trial has a folder of its own below.
     """
 
     def __init__(self, settings: Config, runs: Path) -> None:

@@ -202,7 +202,7 @@ class AuditSubject:
 class Listener:
     """An auditor that records its training samples.
 
-    Otherwise it behaves as the one inside.
+    Everything else is passed on to the auditor that it wraps.
     """
 
     auditor: Any

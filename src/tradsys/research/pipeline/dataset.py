@@ -42,7 +42,7 @@ PARTS = ("train", "valid", "test")
 class Dataset:
     """Samples on one feature table and their purged folds.
 
-    The input of fits and their evaluation.
+    Fits and their evaluation read nothing else.
     """
 
     data_digest: str

@@ -76,9 +76,9 @@ class StudySettings:
 
     @property
     def markets(self) -> list[tuple[float, int]]:
-        """(edge, seed) of every market.
+        """(edge, seed) of every market, in the order in which they run.
 
-        All edges per seed, so that partial results cover all edges.
+        Each seed takes all edges in turn, so that partial results cover all edges.
         """
         seeds = range(self.first_seed, self.first_seed + self.n_markets)
         return [(float(edge), seed) for seed, edge in product(seeds, self.edges)]

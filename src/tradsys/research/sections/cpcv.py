@@ -90,7 +90,10 @@ def assemble(splitter: CombinatorialPurged, samples: Samples, fold_values: Seque
                 "needs one value, in order; predict the test samples of this fold"
             )
         if not np.isfinite(values).all():
-            raise DataError(f"paths: fold {k} has values that are not finite; every test sample needs a prediction")
+            raise DataError(
+                f"paths: fold {k} has values that are not finite; every test sample needs a prediction; leave out "
+                "samples without a full window"
+            )
         full = np.full((len(samples), *values.shape[1:]), np.nan)
         full[test] = values
         spread.append(full)

@@ -72,7 +72,7 @@ class StackNet:
 
     @property
     def n_next(self) -> int:
-        """Number of samples in its next batch."""
+        """Number of samples in the next batch of this net."""
         return min(self.train.batch_size, len(self.train.rows_N) - self.batch * self.train.batch_size)
 
     def picked(self) -> Tensor:

@@ -157,7 +157,7 @@ def _names_of_keys(part: Any) -> Iterator[str]:
 
 
 def as_rows(checks: list[Check]) -> list[Json]:
-    """Ready for JSON."""
+    """The checks as dicts, ready for JSON."""
     return [asdict(check) for check in checks]
 
 
