@@ -50,7 +50,7 @@ def _half_widths(n: Array, alpha: float, scale: float) -> Array:
 def bars_to_confirm(sharpe: float, alpha: float = 0.05, scale: float | None = None) -> int | None:
     """Periods until the lower bound is expected above zero; None for never.
 
-    At this true Sharpe per period. The same number refutes it: a record whose mean is zero then has its upper bound
+    sharpe: the true one, per period. The same number refutes it: a record whose mean is zero then has its upper bound
     below that Sharpe. scale: None optimises the bounds for the returned number of periods.
     """
     if not np.isfinite(sharpe) or sharpe <= 0:

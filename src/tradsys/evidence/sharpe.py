@@ -178,7 +178,8 @@ def min_track_record_length(
 ) -> Array | float:
     """Periods until the observed Sharpe exceeds the benchmark.
 
-    At this confidence. Returns a float or [K], in periods; inf where the observed Sharpe does not exceed the benchmark,
+    The probability of that is `confidence`. Returns a float or [K], in periods; inf where the observed Sharpe does
+    not exceed the benchmark,
     since no length is enough. Source: Bailey & Lopez de Prado 2012, eq. 13.
     """
     if not 0 < confidence < 1:

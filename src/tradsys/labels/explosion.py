@@ -78,7 +78,7 @@ def explosion(
 def best_move(bars: pl.DataFrame, horizon_bars: int, *, dead_after_bars: int | None = None) -> Array:
     """Largest log rise within t+1..t+H, from the entry's open, float64 [R].
 
-    To the highest traded high.
+    The rise ends at the highest traded high.
     Negative where the price stayed below the entry.
     NaN as `explosion` leaves a row unlabelled for its highs. dead_after_bars: a delisted instrument counts up to its
     last bar; None leaves its last rows NaN.

@@ -23,7 +23,7 @@ def forward_return(
 ) -> Labels:
     """Outcome [R] of entering at open[t+1] and leaving at close[t+H].
 
-    On the given side.
+    The position is on the given side.
     Where the bar of entry or exit cannot fill (`market.tradable`), it waits for one that can, as in the simulator.
     y: 1 where the log return in the side's direction is above zero, else 0. end: row t+H. ret: that log return,
     without costs. weight: 1. side: +1 or -1 for all bars, or int8 [R] with 0 for no candidate.

@@ -179,7 +179,7 @@ def examples(
 ) -> tuple[str, ...]:
     """The first rows as text: `BTCUSDT 2020-01-01 00:00 open=1.0 ...`.
 
-    With `time` or `stamp`.
+    Each shows its `time` or `stamp`.
     """
     moment = "time" if "time" in rows.columns else "stamp"
     texts = []

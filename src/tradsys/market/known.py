@@ -305,7 +305,8 @@ class KnownSource:
 class JoinedBars:
     """A source of bars with values of other sources joined point in time.
 
-    In the order of `known`. known: sources of values by name; the names only let configuration add and remove them.
+    They are joined in the order of `known`. known: sources of values by name; the names only let configuration add
+    and remove them.
     """
 
     source: BarsSource

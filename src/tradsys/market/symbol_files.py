@@ -73,7 +73,7 @@ def merged(
 ) -> tuple[pl.DataFrame, tuple[SymbolUpdate, ...], pl.DataFrame]:
     """New content and changes by symbol, and stored bars that differ.
 
-    Of the touched symbols.
+    Only touched symbols are included.
     """
     frames: list[pl.DataFrame] = []
     updates: list[SymbolUpdate] = []

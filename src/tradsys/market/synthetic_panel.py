@@ -41,7 +41,7 @@ PHASES = ("normal", "squeeze", "burst")
 class PlantedLift:
     """How often a planted explosion follows compressed rows, and all rows.
 
-    And the ratio of the two shares.
+    lift: the ratio of the two shares.
     """
 
     compressed: float

@@ -28,7 +28,7 @@ VALUES = (*PRICES, "volume")
 class SymbolUpdate:
     """What a write did to one symbol: bars before, added, equal, in conflict.
 
-    And bars dropped.
+    Also counts the bars dropped.
     """
 
     symbol: str

@@ -22,7 +22,7 @@ KINDS = ("symmetric", "asymmetric")
 class SplitConformal:
     """Intervals around a prediction from its errors on later rows.
 
-    From predicted - low_ * scale to predicted + high_ * scale.
+    An interval runs from predicted - low_ * scale to predicted + high_ * scale.
     alpha: share of outcomes that may lie outside, 0 < alpha < 1. kind `symmetric`: one margin, the conformal quantile
     of |actual - predicted| / scale at alpha. `asymmetric`: each side its own at alpha / 2, for moves that are skewed;
     wider where they are not. scale: divisor of an error, such as a point-in-time volatility, so that

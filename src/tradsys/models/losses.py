@@ -53,7 +53,7 @@ def weighted_mean(value_N: Tensor, weight_N: Tensor) -> Tensor:
 def supcon_loss(embeddings_ND: Tensor, y_N: Tensor, *, temperature: float) -> Tensor:
     """Supervised contrastive loss: same class near, other classes far.
 
-    On the unit sphere.
+    Distances are on the unit sphere.
     embeddings_ND: [N, D], brought to unit length here; half types are lifted to float32, under autocast too.
     y_N: class codes. temperature: > 0, else ValueError; the loss is not multiplied by it again.
     Returns the mean over anchors that have a positive; 0 with a graph where none has one. NaN in, NaN out.

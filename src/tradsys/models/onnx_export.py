@@ -66,7 +66,7 @@ class Pipeline(nn.Module):
     def forward(self, window_NTF: Tensor) -> tuple[Tensor, ...]:
         """Uncalibrated and calibrated probabilities, float64.
 
-        And for a mean of members their spread.
+        A mean of members also returns their spread.
         """
         seen_NTF = self.scaler(window_NTF)
         if not isinstance(self.model, _Mean):

@@ -116,7 +116,7 @@ class OnnxModel:
     def run(self, window_NTF: Array) -> list[Array]:
         """Scores, probabilities and, for a mean, spreads, as the graph gives them.
 
-        Of raw float32 windows.
+        The input is raw float32 windows.
         """
         with refused_in_one_line("onnx: the graph does not run", FIX):
             found: list[Array] = self.session.run(list(self.outputs), {"window": window_NTF})

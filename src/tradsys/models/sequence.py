@@ -263,7 +263,7 @@ class SequenceModel:
     ) -> WindowLoader:
         """Batches of these samples' windows on the device.
 
-        In the order of this seed where they are shuffled.
+        Where they are shuffled, the seed sets the order.
         """
         return WindowLoader.from_samples(
             samples,

@@ -71,7 +71,7 @@ class BookLedger:
     def daily_returns(self) -> tuple[Array, Array]:
         """Dates datetime64[D] and simple returns float64 of each close.
 
-        From the first decision on.
+        The first is the close of the first decision.
         """
         return self.daily["time"].dt.date().to_numpy(), self.daily["ret"].to_numpy()
 

@@ -11,7 +11,7 @@ def capacity(
 ) -> dict[str, float | None]:
     """Capital at which orders stay within a share of dollar volume.
 
-    In units of price; the share is of each name's volume. share: of the mean of close * volume over the last
+    Capital is in units of price; the share is of each name's volume. share: of the mean of close * volume over the last
     `volume_bars` bars up to the deciding close. quantile: the fraction of traded notional whose orders must fit.
     Returns capital (that quantile), capital_median, and least (of the most constraining order); None where no order has
     a volume. unknown: share of traded notional without a volume.

@@ -93,7 +93,7 @@ class Costs:
     def round_trip(self) -> float:
         """Cost of buying and selling at one raw price: 2 (fee + slippage).
 
-        As a fraction of that notional. Exact, not a first order: (1+s)(1+f) - (1-s)(1-f) = 2 (s + f).
+        It is a fraction of that notional. Exact, not a first order: (1+s)(1+f) - (1-s)(1-f) = 2 (s + f).
         """
         return 2 * (self.fee + self.slippage)
 
@@ -105,7 +105,7 @@ class Costs:
     def as_dict(self, columns: Collection[str], returns: str | None = None) -> Config:
         """The costs as a report states them.
 
-        With a sentence on what fills and what is left out. columns: of the bars traded. returns: their description, as
+        A sentence states what fills and what is left out. columns: of the bars traded. returns: their description, as
         returned by `returns_basis`; None: price only where the columns lack `dividend_due` and `funding_due`.
         """
         share = self.max_participation

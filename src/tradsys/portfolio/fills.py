@@ -226,7 +226,7 @@ def advance(held: Holding, bar: Bar, cash: float, costs: Costs) -> Step:
 def close_delisted(held: Holding, last_close: float, cash: float, costs: Costs) -> Step:
     """Closes a position in a delisted symbol.
 
-    At its last close times the configured recovery.
+    The price is its last close times the configured recovery.
     """
     raw = last_close * costs.recovery(held.order.side)
     mean = raw if not held.sold else (held.value + (held.quantity - held.sold) * raw) / held.quantity

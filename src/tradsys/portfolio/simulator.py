@@ -58,7 +58,7 @@ TARGETS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars: int = 1) -> Ledger:
     """Ledger of the entries wanted in `targets`.
 
-    Under the rules at the top of this module. bars: symbol, time, open, high, low, close, optionally segment, volume,
+    The rules stand at the top of this module. bars: symbol, time, open, high, low, close, optionally segment, volume,
     funding_due (rate) and dividend_due (money per unit, on the ex-date's bar; see `market.events`); sorted by (symbol,
     time). targets: at most one row per (symbol, time) of the bars; side +1 long, -1 short, 0 none; size: fraction 0..1
     of the symbol's equity; take_profit, stop_loss: price distances > 0 from the entry (infinite: no such barrier);
@@ -130,7 +130,7 @@ class _Account:
     ) -> None:
         """Runs over the bars: order, position, signal, valuation.
 
-        And the delisting that may follow a bar.
+        A delisting that follows a bar is booked there.
         """
         pending: tuple[int, Order] | None = None
         for i, bar in enumerate(bars):

@@ -15,7 +15,7 @@ TRIED = {"chosen": "1 tried", "profiles": "4", "levels": "20", "arms": "40"}
 def print_kinds(summary: Mapping[str, Any]) -> None:
     """Prints the share of `edge` verdicts by kind of market.
 
-    And whether it is at most 5 %.
+    Also prints whether it is at most 5 %.
     """
     console = screen()
     print_table(console, kinds_table(summary))

@@ -151,7 +151,7 @@ class WindowLoader:
     def with_seed(self, seed: int) -> Self:
         """A loader over the same tensors in the order of another seed.
 
-        At the start of its first pass.
+        It stands at the start of its first pass.
         """
         other = copy.copy(self)
         other.seed, other.epoch, other._handed_out, other._resume_at = seed, 0, 0, 0
@@ -193,7 +193,7 @@ class WindowLoader:
     def to(self, device: torch.device | str) -> Self:
         """A loader over the same samples, with batches on this device.
 
-        At the same position.
+        It stands at the same position.
         """
         device = torch.device(device)
         moved = copy.copy(self)

@@ -30,7 +30,7 @@ METHOD = (
 def contributions(bundle: Bundle, table: FeatureTable, rows: Array, reference_F: Array) -> Array:
     """Contribution of each column to each row's score, float64 [N, F].
 
-    In log odds; columns of the table.
+    The unit is log odds; the columns are those of the table.
     reference_F: the neutral value of each column, its median over training rows.
     Raises BundleError for a bundle that reads windows of more than one row.
     """

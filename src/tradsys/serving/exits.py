@@ -65,7 +65,8 @@ class LiveMeasures:
 def distances(label: Mapping[str, Any], frame: pl.DataFrame) -> tuple[Array, Array]:
     """Profit and stop distance from the entry, float64 [N] each.
 
-    In price units, of a position on the frame's side. frame: predictions with atr, close and, where the bundle has
+    They are in price units, of a position on the frame's side. frame: predictions with atr, close and, where the
+    bundle has
     sides, side (else all are long); `mean` for a label of that kind. NaN where no position has a barrier: no ATR or
     mean yet, an ATR of zero, or a close at or beyond the mean. Infinite on every row where the label ends positions
     only by time.

@@ -40,7 +40,7 @@ class Joins(Protocol):
 class LiveColumns:
     """The columns of a bundle's data, joined at each close.
 
-    By the code used for stored bars.
+    The code is that used for stored bars.
     """
 
     source: Joins

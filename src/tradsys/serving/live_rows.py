@@ -67,7 +67,7 @@ class LiveRows:
     def table(self, at: Array) -> tuple[FeatureTable, Array]:
         """The kept rows as a table, and row numbers [n] of the newest.
 
-        Of the symbols at these positions.
+        The newest rows are of the symbols at these positions.
         """
         order = self._order
         held = np.minimum(self._count[order], self.lookback)

@@ -14,7 +14,7 @@ from tradsys.serving.brokers import Account, Bar, Fill, Order, Position, Report
 class PaperBroker:
     """Fills entries at the next open and exits inside the bar.
 
-    As the backtest does. It has no state of its own besides the sub-account that is passed in, so a restart loses
+    The backtest fills alike. It has no state of its own besides the sub-account that is passed in, so a restart loses
     nothing.
     """
 
@@ -58,7 +58,7 @@ class PaperBroker:
     def miss(self, account: Account, time: datetime) -> Report:
         """Closes a position whose symbol had no bars for too long.
 
-        At the configured recovery.
+        The price is its last close times the configured recovery.
         """
         held, after = _held(account.position), self.costs.dead_after_bars
         if held is None or account.position is None or after is None or account.n_missed < after:
@@ -131,7 +131,7 @@ def _held(position: Position | None) -> Holding | None:
 def entry_levels(order: Order, raw: float, costs: Costs) -> tuple[float, float, float]:
     """Prices of target, stop and ruin of an entry at this raw price.
 
-    As the simulator sets them.
+    The simulator sets the same.
     """
     entered = enter(_order(order), fills.Bar(order.signal_time, raw, raw, raw, raw), 1.0, costs)
     assert entered is not None, "a bar without recorded volume fills"

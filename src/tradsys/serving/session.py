@@ -27,7 +27,7 @@ N_OWN = 5  # prices and volume of a bar; joined columns follow
 class Session:
     """Predicts after every close as batch prediction would.
 
-    From the last `history` bars of each symbol. past: earlier bars, COLUMNS and the further columns of the bundle's
+    It reads the last `history` bars of each symbol. past: earlier bars, COLUMNS and the further columns of the bundle's
     features; only the last `history` bars per symbol are kept. Setting it restarts from other bars, as after a vendor's
     correction. A step computes the newest rows only (`features.live`), or all kept bars where a feature has no
     row-by-row form. newest: float32 [n, F], the features of the last step's predictions. Raises DataError for invalid

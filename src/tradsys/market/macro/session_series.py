@@ -194,7 +194,8 @@ class SessionSeries:
 class SessionClock:
     """A bar's position between an exchange's sessions.
 
-    From its published calendar. Joined columns: `<name>` is 1 where the bar ends in a pause of more than 24 hours
+    It is read from the published calendar. Joined columns: `<name>` is 1 where the bar ends in a pause of more than
+    24 hours
     between two sessions (weekends and holidays), else 0; `<name>_hours` the hours since the last session's close, 0
     within a session.
     """

@@ -99,7 +99,7 @@ class OrderBookValues:
     def measures(self, close: Array, length: timedelta) -> tuple[Array, dict[str, Defects]]:
         """float64 [B, C], columns as `names`, at ascending closes (datetime64).
 
-        And defects by kind of record.
+        Also returns defects by kind of record.
         """
         close_B = close.astype("datetime64[us]").astype(np.int64)
         open_B = close_B - round(length.total_seconds() * 1e6)

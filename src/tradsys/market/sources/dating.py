@@ -122,7 +122,8 @@ def check_dated(found: Any, every: timedelta, name: str) -> None:
 def check_clock(rows: pl.DataFrame, every: timedelta, name: str) -> None:
     """Raises DataError for intraday stamps without a zone.
 
-    Of a market that closes at night or over the weekend. A market that closes has local trading hours, and its stamps
+    They count only for a market that closes at night or over the weekend. A market that closes has local trading
+    hours, and its stamps
     are usually local. Read as UTC, New York's bars would be available five hours early. A market that never closes is
     stamped in UTC.
     """

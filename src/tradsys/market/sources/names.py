@@ -147,7 +147,8 @@ def _follows(one: tuple[str, str, datetime, datetime], other: tuple[str, str, da
 def read_mapping(path: str | Path) -> Mapping[str, str]:
     """Names in the vendor's files -> symbols, from a CSV of two columns.
 
-    With a header. The first column holds a file's name, its stem, or a vendor's symbol. Several names may map to one
+    The first line is a header. The first column holds a file's name, its stem, or a vendor's symbol. Several names
+    may map to one
     symbol: they are joined.
     """
     fix = "give a CSV with two columns: name,symbol"

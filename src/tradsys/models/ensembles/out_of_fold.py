@@ -94,7 +94,7 @@ class HeldOut:
     def weights(self, weight_N: Array) -> Array:
         """Best pool weights [K] of the members that are not gated.
 
-        Under these sample weights.
+        The loss is weighted by these sample weights.
         """
         out_K = np.zeros(self.likelihood_NK.shape[1])
         if not weight_N.sum() > 0:  # a state that never occurred has no weights of its own

@@ -24,7 +24,7 @@ MAX_STEPS = 100
 class Skill:
     """1 - log-loss / log-loss of the base rate, with its interval.
 
-    Over `n_batches` stretches of time.
+    The interval is over `n_batches` stretches of time.
     """
 
     value: float

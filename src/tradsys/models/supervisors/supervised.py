@@ -101,7 +101,7 @@ def filters_of(regime: Regime) -> tuple[HmmRegime, ...]:
 def with_effort(regime: Any, n_seeds: int, max_iter: int, max_rows: int) -> Any:
     """An unfitted copy that fits with fewer starts, steps and rows.
 
-    At most as many as the original.
+    It never uses more than the original.
     """
     if isinstance(regime, SupervisedRegime):
         return SupervisedRegime(

@@ -30,7 +30,7 @@ Watch = Callable[[int, float], None]
 class CheckpointCallback(Checkpoint):
     """Keeps best and last weights, stops early, and stops on request.
 
-    On request between two steps.
+    A requested stop takes effect between two steps.
     stop_requested: an event, set to request a stop. every_steps: last.ckpt is also written after so many steps of the
     fit. watch: called after every epoch, once last.ckpt holds it. In a run of several ranks the first one evaluates and
     writes, and all stop at the same step.

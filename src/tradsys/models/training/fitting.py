@@ -58,7 +58,7 @@ def fit_module(
 ) -> FitResult:
     """Trains `module` in place; leaves it on the CPU in eval mode.
 
-    With the weights of its best epoch.
+    Its weights are those of its best epoch.
     workdir: takes last.ckpt (after each epoch and on Ctrl-C), best.ckpt, finished.json and the logs.
     fingerprint: digest of settings and data. A finished fit of the same fingerprint is loaded, an unfinished one
     is resumed, to the same weights as without the interruption; any other raises TrainingError.

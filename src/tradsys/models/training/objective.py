@@ -17,7 +17,8 @@ from tradsys.models.training.recipe import Prepared
 class Objective(NamedTuple):
     """Focal loss with class and sample weights, plus auxiliary losses.
 
-    With label smoothing. gamma, label_smoothing, auxiliary, quantiles: plain numbers, or tensors where nets under vmap
+    Labels may be smoothed. gamma, label_smoothing, auxiliary, quantiles: plain numbers, or tensors where nets under
+    vmap
     each have their own. auxiliary: a weight for each auxiliary target. quantiles: the share below which its output
     lies, 0 for a mean.
     """

@@ -176,7 +176,7 @@ class MaskedBars(SelfSupervised):
     def objective(self, net: nn.Module, window_shape: tuple[int, int]) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
         """A linear decoder [D] -> [T F], and the error of its reconstruction.
 
-        Of the hidden values.
+        The error is that of the hidden values.
         """
         decoder = nn.Linear(int(net.embedding_dim), window_shape[0] * window_shape[1])  # type: ignore[arg-type]
 

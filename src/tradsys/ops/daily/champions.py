@@ -62,7 +62,8 @@ class Champion:
 def models(session: Session) -> StageOutput:
     """Each member's forecasts by the champion of each horizon, this session.
 
-    From `Bundle.predict` alone. Frame: symbol, time, horizon, close, atr, score (raw), probability (calibrated).
+    They come from `Bundle.predict` alone. Frame: symbol, time, horizon, close, atr, score (raw), probability
+    (calibrated).
     Documents: champions.
     """
     champions = _champions(session)

@@ -77,7 +77,7 @@ def _run(settings: DailySettings, first: date | None, last: date | None) -> tupl
 def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Draws the report of `date` from what its run left, prints its core.
 
-    By default the newest.
+    The default is the newest report.
     """
     store = Partitions(settings.folder)
     day = session_named(parts["date"], "date") or publishing.latest(store)
@@ -92,7 +92,7 @@ def report(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
     """Prints the stages done, the newest report, and who holds the folder.
 
-    Of the last sessions.
+    The stages are those of the last sessions.
     """
     store, console = Partitions(settings.folder), prose()
     console.print(f"folder   {settings.folder}")
@@ -122,7 +122,7 @@ def status(settings: DailySettings, _: Mapping[str, Any]) -> None:
 def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Walks the stack forward over years and prints every horizon and book.
 
-    And the market.
+    The last line is the market.
     """
     from tradsys.ops.daily import evaluation  # noqa: PLC0415 - loads the books and their backtests
 
@@ -152,7 +152,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
 def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     """Writes the signals table of a session and prints the folds' results.
 
-    Of its two models.
+    The results are those of its two models.
     """
     from tradsys.ops.daily import evaluation  # noqa: PLC0415 - as above
 

@@ -57,7 +57,7 @@ class DailyBars:
     def closes(self) -> pl.DataFrame:
         """session (Date) and close (UTC), ascending, of all closed sessions.
 
-        From that of the first bar.
+        The first is the session of the first bar.
         """
         first, last = self.all.select(first=pl.col("time").min(), last=pl.col("time").max()).row(0)
         now = max(utc_now(), last)
@@ -159,7 +159,8 @@ class DayBars:
     def window(self, n_bars: int, since: datetime | None = None) -> pl.DataFrame:
         """The fewest bars on which features equal those on all bars.
 
-        At or after `since`, by default the close. n_bars: bars that a row's features depend on, itself included. All
+        They are equal at or after `since`, by default the close. n_bars: bars that a row's features depend on,
+        itself included. All
         symbols are cut at one time, so that joins and cross-sectional ranks are complete; a symbol with holes moves the
         cut further back for all.
         """

@@ -248,7 +248,8 @@ def _reasons(
 def live_record(store: Partitions, until: date) -> dict[str, LiveForecasts]:
     """Record of the forecasts that daily runs really made, by horizon.
 
-    With their outcomes. Read from the models and labels partitions alone, so it holds only forecasts written before
+    Each forecast has its outcome. Read from the models and labels partitions alone, so it holds only forecasts
+    written before
     their label resolved.
     """
     forecasts, outcomes = _partition_frames(store, "models", until), _partition_frames(store, "labels", until)

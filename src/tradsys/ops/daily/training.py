@@ -121,7 +121,7 @@ def forecasts_of_test_span(
 ) -> pl.DataFrame:
     """Forecasts of every test sample with their outcomes.
 
-    From `Bundle.predict` alone.
+    They come from `Bundle.predict` alone.
     """
     test = prepared.test
     since = prepared.test_start
@@ -154,7 +154,7 @@ class DroppedRows(TypedDict):
 def dropped(experiment: Experiment, prepared: Prepared) -> DroppedRows:
     """Counts of rows by reason of exclusion, each row once.
 
-    And the missing features of members.
+    Also counts the missing features of members.
     """
     table, labels = prepared.table, prepared.labels
     member = members(experiment, prepared.bars)

@@ -121,7 +121,7 @@ def _trial_metrics(row: Mapping[str, Any]) -> Json:
 def comparison_record(table: Mapping[str, Any]) -> Record:
     """A comparison's report as one record: skills and differences.
 
-    Of each variant, with intervals.
+    Each variant has both, with intervals.
     """
     folder = Path(table["folder"])
     variants = {row["name"]: {k: v for k, v in row.items() if k != "name"} for row in table["variants"]}

@@ -48,7 +48,7 @@ class Backend(Protocol):
     def fit_logger(self, fit: str) -> Any | None:
         """A Lightning logger that writes a fit's epochs into the open run.
 
-        Under the prefix `fit`; None without a run.
+        It writes under the prefix `fit`; None without a run.
         """
         ...
 

@@ -76,7 +76,8 @@ def protect(engine: "Engine", account: Account) -> None:
 def book_funding(engine: "Engine", account: Account, bar: Bar, *, at_close: bool = True) -> None:
     """Books funding of this bar into a real position's account, once.
 
-    By the rule of `portfolio.fills`. Before fills are looked up (at_close False) only funding to be paid is booked,
+    The rule is that of `portfolio.fills`. Before fills are looked up (at_close False) only funding to be paid is
+    booked,
     which an exit inside the bar owes as well; afterwards funding of either sign on the quantity held at the close.
     """
     held = account.position

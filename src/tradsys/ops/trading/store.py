@@ -121,7 +121,7 @@ class TradeJournal:
     def together(self) -> Iterator[None]:
         """Events of the block go to disk in one transaction at its end.
 
-        Or at a `flush` inside.
+        A `flush` inside the block writes them earlier.
         """
         self._together = True
         try:

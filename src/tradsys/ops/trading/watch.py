@@ -31,7 +31,8 @@ INSIDE, OUT, UNKNOWN = "inside", "OUT", "not known"
 class ModelWatch:
     """Compares live bars and forecasts with the run's own, every 24 bars.
 
-    With its training and validation spans. Checks, each a row {check, live, reported, state, note}: log loss and
+    The run's own are those of its training and validation spans. Checks, each a row {check, live, reported, state,
+    note}: log loss and
     calibration of resolved forecasts against the run's intervals (`evidence.classification`), share of bars with a
     signal against the backtest's, features against the training span by PSI and by a classifier, and scores against the
     validation span (PSI), both ranked among blocks of those spans (`evidence.controls.block_drift`). A check is OUT
@@ -85,7 +86,7 @@ class ModelWatch:
     def evaluate(self, state: State, past: pl.DataFrame | None) -> Watch:
         """The checks at this moment, those that are OUT, and resolved labels.
 
-        With reasons; labels newly resolved.
+        Each check that is OUT has its reason; the labels are those resolved since the last evaluation.
         """
         resolved = {} if past is None else self._resolved(state, past)
         outcomes = [*((t.isoformat(), pairs) for t, pairs in state.outcomes), *resolved.items()]

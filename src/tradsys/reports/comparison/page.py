@@ -136,7 +136,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
 def superior(table: Mapping[str, Any]) -> str:
     """Text on the SPA test of the best variant, or why there is none.
 
-    Against the reference.
+    The test is against the reference.
     """
     found, reference = table["superiority"], table["reference"]
     if found["p"] is None:

@@ -22,7 +22,7 @@ CURVES = (
 def embedding_map(report: Mapping[str, Any]) -> go.Figure:
     """Test windows on the first two principal components, three times.
 
-    By label, by regime, by time.
+    They are coloured by label, by regime, by time.
     """
     section = report["embedding"]
     points = section["points"]

@@ -27,7 +27,7 @@ def skills(report: Mapping[str, Any]) -> go.Figure:
 def reliability_diagram(report: Mapping[str, Any]) -> go.Figure:
     """Observed rate against mean predicted probability.
 
-    And a histogram of predicted probabilities.
+    A histogram below shows the predicted probabilities.
     """
     figure = make_subplots(
         cols=2, column_widths=[0.6, 0.4], horizontal_spacing=0.1,
@@ -104,7 +104,7 @@ def _observed(figure: go.Figure, k: int, name: str, bins: Sequence[Mapping[str, 
 def importance(report: Mapping[str, Any]) -> go.Figure:
     """Permutation importance of the model's columns.
 
-    And gain of the auditor's, if there is one.
+    An auditor's columns are shown by their gain.
     """
     permuted = report["importance"]["permutation"]
     gain = report["importance"]["auditor_gain"]

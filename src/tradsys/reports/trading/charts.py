@@ -40,7 +40,7 @@ def equity(page: Any) -> go.Figure:
 def slippage(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     """Each real entry against the simulated fill, in basis points.
 
-    At the open of its bar; above 0 is worse.
+    The simulated fill is at the open of its bar; above 0 is worse.
     """
     figure = go.Figure()
     figure.add_scatter(

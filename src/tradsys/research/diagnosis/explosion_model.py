@@ -135,7 +135,7 @@ def evaluate_explosions(
 class Moves:
     """Largest log rises of the test rows [N]: expected and realised.
 
-    With low and high of the expected one's interval. n_calibration: rows that set the interval's width.
+    low and high bound the expected rise. n_calibration: rows that set the interval's width.
     """
 
     expected_N: Array

@@ -46,7 +46,8 @@ def audit(
 ) -> list[CheckResult]:
     """Runs the checks in `settings` on a reduced copy of the experiment.
 
-    In the order of the flow. Writes audit.json into `folder`. config: the resolved config, whose data part goes into
+    They run in the order of the flow. Writes audit.json into `folder`. config: the resolved config, whose data part
+    goes into
     the copy's bundle. Raises TradsysError for a part that the experiment lacks, and whatever the experiment itself
     would raise.
     """

@@ -35,7 +35,8 @@ def looking_ahead(features: FeatureSet, bars: pl.DataFrame, columns: Sequence[st
 def remembering(features: FeatureSet, bars: pl.DataFrame, symbol: str, market_symbol: str) -> set[str]:
     """Features that depend on what precedes their warm-up.
 
-    By more than 1e-7 when all of that is cut. bars: 800 times at least. symbol: the one that is checked; market_symbol:
+    They change by more than 1e-7 when all of that is cut. bars: 800 times at least. symbol: the one that is
+    checked; market_symbol:
     of the market series.
     """
     found = set()
@@ -54,7 +55,7 @@ def remembering(features: FeatureSet, bars: pl.DataFrame, symbol: str, market_sy
 def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
     """Features of a segment that depend on another segment or symbol.
 
-    Of a symbol's second segment on its first.
+    Checked are a symbol's second segment and other symbols.
     """
     hole = bars["time"].unique().sort()[390]
     later = bars.filter(pl.col("time") > hole).sort("symbol", "time")
@@ -72,7 +73,7 @@ def mixing_segments(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
 def forgotten_by_json(features: FeatureSet, bars: pl.DataFrame) -> set[str]:
     """Features that change in a round trip through a bundle's card.
 
-    By as much as one bit.
+    One bit counts.
     """
     again = FeatureSet.from_json(features.to_json())
     return differing(features, features.table(bars).values, again.table(bars).values)

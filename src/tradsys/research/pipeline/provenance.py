@@ -172,7 +172,7 @@ def environment() -> Mapping[str, str]:
 def code_digest() -> str:
     """SHA-256 of the installed files of tradsys, committed or not.
 
-    And of packages that register parts.
+    Packages that register parts are included.
     """
     kinds = (".py", ".j2", ".yaml")
     roots = {"": PACKAGE, **part_files()}

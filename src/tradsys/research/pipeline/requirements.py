@@ -140,7 +140,8 @@ def auditor_folds(experiment: Experiment) -> PurgedKFold:
 def check_part(where: str, part: Any, train: Samples) -> None:
     """Raises what a part's fit would raise about these training samples.
 
-    Or the fit of one of its own parts; it is unfitted. CombinationError where it reads columns that the table lacks;
+    It is unfitted, as are the parts inside it, which are checked too. CombinationError where it reads columns that
+    the table lacks;
     whatever its own `check_samples` raises, such as LeakageError for a pre-training that reads beyond the training
     span.
     """
@@ -188,7 +189,8 @@ def _check_states(name: str, mask: RegimeMask, experiment: Experiment) -> None:
 def check_auditor_outcomes(experiment: Experiment, train: Samples, valid: Samples) -> None:
     """Raises TrainingError where an auditor cannot have enough candidates.
 
-    Of both outcomes, whatever the scores. Candidates are the share 1 - candidate_quantile of training samples, and at
+    It needs candidates of both outcomes; here no scores could give them. Candidates are the share 1 -
+    candidate_quantile of training samples, and at
     most all of validation; counted before any fit, since scores only select among them.
     """
     if experiment.auditor is None:

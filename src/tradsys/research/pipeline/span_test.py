@@ -31,7 +31,8 @@ def joint_tests_on_span(
 ) -> dict[str, JointTest]:
     """The joint test of each strategy among all trials of this span.
 
-    By name; the trials that the ledger holds. returns: by name, the series [T] that were recorded. tested: the series
+    By strategy name; the trials are those that the ledger holds. returns: by name, the series [T] that were
+    recorded. tested: the series
     whose mean is tested, such as the returns beyond passive holding. A series counts where it was first recorded: a
     repeated run spends nothing twice. Earlier trials over other periods count as batches, but are left out of the
     draws, which costs only power.

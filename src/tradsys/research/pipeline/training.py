@@ -87,7 +87,7 @@ def composed_model(experiment: Experiment, model: Any) -> Calibrated:
 def uncalibrated_model(experiment: Experiment, model: Any) -> Any:
     """The model behind its scaler, without calibration.
 
-    With weights that decay with age where configured.
+    Sample weights decay with age where configured.
     """
     aged: Any = model if experiment.time_decay == 1 else Decayed(model, experiment.time_decay)
     return scaled(experiment.transforms, aged)

@@ -30,7 +30,7 @@ BLOCK = 20  # seeds of one file
 class Cell:
     """One line of the table: how often each evaluation ended in `edge`.
 
-    Of n markets of a setting.
+    The counts are of n markets of one setting.
     """
 
     setting: Setting
@@ -133,7 +133,7 @@ def _block(path: Path) -> Block:
 def study_of(settings: StudySettings, costs: Costs, folder: Path) -> KindsSummary:
     """`study_kinds` with a study's settings and the experiment's costs.
 
-    In a folder of the study's name.
+    Results lie in a folder of the study's name.
     """
     return study_kinds(
         settings.kinds, settings.plants, settings.edges, settings.n_markets, folder / f"{settings.name}_kinds",

@@ -127,7 +127,7 @@ def run_market(
 def on_market(experiment: Experiment, config: Mapping[str, Any], edge: float, seed: int) -> tuple[Experiment, Config]:
     """The experiment and its config, moved to a synthetic market.
 
-    Of that edge and seed.
+    The market has that edge and seed.
     """
     source = replace(experiment.data["source"], edge=edge, seed=seed)
     data = config["data"]

@@ -191,7 +191,7 @@ def cpcv_paths(experiment: Experiment, prepared: Prepared, ledger: TrialLedger, 
 def cheap_model(experiment: Experiment) -> tuple[str, Model]:
     """The primary where no part of it is a sequence model, else the logistic baseline.
 
-    With its name.
+    Its name comes first.
     """
     if not _holds_sequence(experiment.model):
         return "primary", experiment.model

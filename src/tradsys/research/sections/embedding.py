@@ -109,7 +109,8 @@ def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples,
 def principal_plane(values_ND: Array) -> tuple[Array, list[float]]:
     """Coordinates [N, 2] on the first two principal components.
 
-    And the share of variance that each explains. Signs are fixed so that each component's largest weight is positive. A
+    Also returns the share of variance that each explains. Signs are fixed so that each component's largest weight
+    is positive. A
     missing second component is 0.
     """
     centred = values_ND - values_ND.mean(axis=0)

@@ -36,7 +36,7 @@ class Importance(TypedDict):
 class DriftRow(TypedDict):
     """AUC of separating test from training rows, and the columns behind it.
 
-    With its interval.
+    The AUC has its interval.
     """
 
     auc: float

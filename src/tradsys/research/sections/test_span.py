@@ -75,7 +75,7 @@ class EvaluatedSpan:
     def record(self, targets: Mapping[str, pl.DataFrame]) -> tuple[DailyRecord, Array]:
         """Daily returns and trades of every strategy, in their order.
 
-        And its number of closed trades, int64 [K].
+        Also returns each strategy's number of closed trades, int64 [K].
         """
         names, parts = list(targets), []
         for k in range(0, len(names), COLUMNS):

@@ -178,7 +178,8 @@ def _stored_overrides(study: optuna.Study, check: Check, own: Sequence[str]) -> 
 def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Check) -> Path:
     """Writes the winner's model config; returns the path.
 
-    To `folder`/<name>.yaml, with provenance in its header. The winner has the highest lower bound, or is the trial slot
+    The file is `folder`/<name>.yaml, with provenance in its header. The winner has the highest lower bound, or is
+    the trial slot
     that `trial=` names. Raises SweepError where its bound is not above the base rate (unless `force`), or where an
     existing file of that name was not written by promote.
     """

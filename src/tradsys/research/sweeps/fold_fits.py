@@ -37,7 +37,8 @@ Watch = Callable[[int, float], None]
 class FitResult:
     """One fit: its skill beyond the level, or why there is none.
 
-    On the inner test samples. skill_over_base_rate: against the training rates. valid_skill: the best epoch's on
+    The skill is measured on the inner test samples. skill_over_base_rate: against the training rates. valid_skill:
+    the best epoch's on
     validation samples, for nets. resumed: number of attempts that found epochs of an earlier one in a checkpoint.
     block_gains: see `block_gains`.
     """
@@ -182,7 +183,8 @@ class FitsAhead:
 def block_gains(fit: FoldFit) -> list[float]:
     """Mean gain in log-loss over the best constant, by stretch of time.
 
-    Of BLOCKS_A_FOLD equal stretches of the test samples. Both at the level of the complete fold, as the headline skill
+    There are BLOCKS_A_FOLD equal stretches of the test samples. Both at the level of the complete fold, as the
+    headline skill
     is; nats. In time order, samples split evenly.
     """
     gain_N = (fit.levelled.constant - fit.levelled.forecast)[np.argsort(fit.time, kind="stable")]

@@ -33,7 +33,8 @@ def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
 def best_of(study: optuna.Study) -> FrozenTrial:
     """The trial of the highest lower bound whose every fit worked.
 
-    Of equals the earliest slot. SweepError without any: a failed fit counts as `failed_skill`, which is a penalty to
+    Among equals it is the one of the earliest slot. SweepError without any: a failed fit counts as `failed_skill`,
+    which is a penalty to
     the sampler and no measurement.
     """
     done = complete_trials(study)
@@ -142,7 +143,8 @@ def importances(study: optuna.Study) -> dict[str, dict[str, float]]:
 def importance_intervals(study: optuna.Study) -> dict[str, dict[str, list[float]]]:
     """90 % interval [low, high] of each importance.
 
-    Over resamples of the finished trials. Trials are drawn with replacement (Efron 1979); a parameter that a resample
+    The interval is over resamples of the finished trials. Trials are drawn with replacement (Efron 1979); a
+    parameter that a resample
     leaves without an importance counts 0 there. The keys are those of `importances`. The interval covers other trials
     of the same search, not another sampler, other folds or other data.
     """

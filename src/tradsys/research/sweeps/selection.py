@@ -70,7 +70,8 @@ def spreads(skill_FS: Array) -> tuple[float | None, float | None]:
 def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> Gain:
     """Gain of the new over the old, with a two-sided t interval.
 
-    On the same folds under the same seeds. Seeds are averaged within a fold first, so that n is the number of folds:
+    Both have the same folds under the same seeds. Seeds are averaged within a fold first, so that n is the number
+    of folds:
     more seeds make each fold's difference more precise, but are no further folds.
     """
     gain_F = (np.asarray(new_FS, dtype=float) - np.asarray(old_FS, dtype=float)).mean(axis=1)
@@ -84,7 +85,8 @@ def paired_gain(new_FS: Array, old_FS: Array, confidence: float) -> Gain:
 def out_of_race(new_FS: Array, best_FS: Array, confidence: float) -> bool:
     """Whether a trial is significantly worse than the best finished one.
 
-    On the folds that both have. new_FS: skills [folds so far, seeds] of the running trial. best_FS: [folds, seeds] of
+    Compared are the folds that both have. new_FS: skills [folds so far, seeds] of the running trial. best_FS:
+    [folds, seeds] of
     the finished one, all folds. True where the upper bound of the paired gain (t, over folds) lies below 0. The bounds
     of all checks of a trial, one after each fold from the second on, share 1 - confidence (Bonferroni), so that more
     folds do not prune more. The best finished trial is best by luck too, so more equally good trials than that share
@@ -102,7 +104,8 @@ def out_of_race(new_FS: Array, best_FS: Array, confidence: float) -> bool:
 def overfitting(block_gains: Sequence[Sequence[float] | None]) -> Overfitting:
     """Probability of backtest overfitting of choosing the best trial.
 
-    Or the reason why there is none. block_gains: of each finished trial, gains over equal stretches of the folds' test
+    Where there is none, the reason is returned. block_gains: of each finished trial, gains over equal stretches of
+    the folds' test
     samples, None where a fit failed. Bailey et al. 2017.
     """
     kept = [list(gains) for gains in block_gains if gains is not None]

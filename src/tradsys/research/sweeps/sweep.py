@@ -229,7 +229,7 @@ def budget_of(config: Mapping[str, Any], most_trials: int | None = None) -> Budg
 def n_side_by_side(config: Mapping[str, Any]) -> int:
     """Number of trials this machine runs at once.
 
-    As set by the process that started this one.
+    The process that started this one sets it.
     """
     return int(os.environ.get("TRADSYS_TRIALS_HERE", config["n_workers"] or 1))
 
@@ -277,7 +277,7 @@ def _longest(space: SearchSpace) -> list[int]:
 def own_overrides(base: Sequence[str]) -> list[str]:
     """The overrides that affect results, without secrets.
 
-    And without those of places and budgets.
+    Overrides of places and budgets are left out, too.
     """
     return [masked_text(o) for o in base if override_key(o).split(".")[0] not in PLACES]
 

@@ -123,7 +123,8 @@ class ExchangeFeed:
 def splits_in(corrected: Sequence[tuple[Bar, Bar]]) -> tuple[tuple[str, float], ...]:
     """Splits (symbol, new units per old) that re-read bars show.
 
-    At least two bars that all changed by one factor. A price of 100 that is 10 afterwards is a split of 10 new units
+    At least two bars must all have changed by one factor. A price of 100 that is 10 afterwards is a split of 10 new
+    units
     for one.
     """
     found = []

@@ -70,7 +70,7 @@ def run_on_ranks(
 ) -> Any:
     """The result of `work` on the first of `n_local` processes.
 
-    Of this machine, one device each.
+    The processes run on this machine, one device each.
     work, args: picklable; no CUDA context and no thread of the caller is inherited. The first rank continues
     the caller's CPU generator, the others have generators of their own.
     stop_requested: set to request a stop; the ranks then raise KeyboardInterrupt at the same step, and so does this.

@@ -111,7 +111,7 @@ class Stack:
     def check_finite(self) -> None:
         """Sets `failed` of nets whose loss or weights are not finite.
 
-        With step and rate.
+        `failed` states step and rate.
         """
         if not self.losses:
             return

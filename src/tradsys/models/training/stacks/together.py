@@ -49,7 +49,8 @@ def fit_together(
 ) -> list[SequenceModel] | None:
     """Fitted copies of the models; None where they are fitted one by one.
 
-    In their order. They share data and shape. Models with workdirs store their finished fits there, and unfinished ones
+    The copies are in the models' order. They share data and shape. Models with workdirs store their finished fits
+    there, and unfinished ones
     in `workdir`, which is then required. stacked: None decides by speed: any GPU, and on a CPU small nets; True stacks
     wherever it is possible.
     """
@@ -146,7 +147,7 @@ def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int |
 def may_stack(model: Any) -> bool:
     """Whether a model's net could train in a stack at all.
 
-    On one device, with a loss that stacks support.
+    It must train on one device, with a loss that stacks support.
     """
     module = getattr(getattr(model, "module", None), "func", getattr(model, "module", None))
     return (
