@@ -141,6 +141,8 @@ def _check(where: str, attributes: Mapping[str, Any], kinds: Kinds, always: Sequ
 
 def _check_params(where: str, trial: FrozenTrial) -> None:
     for name, value in trial.params.items():
+        if not _is_text(name):
+            raise _damaged(where, f"a parameter is called {one_line(repr(name), 60)}")
         range_ = trial.distributions[name]
         if isinstance(range_, FloatDistribution | IntDistribution):
             fits = _is_figure(value) and range_.low <= value <= range_.high
@@ -164,7 +166,7 @@ def _check_curve(where: str, trial: FrozenTrial) -> None:
 
 def _check_drawn(where: str, trial: FrozenTrial, space: SearchSpace | None) -> None:
     drawn = set(trial.params) if space is None else set(space.searched(trial.params))
-    if odd := sorted(drawn ^ set(trial.params)):
+    if odd := sorted(drawn ^ set(trial.params), key=str):
         raise _damaged(where, f"it lacks, or has beyond the space, the parameters {one_line(odd, 60)}")
 
 

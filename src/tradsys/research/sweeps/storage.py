@@ -288,6 +288,11 @@ def _made_once() -> Iterator[None]:
         yield
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError) as error:
         raise StorageInternalError("another worker made the tables at the same moment") from error
+    except RuntimeError as error:  # of optuna, about the version in the tables
+        raise SweepError(
+            f"sweep: the storage's tables are of another version of optuna ({one_line(error)}); install that version, "
+            "restore the storage from a copy, or give another storage="
+        ) from error
     except ImportError as error:
         raise SweepError(
             f"sweep: the storage needs the module {error.name}, which is not installed; pip install 'tradsys[postgres]'"

@@ -115,6 +115,14 @@ def test_a_finished_trial_has_the_parameters_of_the_space():
         check_contents(*study(about={"space": SPACE}, params={"model.kind": "b"}))
 
 
+@pytest.mark.parametrize("space", [{}, SPACE])
+def test_a_parameter_without_a_name_is_refused(space):
+    made, (one,) = study(about={"space": space})
+    one._params[None], one._distributions[None] = 1.0, RANGES["model.C"]
+    with pytest.raises(SweepError, match="called None"):
+        check_contents(made, [one])
+
+
 @pytest.mark.parametrize("values", [[0.1], [0.15 + 1e-6]])
 def test_the_value_of_a_trial_is_that_of_its_skills(values):
     made, (one,) = study()

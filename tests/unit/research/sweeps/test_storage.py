@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import sqlite3
 import time
@@ -135,3 +136,13 @@ def test_a_password_is_never_shown():
     with pytest.raises(SweepError, match=r"me:\*\*\*@127") as caught:
         open_storage("postgresql://me:secret@127.0.0.1:9/x", heartbeat=1, grace=2, patience_seconds=0.2)
     assert "secret" not in str(caught.value)
+
+
+def test_tables_of_another_version_of_optuna_are_refused_in_one_line(tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    open_storage(url, heartbeat=1, grace=2, patience_seconds=0.1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as base, base:
+        base.execute("UPDATE alembic_version SET version_num = 'v99.0.0'")
+    with pytest.raises(SweepError, match="another version of optuna") as refused:
+        open_storage(url, heartbeat=1, grace=2, patience_seconds=0.1)
+    assert "\n" not in str(refused.value)
