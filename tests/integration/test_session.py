@@ -45,6 +45,9 @@ def spoil(bars: pl.DataFrame, times: pl.Series, how: str) -> pl.DataFrame:
         "a negative volume": now.with_columns(volume=-pl.col("volume")),
         "a high below the close": now.with_columns(high=pl.col("low") / 2),
         "no volume column": now.drop("volume"),
+        "a bar that is yet to come": now.with_columns(pl.col("time").dt.offset_by("100y")),
+        "a frame of pandas": now.to_pandas(),
+        "no frame": None,
         "a symbol that is null": now.with_columns(symbol=pl.lit(None, dtype=pl.String)),
     }[how]
 
@@ -54,7 +57,7 @@ def spoil(bars: pl.DataFrame, times: pl.Series, how: str) -> pl.DataFrame:
     [
         "the bar before again", "one symbol of it again", "an older bar", "a symbol twice", "two moments", "no bar",
         "no time", "an infinite price", "a price of text", "a negative volume", "a high below the close",
-        "no volume column", "a symbol that is null",
+        "no volume column", "a symbol that is null", "a bar that is yet to come", "a frame of pandas", "no frame",
     ],
 )  # fmt: skip
 def test_a_refused_bar_leaves_the_session_as_it_was(served, undisturbed, how):

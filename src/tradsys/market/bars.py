@@ -41,6 +41,16 @@ class Finding:
         return f"{self.count} x {self.kind}{note}: {'; '.join(self.examples)}"
 
 
+def check_frame(frame: object, name: str) -> None:
+    """Raises DataError unless this is a DataFrame of polars; name: of the frame, for the error."""
+    if not isinstance(frame, pl.DataFrame):
+        given = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}".removeprefix("builtins.")
+        raise DataError(
+            f"{name}: a {given} was given; bars are a polars DataFrame; convert it with polars.from_pandas(frame), "
+            "polars.from_arrow(frame) or frame.collect()"
+        )
+
+
 def utc_bars(frame: pl.DataFrame, column: str = "time", name: str = "bars") -> pl.DataFrame:
     """The frame with `column` as UTC microseconds (TIME), from any zone and unit.
 
@@ -48,12 +58,7 @@ def utc_bars(frame: pl.DataFrame, column: str = "time", name: str = "bars") -> p
     name: of the frame, for errors. Raises DataError where the column is missing or holds no times, or the frame is
     none of polars'.
     """
-    if not isinstance(frame, pl.DataFrame):
-        given = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}"
-        raise DataError(
-            f"{name}: a {given} was given; bars are a polars DataFrame; convert it with polars.from_pandas(frame), "
-            "polars.from_arrow(frame) or frame.collect()"
-        )
+    check_frame(frame, name)
     kind = frame.schema.get(column)
     if kind == TIME:
         return frame

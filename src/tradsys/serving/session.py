@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from tradsys.core.clock import Moment, utc, utc64
+from tradsys.core.clock import Moment, utc, utc64, utc_now
 from tradsys.core.errors import DataError, WarmUpError
 from tradsys.core.tables import Array
 from tradsys.features.live.newest import newest_features
-from tradsys.market.bars import COLUMNS, SHORT, TIME, check_bars, sound_rows, utc_bars
+from tradsys.market.bars import COLUMNS, SHORT, TIME, check_bars, check_frame, sound_rows, utc_bars
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.live_rows import LiveRows, PastBars
 
@@ -20,6 +20,7 @@ NOTHING: dict[str, pl.DataType | type[pl.DataType]] = {
     "time": TIME,
     **dict.fromkeys(("close", "atr", "score", "probability"), pl.Float64),
 }
+N_AHEAD = 10  # bars: a step this long is a weekend at most
 N_STEPS = 3  # steps between the newest bars that are used to detect another bar length
 N_OWN = 5  # prices and volume of a bar; joined columns follow
 
@@ -167,6 +168,12 @@ class Session:
         if minutes is None:
             return
         steps = {moment - last for symbol in symbols if (last := self._bars.last(symbol)) is not None}
+        if steps and min(steps) > timedelta(minutes=N_AHEAD * minutes) and moment > utc_now():
+            raise DataError(
+                f"session: bars of {moment:%Y-%m-%d %H:%M}, which is yet to come, and the last ones are of "
+                f"{moment - min(steps):%Y-%m-%d %H:%M}; a bar is known at its close; its state is unchanged; pass the "
+                "next bar"
+            )
         if steps - {timedelta(minutes=minutes)}:
             bars = pl.concat([self.past, closed]).sort("symbol", "time")
             self._check_rhythm(bars.filter(pl.col("symbol").is_in(symbols)), minutes)
@@ -190,6 +197,7 @@ class Session:
 
     def _in_form(self, bars: pl.DataFrame) -> pl.DataFrame:
         """The needed columns in one order and type; time in UTC."""
+        check_frame(bars, "session")
         if bars.schema == self._schema:
             return bars
         missing = [name for name in self._columns if name not in bars.columns]
