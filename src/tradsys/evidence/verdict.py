@@ -173,7 +173,8 @@ def _decided(test: JointTest) -> str:
     among = "" if test.n_in_batch == 1 else f", of {counted(test.n_in_batch, 'strategy')} at once,"
     before = "the first try" if test.batch == 1 else f"try {test.batch}"
     return (
-        f"luck alone does as well with p = {test.p_value:.3g}; as {before} on this span{among} it may be "
+        f"beyond its average exposure luck alone does as well with p = {test.p_value:.3g}; as {before} on this "
+        f"span{among} it may be "
         f"{test.level:.2g} at most"
     )
 

@@ -138,8 +138,8 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> None:
         result = row["performance"]
         reported = f"return {percent(result['total_return'])}, Sharpe {interval(result['sharpe'], 2)}"
         console.print(f"{row['name']:<20} {reported}: {row['verdict']['kind']}")
-        if unsold := row.get("unsold"):
-            console.print(f"{'':<20} {unsold}")
+        for note in filter(None, (row.get("unsold"), row.get("behind"))):
+            console.print(f"{'':<20} {note}")
     if held := document["benchmark"]:
         console.print(f"{held['name']:<20} return {percent(held['performance']['total_return'])}")
     if words := document["span"]["words"]:

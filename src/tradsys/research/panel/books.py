@@ -33,6 +33,7 @@ from tradsys.research.pipeline.trial_ledger import TrialLedger
 
 LOG = logging.getLogger(__name__)
 N_NAMED = 3  # series spelled out where spans differ
+LONG = 0.5  # mean net exposure from which a book is an alternative to holding the market
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def run_books(
     1.
 
     rows: name, horizon, settings, unsold (shares that were not sold short, as text), performance (as of
-    `evidence.performance`, closed rounds its trades), capacity, n_died (delisted), verdict. benchmark: name and
+    `evidence.performance`, closed rounds its trades), capacity, n_died (delisted), verdict, behind (a sentence where it
+    has an edge and earned less than the benchmark). benchmark: name and
     performance of holding the market's symbol, None without one. equity: time and curves of the days that all share.
     Raises DataError where a book's days lack bars.
     """
@@ -132,7 +134,7 @@ def run_books(
     deflation = _deflation(ledgers, context, span, yearly)  # type: ignore[arg-type]
     shared: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
     tests = _tests(bars, ledgers, context, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]
-    rows = [
+    rows: list[Json] = [
         {
             "name": name,
             "horizon": horizon,
@@ -147,13 +149,16 @@ def run_books(
         }
         for name, (book, horizon) in holding.items()
     ]
-    benchmark, traded = None, bars.filter(pl.col("symbol").is_in(predictions["symbol"].unique().implode()))
+    benchmark: Json | None = None
+    traded = bars.filter(pl.col("symbol").is_in(predictions["symbol"].unique().implode()))
     if held is not None:
         benchmark = {
             "name": reference,
             "returns": returns_basis(bars.filter(pl.col("symbol") == market_symbol)),
             "performance": _performance(shown[reference], min_block=1, min_trades=0, **shared),
         }
+        for line in rows:
+            line["behind"] = _behind(line, benchmark, float(shown[line["name"]].daily["net"].mean()))  # type: ignore[arg-type]
     return {
         "rows": rows,
         "benchmark": benchmark,
@@ -163,6 +168,20 @@ def run_books(
         "costs": costs.as_dict(bars.columns, returns_basis(traded)),
         "periods_per_year": yearly,
     }
+
+
+def _behind(row: Json, benchmark: Json, net: float) -> str:
+    """A sentence where a long book has an edge and still earned less than holding the market's symbol; else empty.
+
+    The edge is over the mean of all names, which may have earned less than that symbol. net: its mean net exposure.
+    """
+    own, held = (one["performance"]["total_return"] for one in (row, benchmark))
+    if row["verdict"]["kind"] != "edge" or net < LONG or own >= held:
+        return ""
+    return (
+        f"it earned less than {benchmark['name']} ({100 * own:.1f} % against {100 * held:.1f} %): the edge is over the "
+        "mean of all names"
+    )
 
 
 def _simulated(

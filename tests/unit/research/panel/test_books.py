@@ -13,6 +13,7 @@ from tradsys.core.errors import TradsysError
 from tradsys.portfolio.book import Book
 from tradsys.portfolio.book_simulator import simulate_book
 from tradsys.portfolio.costs import Costs
+from tradsys.research.panel import books
 from tradsys.research.panel.books import BookSettings, LedgerContext, run_books
 from tradsys.research.pipeline.settings import Evaluation
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -174,3 +175,12 @@ def test_a_death_costs_what_the_costs_say_and_the_old_keys_of_the_book_are_named
     old = BookSettings({"best": Book()}, dead_after_bars=5)
     assert old.delisting_rule(costs) == {"dead_after_bars": 5, "delisting_return": -0.2}
     assert "book.dead_after_bars=5 is set; its new name is costs.dead_after_bars" in caplog.text
+
+
+def test_a_long_book_with_an_edge_that_earned_less_than_the_market_says_so():
+    held = {"name": "hold SPY", "performance": {"total_return": 0.3}}
+    edge = {"verdict": {"kind": "edge"}, "performance": {"total_return": 0.2}}
+    assert "less than hold SPY (20.0 % against 30.0 %)" in books._behind(edge, held, net=1.0)
+    assert books._behind(edge, held, net=0.0) == ""  # a neutral book is no alternative to holding the market
+    assert books._behind(edge | {"performance": {"total_return": 0.4}}, held, net=1.0) == ""
+    assert books._behind(edge | {"verdict": {"kind": "no edge"}}, held, net=1.0) == ""
