@@ -103,6 +103,12 @@ def test_each_cause_is_named(lab, again):
                 "threads": {**record.provenance["threads"], "OMP_NUM_THREADS": "64"}
             },
             "threads: torch 64 then, ": {"threads": {**record.provenance["threads"], "torch": 64}},
+            "environment: MKL_CBWR COMPATIBLE then, None now; set MKL_CBWR=COMPATIBLE": {
+                "variables": {**record.provenance["variables"], "MKL_CBWR": "COMPATIBLE"}
+            },
+            "packages: extra 1.0 then, absent now; pip install extra==1.0": {
+                "environment": {**record.provenance["environment"], "extra": "1.0"}
+            },
             "machine: processor Z80 then, ": {"processor": "Z80"},
             "packages: python 3.9.0 then, ": {"python": "3.9.0"},
         }
@@ -118,7 +124,7 @@ def test_what_an_older_record_does_not_say_is_not_called_the_same(lab, again):
     folder, _ = again
     with inside(lab):
         record = read_record(Path("runs/train/latest"))
-    for name in ("packages", "environment", "python", "code_digest", "machine", "processor", "threads"):
+    for name in ("packages", "environment", "python", "code_digest", "machine", "processor", "threads", "variables"):
         provenance = {key: value for key, value in record.provenance.items() if key != name}
         older = replace(record, report=record.report | {"provenance": provenance})
         found = compare(older, folder, EXACT, None)

@@ -169,7 +169,10 @@ def checked(config: Any, where: str, *, kept: Sequence[str] = ()) -> Config:
 
 
 def check_parts(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """The config of a received run; ConfigError where it has another value in the place of a part."""
+    """The config of a received run, which has parts where parts belong.
+
+    ConfigError names the first other value in the place of one.
+    """
     from tradsys.config.compose import as_dict, compose, conf_folder  # noqa: PLC0415 - as in `_groups`
 
     for key, own in as_dict(compose("train", [])).items():

@@ -20,7 +20,8 @@ from tradsys.research.pipeline.ledger_database import LedgerRow
 from tradsys.research.pipeline.provenance import config_digest
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, check_ledger, run_identity
 
-WATCHED = ("packages", "environment", "python", "code_digest", "machine", "processor", "threads")  # what may differ
+# what may differ
+WATCHED = ("packages", "environment", "python", "code_digest", "machine", "processor", "threads", "variables")
 NEEDED = ("config.yaml", "overrides.txt", "metrics.json", "report.json")
 
 
@@ -237,7 +238,8 @@ def _install_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
         pairs = {name: (before.get(name, "absent"), after.get(name, "absent")) for name in names}
         changed |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     for name, (old, new) in changed.items():
-        yield f"packages: {name} {old} then, {new} now; pip install {name}=={old}"
+        fix = f"pip uninstall {name}" if old == "absent" else f"pip install {name}=={old}"
+        yield f"packages: {name} {old} then, {new} now; {fix}"
 
 
 def _machine_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -249,6 +251,11 @@ def _machine_causes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             yield f"threads: {name} {before.get(name)} then, {after.get(name)} now; sums in other parts round otherwise"
+    before, after = then.get("variables", now["variables"]), now["variables"]
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            fix = f"set {name}={before[name]}" if before.get(name) is not None else f"unset {name}"
+            yield f"environment: {name} {before.get(name)} then, {after.get(name)} now; {fix}"
 
 
 def _write_evaluations(again: Path, place: str) -> None:

@@ -157,8 +157,18 @@ def provenance(config: Config, data: Json) -> Json:
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
         "processor": processor(),
         "threads": threads(),
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
         "seed": config.get("seed"),
     }
+
+
+# of the environment: each changes instructions, precision or threads of a library, and so how sums round
+VARIABLES = (
+    "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "NUMBA_DISABLE_JIT", "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES", "NUMBA_OPT", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "CUBLAS_WORKSPACE_CONFIG",
+)  # fmt: skip
 
 
 @functools.cache
