@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -208,11 +208,10 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
             raise KeyboardInterrupt
         sys.stdout.flush()  # a second Ctrl-C while libraries are unloaded must not lose output
     except KeyboardInterrupt as error:
-        # code that raises it again as another exception does not change which signal came
-        stopped = Terminated() if signal.SIGTERM in came else error
-        _print_error("terminated" if isinstance(stopped, Terminated) else "interrupted")
-        sys.exit(exit_code(stopped))
+        _end_stopped(came, error)
     except (ValueError, OmegaConfBaseException, OSError, RuntimeError) as error:
+        if came:
+            _end_stopped(came, KeyboardInterrupt())
         line = _line_of(error)
         line = LONG_WORD.sub(lambda found: f"{found[0][:100]}...", re.sub(r"\s*\n\s*", " ", line.strip()))
         if not line or os.environ.get("TRADSYS_TRACEBACK"):
@@ -221,8 +220,20 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
         _print_error(f"error: {plain_text(masked_text(line))}", style="red")
         sys.exit(2)
     except Exception:
+        if came:  # an import of C code that is interrupted ends as an ImportError
+            _end_stopped(came, KeyboardInterrupt())
         sys.excepthook = _masked_hook
         raise
+
+
+def _end_stopped(came: list[int], error: KeyboardInterrupt) -> NoReturn:
+    """Ends a command that a signal stopped.
+
+    Code that raises the interrupt again as another exception does not change which signal came.
+    """
+    stopped = Terminated() if signal.SIGTERM in came else error
+    _print_error("terminated" if isinstance(stopped, Terminated) else "interrupted")
+    sys.exit(exit_code(stopped))
 
 
 def _quietened(name: str, arguments: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """A composition from what is kept is Hydra's own, whatever came before it and whatever changed since."""
 
 import os
+import signal
 
 import hydra
 import pytest
@@ -150,3 +151,18 @@ def test_a_study_of_the_project_is_one_of_compares(tmp_path, monkeypatch):
     assert "mine" in studies(conf_folder(), "compare")
     with pytest.raises(ConfigError, match="study 'mine' is one of compare's"):
         compose("audit", ["study=mine"])
+
+
+@pytest.mark.parametrize(("number", "word", "code"), [("SIGINT", "interrupted", 130), ("SIGTERM", "terminated", 143)])
+@pytest.mark.parametrize("error", [ImportError, ValueError, OSError])
+def test_a_stop_that_a_library_raises_as_its_own_error_is_a_stop(capsys, number, word, code, error):
+    def importing(_argv):
+        try:
+            signal.raise_signal(getattr(signal, number))
+        except KeyboardInterrupt as stopped:
+            raise error("initialization failed") from stopped
+
+    with pytest.raises(SystemExit) as ended:
+        run_command("train", importing, [])
+    assert ended.value.code == code
+    assert capsys.readouterr().err.strip() == word
