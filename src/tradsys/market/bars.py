@@ -42,7 +42,10 @@ class Finding:
 
 
 def check_frame(frame: object, name: str) -> None:
-    """Raises DataError unless this is a DataFrame of polars; name: of the frame, for the error."""
+    """Raises DataError unless this is a DataFrame of polars.
+
+    name: of the frame, for the error.
+    """
     if not isinstance(frame, pl.DataFrame):
         given = f"{type(frame).__module__.partition('.')[0]}.{type(frame).__name__}".removeprefix("builtins.")
         raise DataError(
