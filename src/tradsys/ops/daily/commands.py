@@ -28,7 +28,7 @@ from tradsys.ops.daily.run import STAGES, DayDone, nothing_done, run_days
 from tradsys.ops.daily.stages import DailySettings
 from tradsys.ops.notify import Notifier
 from tradsys.reports.terminal import LogLines, print_made_up, print_table, prose, table
-from tradsys.reports.wording import interval, listed, percent
+from tradsys.reports.wording import interval, listed, number, percent
 
 Verb = Callable[[DailySettings, Mapping[str, Any]], None]
 N_SHOWN = 8  # sessions in the status table
@@ -162,7 +162,8 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> None:
     _print_notes(console, metrics)
     for name in ("auc", "rmse", "rmse_ratio"):
         one = metrics[name]
-        console.print(f"{name:<11}{one['mean']:.4f}, sd {one['sd']:.4f}, folds {one['low']:.4f} to {one['high']:.4f}")
+        shown = {key: number(one[key], 4) for key in ("mean", "sd", "low", "high")}
+        console.print("{:<11}{mean}, sd {sd}, folds {low} to {high}".format(name, **shown))
     if metrics["importance"] is not None:
         shares = ", ".join(f"{source} {percent(share)}" for source, share in metrics["importance"]["by_source"].items())
         console.print(f"importance {shares}")

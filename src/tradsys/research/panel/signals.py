@@ -67,12 +67,12 @@ class FoldScores(TypedDict):
 
 
 class Spread(TypedDict):
-    """Mean, standard deviation (ddof 1), minimum and maximum over folds."""
+    """Mean, standard deviation (ddof 1), minimum and maximum over the folds with a value; None without any."""
 
-    mean: float
-    sd: float
-    low: float
-    high: float
+    mean: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
 
 
 class ShareOfGain(TypedDict):
@@ -160,9 +160,10 @@ def evaluate_signals(experiment: Experiment, settings: SignalSettings, bars: pl.
     """Metrics of both models on every fold of the settings' split, ready for JSON.
 
     folds: first, last, n, auc (of raw scores), rmse (of log returns), rmse_base (of always predicting the training
-    mean). auc, rmse, rmse_base: mean, sd (ddof 1), low and high (minimum and maximum) over folds; rmse_ratio: the same
-    of rmse / rmse_base, below one where the regressor has skill. importance: share of the classifier's split gain
-    by source, mean over folds, and by feature, the largest first; None where the model has no gain.
+    mean). A fold of one class has no auc. auc, rmse, rmse_base: mean, sd (ddof 1), low and high (minimum and maximum)
+    over folds; rmse_ratio: the same of rmse / rmse_base, below one where the regressor has skill. importance: share of
+    the classifier's split gain by source, mean over folds, and by feature, the largest first; None where the model has
+    no gain.
     """
     dataset = build_dataset(experiment, bars, settings.split)
     folds, gains = [], []
@@ -174,7 +175,8 @@ def evaluate_signals(experiment: Experiment, settings: SignalSettings, bars: pl.
         folds.append(_fold(test, score, expected, float(np.average(train.ret, weights=train.weight))))
         if isinstance(model.model_, LightGbm):
             gains.append(model.model_.importance_gain())
-        LOG.info("fold %d: AUC %.4f, RMSE %.4f", k, folds[-1]["auc"], folds[-1]["rmse"])
+        one = folds[-1]
+        LOG.info("fold %d: AUC %s, RMSE %.4f", k, "n/a" if one["auc"] is None else f"{one['auc']:.4f}", one["rmse"])
     ratio = [fold["rmse"] / fold["rmse_base"] for fold in folds]
     return {
         "folds": folds,
@@ -199,7 +201,9 @@ def _fold(test: Samples, score: Array, expected: Array, mean: float) -> FoldScor
 
 
 def _spread_of_folds(values: Sequence[float | None]) -> Spread:
-    array = np.asarray(values, dtype=np.float64)
+    array = np.array([value for value in values if value is not None], dtype=np.float64)
+    if not len(array):
+        return {"mean": None, "sd": None, "low": None, "high": None}
     deviation = float(array.std(ddof=1)) if len(array) > 1 else 0.0
     return {"mean": float(array.mean()), "sd": deviation, "low": float(array.min()), "high": float(array.max())}
 

@@ -12,6 +12,7 @@ from tradsys.config.compose import build, compose
 from tradsys.core.errors import DataError
 from tradsys.features.point_in_time import Known
 from tradsys.models.boosting import LightGbm, LightGbmRegressor
+from tradsys.research.panel import signals
 from tradsys.research.panel.signals import (
     COLUMNS,
     SignalSettings,
@@ -121,3 +122,8 @@ def test_only_names_that_newly_reach_the_bar_are_new():
     assert newly_above(0.6, before, now) == ["d", "b"]
     assert newly_above(0.6, None, now) == []
     assert newly_above(None, before, now) == []
+
+
+def test_a_fold_of_one_class_is_left_out_of_the_mean_of_auc():
+    assert signals._spread_of_folds([0.5, None, 0.7])["mean"] == pytest.approx(0.6)
+    assert set(signals._spread_of_folds([None, None]).values()) == {None}
