@@ -67,7 +67,10 @@ class FoldScores(TypedDict):
 
 
 class Spread(TypedDict):
-    """Mean, standard deviation (ddof 1), minimum and maximum over the folds with a value; None without any."""
+    """Mean, standard deviation (ddof 1), minimum and maximum over folds.
+
+    Of the folds with a value; None without any.
+    """
 
     mean: float | None
     sd: float | None
