@@ -20,6 +20,7 @@ from tradsys.ops.trading.events import NewEvent, Row
 GENESIS = "0" * 64
 BUSY_SECONDS = 30
 RESTORE = "keep it as evidence, restore a copy or start with another name=..."
+OPEN = "give the SQLite file or the URL of a bot's journal"
 PAGE = 500  # events read at a time
 POSTGRES_LOCK = 7_472_646_480  # advisory lock of the bot that writes this journal
 _META = sa.MetaData()
@@ -68,7 +69,14 @@ class TradeJournal:
         self.place = str(place)
         self._engine = _engine(self.place, create)
         self._lock: sa.Connection | None = None
-        with self._refused("it does not open", "give the SQLite file or the URL of a bot's journal"):
+        with self._refused("it does not open", OPEN):
+            tables = sa.inspect(self._engine).get_table_names() if create and "://" not in self.place else []
+        if tables and _EVENTS.name not in tables:
+            raise DataError(
+                f"trade journal {self.shown}: it holds the tables {one_line(tables, 60)} and no events, so it is no "
+                f"journal of a bot, or a damaged one; {RESTORE}"
+            )
+        with self._refused("it does not open", OPEN):
             if create:
                 _META.create_all(self._engine)
                 self._freeze()

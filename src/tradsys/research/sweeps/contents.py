@@ -112,6 +112,8 @@ def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         _check_params(here, trial)
         _check_curve(here, trial)
         if trial.state == TrialState.COMPLETE:
+            if PLACE not in attributes and "identity" in about:  # it would be left out, and another one win
+                raise _damaged(here, f"it is finished and lacks {PLACE}")
             _check_values(here, trial, len(study.directions))
         if is_complete:
             _check_figures(here, attributes)

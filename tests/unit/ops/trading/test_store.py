@@ -1,5 +1,6 @@
 """The trade journal: append-only, chained, one transaction or nothing."""
 
+import contextlib
 import hashlib
 import sqlite3
 
@@ -76,6 +77,20 @@ def test_what_is_no_journal_is_refused(tmp_path):
         TradeJournal(tmp_path / "x.db")
     with pytest.raises(DataError, match="no such file"):
         TradeJournal(tmp_path / "absent.db", create=False)
+
+
+@pytest.mark.parametrize("tables", [("looks", "series", "head"), ("requests",)])
+def test_no_bot_begins_in_a_database_of_something_else(tables, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "j.db")) as base:
+        for table in tables:
+            base.execute(f"CREATE TABLE {table} (id INTEGER)")
+    before = (tmp_path / "j.db").read_bytes()
+    with pytest.raises(DataError, match="no events, so it is no journal of a bot"):
+        TradeJournal(tmp_path / "j.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "j.db")) as base:
+        names = {name for (name,) in base.execute("SELECT name FROM sqlite_master")}
+    assert names == set(tables)
+    assert len((tmp_path / "j.db").read_bytes()) == len(before)
 
 
 def test_events_kept_together_reach_the_disk_at_a_flush_and_at_the_end(tmp_path):

@@ -141,6 +141,11 @@ def test_what_a_trial_reports_are_figures_after_steps(curve):
         check_contents(made, [one])
 
 
+def test_a_finished_trial_without_its_slot_is_not_left_out():
+    with pytest.raises(SweepError, match="lacks place"):
+        check_contents(*study(trial={"place": ...}))
+
+
 def test_trials_are_numbered_from_zero():
     made, (one,) = study()
     one.number = 10**12
