@@ -399,7 +399,7 @@ def test_an_address_without_scheme_and_host_is_refused(address):
 
 @pytest.mark.parametrize("stream", ["maybe", None, 2.5])
 def test_a_stream_that_is_neither_auto_nor_true_nor_false_is_refused(stream):
-    with pytest.raises(TradsysError, match=r"^exchange: stream=.*; auto, true or false"):
+    with pytest.raises(TradsysError, match=r"^exchange: stream=.*; it must be auto, true or false"):
         Exchange("binance", stream=stream)
 
 

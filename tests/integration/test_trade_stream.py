@@ -239,7 +239,7 @@ def test_a_stream_without_messages_is_opened_anew(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "shown"), [("bitso", "bitso"), ("coinbase", "coinbase")])
 def test_a_stream_that_ccxt_does_not_have(name, shown):
     """coinbase is among ccxt's websockets, without bars; bitso is not among them."""
-    with pytest.raises(TradsysError, match=f"^exchange: stream=true, and ccxt streams no bars of {shown}; set exch"):
+    with pytest.raises(TradsysError, match=f"^exchange: stream=true, but ccxt streams no bars of {shown}; set exch"):
         stream_of(Exchange(name, stream=True).connect(private=False), (), 60, print, private=False)
     client = Exchange(name, stream="auto").connect(private=False)
     with stream_of(client, (), 60, print, private=False) as stream:

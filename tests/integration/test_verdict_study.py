@@ -69,7 +69,7 @@ def test_a_large_edge_is_found_by_workers_too(tmp_path):
 
 
 def test_a_rule_that_always_says_edge_is_caught(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(backtesting, "judge", lambda *a, **k: Verdict("edge", ("always",)))
+    monkeypatch.setattr(backtesting, "verdict_of_strategy", lambda *a, **k: Verdict("edge", ("always",)))
     with inside(tmp_path):
         assert command("study=null", "study.n_markets=1") == 1
     assert "BROKEN" in capsys.readouterr().out

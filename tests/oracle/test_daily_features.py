@@ -272,7 +272,7 @@ def test_a_missing_volume_stays_missing(bars):
 
 @pytest.mark.parametrize("make", [lambda: SmaSpread([20, 10]), lambda: SmaAlignment([5]), lambda: SmaAlignment([0, 5])])
 def test_spans_rise_and_are_two_or_more(make):
-    with pytest.raises(DataError, match="give two or more, rising"):
+    with pytest.raises(DataError, match="they must be two or more, rising"):
         make()
 
 

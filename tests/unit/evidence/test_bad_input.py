@@ -196,6 +196,7 @@ ROWS = {
     "controls.causality.covered": lambda s: causality.covered(s.y[:2], s.y[:2] + 1, len(s.x)),
     "controls.causality.touching": lambda s: causality.touching(s.y[:2], s.y[:2], np.zeros(len(s.x) + 2, dtype=bool)),
     "controls.causality.null_auc_error": lambda s: causality.null_auc_error(s.y),
+    "controls.drift.check_rows": lambda s: drift.check_rows(len(s.x), len(s.x)),
     "controls.drift.adversarial_validation": lambda s: drift.adversarial_validation(s.table, s.table, ("a", "b", "c")),
     "controls.placebo.paired_differences": lambda s: placebo.paired_differences(
         daily(s), daily(s), periods_per_year=365

@@ -233,7 +233,7 @@ def test_the_regressor_stops_early_and_its_file_is_exact(tmp_path):
 def test_the_regressor_refuses_returns_that_are_not_there():
     train, valid = make_samples()
     bad = Samples(**{**vars(train), "ret": np.where(np.arange(len(train)) < 3, np.nan, 0.1)})
-    with pytest.raises(DataError, match="returns 3 are not finite"):
+    with pytest.raises(DataError, match="3 of 750 training returns and 0 of 750 validation returns are not finite"):
         LightGbmRegressor().fit(bad, valid)
     with pytest.raises(TrainingError, match="not fitted"):
         LightGbmRegressor().predict(train.table, train.rows)

@@ -38,5 +38,5 @@ def test_one_revised_close_moves_the_rows_that_read_it(revised, capsys):
 def test_data_without_a_store_keep_no_revisions():
     with pytest.raises(DataError, match="SyntheticMarket, which keep no revisions"):
         with_prints(SyntheticMarket(), "first")
-    with pytest.raises(DataError, match="first prints have no moment"):
+    with pytest.raises(DataError, match="does not apply to first prints"):
         StoredBars("data", "coins", prints="first", as_of="2024-01-01")
