@@ -47,6 +47,7 @@ NAMES = (
     "daily_run",
     "trading",
     "commands",
+    "demo",
     "read",
     "orderbook",
     "growth",
@@ -156,7 +157,7 @@ def table(result: dict[str, Any]) -> Table:
 def markdown(result: dict[str, Any]) -> str:
     """The table with its notes in Markdown, as `benchmarks/README.md` has it."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    lines = [f"{result['date']}, {result['machine']}; {versions}.", ""]
+    lines = [f"{result['date']}, {result['machine']}{'; ' * bool(versions)}{versions}.", ""]
     lines += ["| benchmark | job | ours s | rival s | ratio | aim | | how |", "|---|---|---|---|---|---|---|---|"]
     for row in result["rows"]:
         numbers = [f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("fast_s", "slow_s", "ratio")]

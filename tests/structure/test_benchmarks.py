@@ -106,3 +106,21 @@ def test_a_file_that_is_no_table_of_benchmarks_is_refused_in_one_line(tmp_path):
 def test_every_benchmark_of_the_folder_is_in_the_table():
     found = {path.stem.removeprefix("bench_") for path in run.HERE.glob("bench_*.py")}
     assert found == set(run.NAMES)
+
+
+def test_the_published_table_is_one_run_of_every_benchmark():
+    """The figures beside the code are those of one file, all of them, and none is missing."""
+    result = run.read_result(run.HERE / "results.json")
+    page = (run.HERE / "README.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- table -->")[1].split("<!-- end of table -->")[0]
+    assert shown.strip() == run.markdown(result)
+    assert {row["benchmark"] for row in result["rows"]} == set(run.NAMES)
+    assert not [row["name"] for row in result["rows"] if row.get("note", "").startswith(run.NOT_MEASURED)]
+
+
+def test_a_table_in_markdown_keeps_its_columns():
+    row = {"name": "a | b", "fast_s": 0.5, "slow_s": 2.0, "ratio": 4.0, "target": 3.5, "note": "two threads"}
+    lines = run.markdown(result(row, {"name": "memory", "ratio": 1.3, "target": "one call"})).splitlines()
+    assert lines[0] == "2026-11-29, one."
+    assert lines[4] == "| b | a / b | 0.5 | 2 | 4 | >= 3.5 | met | two threads |"
+    assert lines[5] == "| b | memory |  |  | 1.3 | one call |  |  |"
