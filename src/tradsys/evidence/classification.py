@@ -221,30 +221,33 @@ def _metrics(
     gaps = [np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None] for mass in ("width", "equal")]
     losses = [log_losses(proba, y), log_losses(constant, y), brier_losses(proba, y), brier_losses(constant, y)]
     area, area_N = _auc(ordering, y, weight)
-    columns = np.column_stack([np.ones(len(y)), *losses, *levelled, *gaps]) * weight[:, None]
-    sums_TM = bootstrap.sum_per_time(np.column_stack([columns, area_N, line.influence_NM]), *groups)
+    columns_NM = np.column_stack([np.ones(len(y)), *losses, *levelled, *gaps]) * weight[:, None]
+    sums_TM = bootstrap.sum_per_time(np.column_stack([columns_NM, area_N, line.influence_NM]), *groups)
     weight_T, loss_TM, lean_TM = sums_TM[:, 0], sums_TM[:, 1:-3], sums_TM[:, -3:]
     mean_M = loss_TM.sum(axis=0) / weight_T.sum()
     mean_TM = (loss_TM - mean_M * weight_T[:, None]) / weight_T.sum()
 
-    def skill(k: int, reference: int) -> tuple[float, Array]:
-        """1 - loss k / loss `reference`."""
-        if not mean_M[reference] > 0:
-            return np.nan, np.full(len(weight_T), np.nan)
-        share = mean_M[k] / mean_M[reference]
-        return 1 - share, -(mean_TM[:, k] - share * mean_TM[:, reference]) / mean_M[reference]
-
-    skills = [skill(4, 5), skill(0, 1), skill(2, 3)]
-    parts = [
-        *[(mean_M[k], mean_TM[:, k]) for k in (0, 1)],
-        *skills[:2],
+    loss, base, brier, base_brier, beyond, level, *bins = zip(mean_M, mean_TM.T, strict=True)
+    found_M = [
+        loss,
+        base,
+        _skill(beyond, level),
+        _skill(loss, base),
         (area, lean_TM[:, 0]),
-        (mean_M[2], mean_TM[:, 2]),
-        skills[2],
-        *zip(mean_M[6:], mean_TM[:, 6:].T, strict=True),
+        brier,
+        _skill(brier, base_brier),
+        *bins,
         *zip(line.value_M, lean_TM[:, 1:].T, strict=True),
     ]
-    return np.array([value for value, _ in parts]), np.column_stack([influence for _, influence in parts])
+    return np.array([value for value, _ in found_M]), np.column_stack([slope_T for _, slope_T in found_M])
+
+
+def _skill(loss: tuple[float, Array], reference: tuple[float, Array]) -> tuple[float, Array]:
+    """1 - loss / reference and its derivatives [T], from those of both; NaN for a reference of zero."""
+    (value, slope_T), (least, least_slope_T) = loss, reference
+    if not least > 0:
+        return np.nan, np.full(len(slope_T), np.nan)
+    return 1 - value / least, -(slope_T - value / least * least_slope_T) / least
 
 
 def _checked_scores(score_N: Array, proba_NC: Array) -> Array:
