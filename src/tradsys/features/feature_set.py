@@ -7,7 +7,7 @@ sum would then depend on the rows that come later.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from types import MappingProxyType
@@ -49,6 +49,7 @@ MARKET_CLOSE = "market_close"
 NUMBERS = (*PRICES, "volume")
 OURS = ("segment", "row", "good", MARKET_CLOSE)  # columns that the query adds to the bars'
 N_NAMED = 20  # symbols spelled out in a warning
+ROWS_AT_ONCE = 500_000  # of one query, except that a symbol is never cut; a query holds every feature as float64
 
 
 class FeatureSet:
@@ -155,27 +156,37 @@ class FeatureSet:
 
     def _values(self, marked: pl.DataFrame) -> Array:
         """Every feature's column of bars with segments, float32 [R, F]."""
-        wanted = [_warmed_up(feature) for feature in self.features]
-        query = _spaced(self._joined(marked)).lazy().select("row", *wanted)
+        joined = self._joined(marked)
+        values = np.empty((marked.height, len(self.names)), dtype=np.float32)
+        # a feature of another package may compare symbols
+        most = ROWS_AT_ONCE if self._are_own() else marked.height
+        for rows in _of_whole_symbols(joined["symbol"], most):
+            self._compute(joined[rows], values[rows])
+        ranked = pl.DataFrame({name: values[:, self.names.index(name)] for name in self.ranks})
+        ranks = with_ranks(ranked, marked.select("symbol", "time"), self.ranks, self.market_symbol)
+        for name in self.ranks:
+            values[:, self.names.index(name + RANK)] = ranks[name + RANK].to_numpy()
+        return values
+
+    def _compute(self, joined: pl.DataFrame, values: Array) -> None:
+        """Writes the features of these bars, without ranks, into the first columns of `values`."""
+        query = _spaced(joined).lazy().select("row", *(_warmed_up(feature) for feature in self.features))
         try:
             frame = query.collect(engine="in-memory")
         except pl.exceptions.PolarsError as error:
-            if all(is_own(type(feature)) for feature in self.features):
+            if self._are_own():
                 raise
             raise DataError(
                 f"features: an expression cannot be computed ({one_line(error)}); columns right of `volume` are named "
                 "by a feature's property `columns`; fix the feature that is no part of tradsys"
             ) from error
         own = np.flatnonzero(frame.drop_in_place("row").is_not_null().to_numpy())  # all but the rows between segments
-        assert len(own) == marked.height, (len(own), marked.height)
-        values = np.empty((marked.height, len(self.names)), dtype=np.float32)
+        assert len(own) == len(values), (len(own), len(values))
         for f, name in enumerate(frame.columns):  # one at a time, each given back: the table may be most of the memory
             values[:, f] = frame.drop_in_place(name).to_numpy()[own]
-        ranked = pl.DataFrame({name: values[:, self.names.index(name)] for name in self.ranks})
-        ranks = with_ranks(ranked, marked.select("symbol", "time"), self.ranks, self.market_symbol)
-        for name in self.ranks:
-            values[:, self.names.index(name + RANK)] = ranks[name + RANK].to_numpy()
-        return values
+
+    def _are_own(self) -> bool:
+        return all(is_own(type(feature)) for feature in self.features)
 
     def side(self, bars: pl.DataFrame) -> Array | None:
         """int8 [R]: the side of a position after each bar.
@@ -350,9 +361,24 @@ def _check_order(bars: pl.DataFrame) -> None:
         )
 
 
+def _of_whole_symbols(symbol: pl.Series, most: int) -> Iterator[slice]:
+    """Slices of rows sorted by symbol that cut between symbols alone.
+
+    Each has at most `most` rows, or is one symbol.
+    """
+    starts = np.flatnonzero(np.append(True, (symbol != symbol.shift(1)).fill_null(value=False).to_numpy()[1:]))
+    low = 0
+    for start, end in zip(starts, np.append(starts[1:], len(symbol)), strict=True):
+        if end - low > most and start > low:
+            yield slice(low, int(start))
+            low = int(start)
+    yield slice(low, len(symbol))
+
+
 def _spaced(marked: pl.DataFrame) -> pl.DataFrame:
     """The rows with a row of NaN prices, and null `row`, before each segment."""
     segment = marked["segment"].to_numpy()
+    segment = segment - segment[0]
     taken: Array = np.full(marked.height + int(segment[-1]) + 1, -1)
     taken[np.arange(marked.height) + segment + 1] = np.arange(marked.height)
     source = pl.Series(taken).replace(-1, None)

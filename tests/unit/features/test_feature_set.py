@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import walk_bars
 from tradsys.core.errors import BundleError, DataError
+from tradsys.features import feature_set
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.fracdiff import FracDiff
 from tradsys.features.liquidity import VolumeRatio
@@ -60,6 +61,24 @@ def test_all_hourly_features_equal_the_frozen_pandas_copy():
         for k, feature in enumerate(features.features):
             fast = one.select(feature.expr().fill_null(np.nan)).to_series().to_numpy()
             np.testing.assert_allclose(fast, want[mine, k], rtol=1e-9, atol=1e-9 * np.nanmax(np.abs(fast)))
+
+
+@pytest.mark.parametrize("most", [1, 700, 2000])
+def test_symbols_are_computed_apart_where_there_are_many_rows(most, monkeypatch):
+    bench = import_file("bench_features")
+    bars = bench.wide_panel(n_symbols=4, n_days=600)
+    bars = bars.filter(~((pl.col("symbol") == "S0002") & (pl.int_range(pl.len()) % 600 == 300)))  # a gap: two segments
+    hourly = bench.hourly("S0000")
+    features = FeatureSet(hourly.features, max_gap_minutes=1440, market_symbol="S0000", ranks=[hourly.names[0]])
+    together = features.table(bars)
+    assert together.segment.max() == 4  # five segments of four symbols
+    monkeypatch.setattr(feature_set, "ROWS_AT_ONCE", most)
+    slices = list(feature_set._of_whole_symbols(bars["symbol"], most))
+    assert len(slices) == {1: 4, 700: 4, 2000: 2}[most]
+    assert all(bars["symbol"][part.start] != bars["symbol"][part.start - 1] for part in slices[1:])
+    apart = features.table(bars)
+    np.testing.assert_allclose(apart.values, together.values, rtol=1e-6, atol=1e-7)
+    assert np.isfinite(apart.values).sum() > 50_000
 
 
 def test_table_keeps_rows_codes_and_times(make_walk_bars):
