@@ -37,7 +37,7 @@ class YearRow(TypedDict):
 
 
 class Months(TypedDict):
-    """mean: of months. positive: share of months above zero."""
+    """Returns by month and year, the mean month and the share of months above zero."""
 
     years: list[YearRow]
     mean: EstimateRow

@@ -51,7 +51,10 @@ class BarLength:
 
 
 def steps_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """symbol, stamp, step: distinct stamps in order, and the time between."""
+    """Distinct stamps of each symbol in order, with the time between them.
+
+    Columns symbol, stamp and step.
+    """
     frame = rows.select("symbol", "stamp").drop_nulls("stamp")
     if not in_order(frame):
         frame = frame.unique().sort("symbol", "stamp")

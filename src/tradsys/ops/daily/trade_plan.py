@@ -107,9 +107,9 @@ class Reliability:
 
 
 def yearly_volatility(bars: pl.DataFrame, vol_bars: int, periods_per_year: float) -> pl.DataFrame:
-    """symbol, volatility: yearly deviation of the last log returns.
+    """Yearly deviation of the last `vol_bars` log returns, one row a symbol.
 
-    Of `vol_bars` returns; null where a symbol has fewer.
+    Columns symbol and volatility; null where a symbol has fewer returns.
     """
     returns = pl.col("close").log().diff().over("symbol")
     last = (

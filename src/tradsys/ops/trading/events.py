@@ -44,9 +44,9 @@ class SourceBody(TypedDict):
 
 
 class Bars(TypedDict):
-    """late: whether they are only booked, without a decision.
+    """Closed bars of one time that reached the bot.
 
-    bars: see `bar_body`. source: None of stored bars.
+    late: whether they are only booked, without a decision. bars: see `bar_body`. source: None of stored bars.
     """
 
     time: str
@@ -90,7 +90,7 @@ class Decision(TypedDict):
 
 
 class OrderEnd(TypedDict):
-    """status: accepted, unknown, canceled, rejected or filled."""
+    """The state of an order: accepted, unknown, canceled, rejected or filled."""
 
     client_id: str
     status: str
@@ -114,7 +114,7 @@ class Carry(TypedDict):
 
 
 class Split(TypedDict):
-    """ratio: new units per old unit."""
+    """A split of a held share; ratio: new units per old unit."""
 
     symbol: str
     ratio: float
@@ -144,9 +144,9 @@ class WatchRow(TypedDict):
 
 
 class Watch(TypedDict, total=False):
-    """checks: rows of the page.
+    """Checks of the running bot against its backtest.
 
-    out: why a check is out of its band. resolved: outcomes by moment.
+    checks: rows of the page. out: why a check is out of its band. resolved: outcomes by moment.
     """
 
     time: str
@@ -156,7 +156,10 @@ class Watch(TypedDict, total=False):
 
 
 class Halt(TypedDict):
-    """rule: of conf/risk, or another reason's name; lifted by `trade resume` alone."""
+    """A halt of new entries, which `trade resume` alone lifts.
+
+    rule: of conf/risk, or another reason's name.
+    """
 
     rule: str
     why: str
@@ -164,9 +167,9 @@ class Halt(TypedDict):
 
 
 class Foreign(TypedDict):
-    """quantity: held at the exchange but not in the journal.
+    """Units held at the exchange that the journal does not know.
 
-    foreign: whether the symbol is not traded for it.
+    foreign: whether the symbol is therefore not traded.
     """
 
     symbol: str
@@ -175,14 +178,17 @@ class Foreign(TypedDict):
 
 
 class Request(TypedDict):
-    """id: of the request in its own table. what: stop, flatten or resume."""
+    """A request of another process: stop, flatten or resume.
+
+    id: of the request in its own table.
+    """
 
     id: int
     what: str
 
 
 class Note(TypedDict):
-    """what: the part of the bot that it concerns. source: see `feeds.Source`."""
+    """A remark on one part of the bot (`what`); source: see `feeds.Source`."""
 
     what: str
     why: str

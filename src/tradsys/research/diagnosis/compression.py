@@ -43,9 +43,9 @@ class FifthRow(EstimateRow):
 
 
 class CompressionSection(TypedDict):
-    """levels: a column at or below its level is low, the lowest `share` of n rows.
+    """How often the event follows a compressed market.
 
-    rate: of the event over all rows.
+    levels: a column at or below its level is low, the lowest `share` of n rows. rate: of the event over all rows.
     """
 
     share: float

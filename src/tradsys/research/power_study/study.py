@@ -99,7 +99,7 @@ class EvaluationRow(TypedDict):
 
 
 class FalseEdges(EvaluationRow):
-    """most: the largest allowed share."""
+    """Share of markets without an edge that ended in `edge`; most: the limit."""
 
     most: float
 

@@ -32,10 +32,11 @@ class StateWeights(TypedDict):
 
 
 class EnsembleSection(TypedDict):
-    """n_folds, confidence, floor: None where weights are equal.
+    """Weights of a pool's members, and by state of the regime where they depend on it.
 
-    shrinkage: None without regimes. Of a regime-weighted pool a member's weight is the common one, to which the states'
-    are shrunk; of a model per regime, the mean over states by n_effective.
+    n_folds, confidence, floor: None where weights are equal. shrinkage: None without regimes. Of a regime-weighted pool
+    a member's weight is the common one, to which the states' are shrunk; of a model per regime, the mean over states by
+    n_effective.
     """
 
     kind: str

@@ -24,9 +24,9 @@ class Permutation(NamedValue):
 
 
 class Importance(TypedDict):
-    """permutation: of the model's columns, largest first.
+    """Importance of columns, the largest first.
 
-    auditor_gain: of the auditor's.
+    permutation: of the model's. auditor_gain: of the auditor's.
     """
 
     permutation: list[Permutation]

@@ -26,7 +26,7 @@ class Gain(TypedDict):
 
 
 class Overfitting(TypedDict):
-    """pbo: probability of backtest overfitting, None with the reason."""
+    """Probability of backtest overfitting of a sweep's choice; None with the reason."""
 
     pbo: float | None
     n_trials: int

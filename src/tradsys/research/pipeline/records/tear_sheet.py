@@ -34,9 +34,9 @@ class StrategySheet(TypedDict):
 
 
 class TearSheet(TypedDict, total=False):
-    """strategies: by name.
+    """Records over time of all strategies, their trades and prices.
 
-    trades: n, n_shown and columns. prices: time and close by symbol. Empty without a trade.
+    strategies: by name. trades: n, n_shown and columns. prices: time and close by symbol. Empty without a trade.
     """
 
     strategies: dict[str, StrategySheet]
