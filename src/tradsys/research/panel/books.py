@@ -179,7 +179,7 @@ def _behind(row: Json, benchmark: Json, net: float) -> str:
     if row["verdict"]["kind"] != "edge" or net < LONG or own >= held:
         return ""
     return (
-        f"it earned less than {benchmark['name']} ({100 * own:.1f} % against {100 * held:.1f} %): the edge is over the "
+        f"it earned {100 * own:.1f} % where `{benchmark['name']}` earned {100 * held:.1f} %: the edge is over the "
         "mean of all names"
     )
 

@@ -180,7 +180,7 @@ def test_a_death_costs_what_the_costs_say_and_the_old_keys_of_the_book_are_named
 def test_a_long_book_with_an_edge_that_earned_less_than_the_market_says_so():
     held = {"name": "hold SPY", "performance": {"total_return": 0.3}}
     edge = {"verdict": {"kind": "edge"}, "performance": {"total_return": 0.2}}
-    assert "less than hold SPY (20.0 % against 30.0 %)" in books._behind(edge, held, net=1.0)
+    assert "it earned 20.0 % where `hold SPY` earned 30.0 %" in books._behind(edge, held, net=1.0)
     assert books._behind(edge, held, net=0.0) == ""  # a neutral book is no alternative to holding the market
     assert books._behind(edge | {"performance": {"total_return": 0.4}}, held, net=1.0) == ""
     assert books._behind(edge | {"verdict": {"kind": "no edge"}}, held, net=1.0) == ""
