@@ -14,7 +14,7 @@ from tradsys.core.headline import EstimateRow, headline_skill
 from tradsys.core.masking import masked
 from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import write_json, written_atomically
-from tradsys.core.tables import Array
+from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.classification import evaluate
 from tradsys.evidence.verdict import verdict_of_run
 from tradsys.labels.stored import Label, label_of_card
@@ -54,7 +54,8 @@ def backtest_bundle(bundle: Bundle, source: Any, parts: Config, config: Config, 
     until = end if config["span"] == "test" else bars["time"].max()
     came_from = provenance(config, {**source.describe(), "digest": digest})
     at_home = digest == own and config["span"] == "test"
-    there = None if at_home else skill_on(bundle, bars, (start, until), parts["evaluation"], untraded_of(source))
+    table, only_read = bundle.table(bars), untraded_of(source)
+    there = None if at_home else skill_on(bundle, bars, (start, until), parts["evaluation"], only_read, table)
     skill = headline_skill(bundle.card.get("metrics", {})) if there is None else there
     tested = backtest(
         bundle,
@@ -68,6 +69,7 @@ def backtest_bundle(bundle: Bundle, source: Any, parts: Config, config: Config, 
         skill_low=skill["low"],
         since=start,
         until=until,
+        table=table,
     )
     verdict = verdict_of_run(bounds(skill), tested.verdicts)
     wanted = bars.filter(pl.col("time").is_between(start, until))
@@ -105,18 +107,20 @@ def skill_on(
     span: tuple[datetime, datetime],
     evaluation: Evaluation,
     reference: str | None = None,
+    table: FeatureTable | None = None,
 ) -> SkillRow:
     """The bundle's skill beyond the level on decisions within `span`.
 
     Labels come from the rule in the bundle's card. Every bar with a complete window and a resolved label counts, since
     strategies decide on every one. Without a value, and with the reason, where the card holds no known label rule,
-    or the data hold too few outcomes. reference: a symbol that is only read, and not evaluated.
+    or the data hold too few outcomes. reference: a symbol that is only read, and not evaluated. table:
+    `bundle.table(bars)`, if it was computed already.
     """
     if (rate := bundle.card.get("metrics", {}).get("base_rate")) is None:
         return _unmeasured("the bundle's card holds no class rates of its training rows")
     try:
         label = label_of_card(bundle.card["label"])
-        proba_NC, y_N, time_N = _resolved(bundle, label, bars, span, reference)
+        proba_NC, y_N, time_N = _resolved(bundle, label, bars, span, reference, table)
         metrics = evaluate(
             proba_NC,
             y_N,
@@ -132,12 +136,16 @@ def skill_on(
 
 
 def _resolved(
-    bundle: Bundle, label: Label, bars: pl.DataFrame, span: tuple[datetime, datetime], reference: str | None
+    bundle: Bundle,
+    label: Label,
+    bars: pl.DataFrame,
+    span: tuple[datetime, datetime],
+    reference: str | None,
+    table: FeatureTable | None,
 ) -> tuple[Array, Array, Array]:
     """Calibrated probabilities [N, C], labels [N] and times [N] of decisions in the span, both ends included."""
     marked = mark_gaps(utc_bars(bars), bundle.max_gap)
-    bundle.check_bar_length(marked)
-    table = bundle.features.table(marked)
+    table = bundle.table(marked) if table is None else table
     labels = label.label(marked, bundle.features.side(marked))
     since, until = (utc64(moment, "span") for moment in span)
     inside = (table.time >= since) & (table.time <= until)

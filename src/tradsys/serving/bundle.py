@@ -202,6 +202,15 @@ class Bundle:
             check_bar_minutes(bars, self.bar_minutes, f"bundle {self.folder}", rule)
             check_no_short_run(bars, self.bar_minutes, f"bundle {self.folder}", rule)
 
+    def table(self, bars: pl.DataFrame) -> FeatureTable:
+        """The features of these bars.
+
+        Raises DataError where their length in minutes is not that of the bundle's own bars.
+        """
+        bars = utc_bars(bars, name=f"bundle {self.folder}")
+        self.check_bar_length(bars)
+        return self.features.table(bars)
+
     def predict(
         self,
         bars: pl.DataFrame,
@@ -223,8 +232,10 @@ class Bundle:
         Bars without a full finite window inside one segment have no row. Raises DataError if no bar has one.
         """
         bars = utc_bars(bars, name=f"bundle {self.folder}")
-        self.check_bar_length(bars)
-        table = self.features.table(bars) if table is None else table
+        if table is None:
+            table = self.table(bars)
+        else:
+            self.check_bar_length(bars)
         assert len(table) == bars.height, (len(table), bars.height)
         rows = np.flatnonzero(table.ready(self.lookback))
         if since is not None:

@@ -19,7 +19,7 @@ from tradsys.evidence.performance import days_between, drawdown_span, performanc
 from tradsys.evidence.sharpe import MIN_TRADES, is_flat
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import Verdict, verdict_of_strategy
-from tradsys.market.bars import mark_gaps, utc_bars
+from tradsys.market.bars import mark_gaps
 from tradsys.market.calendars import days_in_a_year, session_date
 from tradsys.market.events.actions import returns_basis
 from tradsys.market.universe import decided_span, traded_rows
@@ -107,7 +107,7 @@ def backtest(
     strategies = {n: Strategy(n, bundle, p, costs.round_trip, costs.borrow_per_year) for n, p in profiles.items()}
     targets, predictions, cut = {}, None, ""
     if strategies:
-        table = bundle.features.table(utc_bars(bars)) if table is None else table
+        table = bundle.table(bars) if table is None else table
         predictions = traded_rows(bundle.predict(bars, since, until, table=table), only_read)
         targets = {n: s.targets(bars, since, predictions) for n, s in strategies.items()}
         traded, since, until, cut = decided_span(traded, predictions, (since, until))
