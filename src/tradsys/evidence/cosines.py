@@ -114,8 +114,7 @@ def spread(
     sample, such as one with a cut at a rank, needs a step that passes several of them. slow: as few cosines as where
     dependence is estimated, for a statistic that depends on how runs of labels coincide.
     """
-    if n_times < 1:
-        raise DataError("interval: no period at all; a record needs at least one; give data of the span")
+    _check_periods(n_times)
     value_M = statistic(np.ones((1, n_times)))[0]
     block = dependence_length(series, min_block)
     reason = too_few_blocks(n_times, block)
@@ -130,6 +129,11 @@ def spread(
     return Spread(value_M, np.concatenate(parts), block, None)
 
 
+def _check_periods(n_times: int) -> None:
+    if n_times < 1:
+        raise DataError("interval: no period at all; a record needs at least one; give data of the span")
+
+
 def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | None = None) -> Spread:
     """`spread` of the means of series [T] or [T, M].
 
@@ -137,9 +141,9 @@ def spread_of_means(series: Array, *, min_block: float = 1.0, values: Array | No
     """
     series_TM = np.asarray(series, dtype=np.float64)
     series_TM = series_TM[:, None] if series_TM.ndim == 1 else series_TM
-    n_times = max(1, len(series_TM))  # none is refused there
-    value_M = series_TM.sum(axis=0) / n_times if values is None else np.atleast_1d(values)
-    return spread_of_influences(value_M, series_TM / n_times, series_TM, min_block=min_block)
+    _check_periods(len(series_TM))
+    value_M = series_TM.mean(axis=0) if values is None else np.atleast_1d(values)
+    return spread_of_influences(value_M, series_TM / len(series_TM), series_TM, min_block=min_block)
 
 
 def spread_of_influences(value_M: Array, influence_TM: Array, series: Array, *, min_block: float = 1.0) -> Spread:
@@ -149,8 +153,7 @@ def spread_of_influences(value_M: Array, influence_TM: Array, series: Array, *, 
     min_block: as in `spread`.
     """
     n_times = len(influence_TM)
-    if not n_times:
-        raise DataError("interval: a series without a period; a record needs at least one; give data of the span")
+    _check_periods(n_times)
     block = dependence_length(series, min_block)
     reason = too_few_blocks(n_times, block)
     if reason is not None:
