@@ -5,12 +5,12 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from datetime import date
 from pathlib import Path
+
+import child
 
 from tradsys.market.sessions import session_date
 from tradsys.market.store import BarStore
@@ -28,25 +28,6 @@ SETTINGS = [
     "gates.rules.auc.stop_below=0.0",
     "gates.rules.training_rows.stop_below=1",
 ]
-CHILD = """
-import json, resource, sys, time
-began = time.perf_counter()
-from tradsys.daily import work
-work(["run", *sys.argv[1:]])
-peak = resource.getrusage(resource.RUSAGE_SELF)
-print("MEASURED", json.dumps({
-    "wall": time.perf_counter() - began, "cpu": peak.ru_utime + peak.ru_stime, "peak_mb": peak.ru_maxrss / 1024,
-}))
-"""
-
-
-def child(lab: Path, *words: str) -> dict[str, float]:
-    """Wall and CPU seconds and peak memory of a command of its own, its imports included."""
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, *SETTINGS, *words], cwd=lab, capture_output=True, text=True, check=True
-    )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED"))
-    return json.loads(line.removeprefix("MEASURED"))
 
 
 def stages(lab: Path, day: date) -> float:
@@ -63,19 +44,19 @@ def measure() -> list[dict]:
         bars = SyntheticPanel(n_symbols=N_SYMBOLS, n_sessions=N_SESSIONS, deaths=0.0, late=0.0).bars()
         BarStore(lab / "data").write("us_daily", bars, {"source": "synthetic", "bar_minutes": 1440})
         days = sorted(bars.select(session_date().unique()).to_series().to_list())[-3:]
-        whole = child(lab, f"date={days[0]}", f"until={days[1]}")
+        whole = child.run("daily", lab, "run", *SETTINGS, f"date={days[0]}", f"until={days[1]}")
         first, added = stages(lab, days[0]), stages(lab, days[1])
-        alone = child(lab, f"date={days[2]}")
+        alone = child.run("daily", lab, "run", *SETTINGS, f"date={days[2]}")
     load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     size = f"{N_SYMBOLS} names x {N_SESSIONS} sessions; {load}"
     return [
         {
             "name": "first session and one more, whole command, against 15 s",
-            "fast_s": whole["wall"],
+            "fast_s": whole.wall_s,
             "slow_s": AIM_S,
-            "ratio": AIM_S / whole["wall"],
+            "ratio": AIM_S / whole.wall_s,
             "target": ">= 1",
-            "note": f"{whole['cpu']:.1f} s of CPU, {whole['peak_mb']:.0f} MB; {size}",
+            "note": f"{whole.cpu_s:.1f} s of CPU, {whole.peak_gb:.2f} GB; {size}",
         },
         {
             "name": "stages of an added session, against those of the first",
@@ -87,10 +68,10 @@ def measure() -> list[dict]:
         },
         {
             "name": "an added session, a command of its own, against the first two",
-            "fast_s": alone["cpu"],
-            "slow_s": whole["cpu"],
-            "ratio": whole["cpu"] / alone["cpu"],
-            "note": f"CPU seconds, imports and reading the store included; {alone['peak_mb']:.0f} MB",
+            "fast_s": alone.cpu_s,
+            "slow_s": whole.cpu_s,
+            "ratio": whole.cpu_s / alone.cpu_s,
+            "note": f"CPU seconds, imports and reading the store included; {alone.peak_gb:.2f} GB",
         },
     ]
 

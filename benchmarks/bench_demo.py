@@ -5,46 +5,18 @@ kernels where this code never ran, the second takes features and labels from the
 """
 
 import os
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+import child
+
 AIM_S, AIM_GB = 45.0, 1.2
-CHILD = """
-import resource, sys
-from tradsys.train import work
-work(["+experiment=demo"])
-used = resource.getrusage(resource.RUSAGE_SELF)
-print("MEASURED", used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9)
-"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Seconds of wall time and CPU, and resident gigabytes, of one run."""
-
-    wall_s: float
-    cpu_s: float
-    peak_gb: float
-
-
-def demo(folder: Path) -> Run:
-    """Runs the demo in a folder, its imports included."""
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", CHILD], cwd=folder, capture_output=True, text=True, check=True)
-    wall_s = time.perf_counter() - began
-    line = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED"))
-    cpu_s, peak_gb = map(float, line.split()[1:])
-    return Run(wall_s, cpu_s, peak_gb)
 
 
 def measure() -> list[dict]:
     """Both runs against 45 s, and the larger peak against 1.2 GB."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [demo(Path(folder)) for _ in range(2)]
+        runs = [child.run("train", Path(folder), "+experiment=demo") for _ in range(2)]
     load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     rows = [
         {

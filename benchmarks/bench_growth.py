@@ -5,14 +5,13 @@ a process of its own: features, labels, regimes, a logistic model, auditor, stra
 What the smallest run takes beside its rows (imports, compiled kernels, drawing) is in every time.
 """
 
-import json
 import math
 import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import child
 
 # symbols, bars of each and their minutes: one coin of up to half a year's minutes; seven coins of 4.5 years' hours, and
 # of minutes up to five million rows
@@ -20,13 +19,6 @@ SIZES = ((1, 14_000, 1), (1, 70_000, 1), (1, 280_000, 1), (7, 40_000, 60), (7, 7
 N_FEATURES, BYTES = 48, 4  # of the default feature set, in float32
 AIM_EXPONENT, AIM_TABLES, AIM_FIXED_GB = 1.0, 4.0, 0.8
 SETTINGS = ("model=logistic", "data.edge=0")  # an edge would compound beyond all numbers
-CHILD = """
-import json, resource, sys
-from tradsys.train import work
-work(sys.argv[1:])
-used = resource.getrusage(resource.RUSAGE_SELF)
-print("MEASURED", json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "peak_gb": used.ru_maxrss * 1024 / 1e9}))
-"""
 
 
 @dataclass(frozen=True)
@@ -54,15 +46,8 @@ def experiment(n_symbols: int, n_bars: int, minutes: int) -> Run:
     symbols = ",".join(f"SYN{k}" for k in range(n_symbols))
     with tempfile.TemporaryDirectory() as folder:
         data = (f"data.n_bars={n_bars}", f"data.bar_minutes={minutes}", f"data.source.symbols=[{symbols}]")
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, *data, *SETTINGS],
-            cwd=Path(folder),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    line = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED"))
-    return Run(n_symbols, n_bars, **json.loads(line.removeprefix("MEASURED")))
+        used = child.run("train", Path(folder), *data, *SETTINGS)
+    return Run(n_symbols, n_bars, used.cpu_s, used.peak_gb)
 
 
 def exponent(small: Run, large: Run) -> float:
