@@ -8,6 +8,7 @@ that every kill is a SIGKILL of a process that holds the journal and talks to th
 also listens to a websocket, each connection of which errs in ways of its own.
 """
 
+import atexit
 import contextlib
 import functools
 import json
@@ -43,6 +44,7 @@ RATES = Faults(
     retry_after=0.01,
 )
 WARM_UP = 60
+QUIET_BARS = 12  # longer than the coin holds
 
 
 def main(argv: list[str]) -> int:
@@ -96,9 +98,10 @@ def simulate(
     market = Market(rows, start_ms=start + 1000, tick_ms=450_000, cash="5000", faults=faults, seed=seed)
     end, dice, n_kills, codes = start + bars * HOUR, random.Random(seed), 0, Counter()
     streams = Streams(market, dice=random.Random(seed))
-    with serving(market, Api(market, streams)) as url, zygote(url, folder, stream) as (begin, wait):
+    bots = zygote()
+    with serving(market, Api(market, streams)) as url:
         while market.now < end:
-            pid = begin()
+            pid = bots.begin(url, folder, stream)
             if n_kills < kills:
                 # spread over the span: this kill comes at a random moment of its share of the time
                 share = (end - start) / kills
@@ -112,27 +115,34 @@ def simulate(
                 while market.now < end:
                     time.sleep(0.01)
                 kill(pid, signal.SIGTERM)
-            codes[wait()] += 1
+            codes[bots.wait()] += 1
         market.faults = Faults(clock_offset_ms=faults.clock_offset_ms)
-        pid = begin()  # a last start on a quiet exchange: everything is reconciled
+        pid = bots.begin(url, folder, stream)  # a last start on a quiet exchange: everything is reconciled
         settle(folder, market)
         kill(pid, signal.SIGTERM)
-        codes[wait()] += 1
+        codes[bots.wait()] += 1
     journal = TradeJournal(folder / JOURNAL, create=False)
     state = State().replay(journal.events())
     return {"journal": journal, "state": state, "n_kills": n_kills, "codes": codes, "streams": streams}, market
 
 
-def settle(folder: Path, market: Market, patience_seconds: float = 20.0) -> None:
-    """Returns once every trade of the exchange is booked and nothing new has been for a while."""
-    deadline, before = time.monotonic() + patience_seconds, -1
+def settle(folder: Path, market: Market, patience_seconds: float = 60.0) -> None:
+    """Returns once the bot has decided on what no trade can follow and has booked every trade of the exchange.
+
+    Without bars it enters nothing, and what it holds was to be left `QUIET_BARS` after the last of them.
+    """
+    journal = TradeJournal(folder / JOURNAL, create=False)
+    quiet_ms = max(opens[-1] for opens in market.opens.values()) + (1 + QUIET_BARS) * market.length
+    deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
-        time.sleep(0.4)
-        events = list(TradeJournal(folder / JOURNAL, create=False).events())
-        n_fills = sum(event.kind == "fill" for event in events)
-        if n_fills >= len(market.trades) and len(events) == before:
+        time.sleep(0.02)
+        if market.now < quiet_ms:
+            continue
+        state = State().replay(journal.events())
+        decided_ms = state.decided.timestamp() * 1000 if state.decided is not None else 0
+        n_fills = sum(1 for _ in journal.events(kinds=["fill"]))
+        if decided_ms >= quiet_ms and n_fills >= len(market.trades):
             return
-        before = len(events)
 
 
 def kill(pid: int, number: int) -> int:
@@ -194,45 +204,62 @@ def figures_of(disturbed: dict, calm: State, market: Market) -> dict:
     }  # fmt: skip
 
 
-@contextlib.contextmanager
-def zygote(url: str, folder: Path, stream: bool):
-    """A process that has everything imported and forks one bot for each line it reads."""
-    command = [sys.executable, "-m", "tests.exchange.chaos", "--zygote", url, str(folder), str(int(stream))]
-    environment = {**os.environ, "CHAOS_KEY": KEY, "CHAOS_SECRET": SECRET, "POLARS_MAX_THREADS": "1"}
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, bufsize=1
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+class Zygote:
+    """A process that has everything imported and forks one bot after the other."""
 
-    def ask() -> int:
-        process.stdin.write("start\n")
-        process.stdin.flush()
-        return int(process.stdout.readline())
+    def __init__(self) -> None:
+        environment = {**os.environ, "CHAOS_KEY": KEY, "CHAOS_SECRET": SECRET, "POLARS_MAX_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.exchange.chaos", "--zygote"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env=environment, bufsize=1,
+        )  # fmt: skip
+        self._alive: int | None = None
 
-    def wait() -> int:
-        return int(process.stdout.readline())
+    def begin(self, url: str, folder: Path, stream: bool) -> int:
+        """The pid of a new bot; one that a failed run left behind is killed first."""
+        self._end()
+        self._process.stdin.write(json.dumps([url, str(folder), stream]) + "\n")
+        self._alive = int(self._process.stdout.readline())
+        return self._alive
 
-    try:
-        yield ask, wait
-    finally:
-        process.stdin.close()
-        process.wait(timeout=30)
-        process.stdout.close()
+    def wait(self) -> int:
+        """The exit status of the bot that was begun last, once it has ended."""
+        self._alive = None
+        return int(self._process.stdout.readline())
+
+    def _end(self) -> None:
+        if self._alive is not None:
+            kill(self._alive, signal.SIGKILL)
+            self.wait()
+
+    def close(self) -> None:
+        self._end()
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
 
 
-def serve_forks(url: str, folder: Path, stream: bool) -> None:
+@functools.cache
+def zygote() -> Zygote:
+    """The one of this process, ended with it."""
+    one = Zygote()
+    atexit.register(one.close)
+    return one
+
+
+def serve_forks() -> None:
     """Forks a bot per line; writes its pid, then its exit status."""
     import ccxt.pro  # noqa: F401 - imported once, before the forks
 
     import tradsys.ops.trading.live  # noqa: F401
 
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        url, folder, stream = json.loads(line)
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
-                code = bot(url, folder, stream)
+                code = bot(url, Path(folder), stream)
             except Exception:
                 traceback.print_exc()
             finally:
@@ -263,6 +290,6 @@ def bot(url: str, folder: Path, stream: bool) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--zygote"]:
-        serve_forks(sys.argv[2], Path(sys.argv[3]), sys.argv[4] == "1")
+        serve_forks()
     else:
         sys.exit(main(sys.argv[1:]))
