@@ -307,17 +307,24 @@ def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
     float64 with null as NaN: other fundamentals change the digest. Independent of row order, column order, chunks and
     how a file was encoded; minus zero counts as zero.
     """
-    digests = {}
     joined = joined_columns(bars)
-    rows = utc_bars(bars).select(*COLUMNS, *joined).sort("symbol", "time")
-    for (symbol,), part in rows.partition_by("symbol", as_dict=True, maintain_order=True).items():
-        content = hashlib.sha256(np.ascontiguousarray(part["time"].to_physical().to_numpy(), dtype="<i8").tobytes())
-        for name in (*PRICES, "volume"):
-            content.update((np.ascontiguousarray(part[name].to_numpy(), dtype="<f8") + 0.0).tobytes())
-        for name in joined:
-            value = part[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-            known = np.where(np.isnan(value), np.nan, value + 0.0)  # one NaN for all of its bit patterns
-            content.update(name.encode() + b"\t" + np.ascontiguousarray(known, dtype="<f8").tobytes())
+    rows = utc_bars(bars).select(*COLUMNS, *joined)
+    if not in_order(rows):
+        rows = rows.sort("symbol", "time")
+    columns = [(b"", np.ascontiguousarray(rows["time"].to_physical().to_numpy(), dtype="<i8"))]
+    for name in (*PRICES, "volume"):
+        columns.append((b"", np.ascontiguousarray(rows[name].to_numpy(), dtype="<f8") + 0.0))
+    for name in joined:
+        value = rows[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        known = np.where(np.isnan(value), np.nan, value + 0.0)  # one NaN for all of its bit patterns
+        columns.append((name.encode() + b"\t", np.ascontiguousarray(known, dtype="<f8")))
+    starts = starts_of_symbols(rows)
+    digests = {}
+    for symbol, first, end in zip(rows["symbol"].gather(starts), starts, [*starts[1:], rows.height], strict=True):
+        content = hashlib.sha256()
+        for prefix, values in columns:
+            content.update(prefix)
+            content.update(values[first:end])
         digests[str(symbol)] = content.hexdigest()
     return digests
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.market.bars import bar_length, utc_bars
+from tradsys.market.bars import bar_length, in_order, utc_bars
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
@@ -135,8 +135,12 @@ def days_in_a_year(time: pl.Series, calendar: str | None = None) -> float:
 
 
 def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
-    """Rows (symbol, date, n); a bar belongs to the day before a close at midnight."""
-    return bars.group_by("symbol", date=session_date()).agg(n=pl.len()).sort("symbol", "date")
+    """Rows (symbol, date, n), a symbol as its number; a bar belongs to the day before a close at midnight."""
+    ordered = bars if in_order(bars) else bars.sort("symbol", "time")
+    days = ordered.select(symbol=pl.col("symbol").rle_id(), date=session_date())
+    new = days.select((pl.col("symbol").diff() != 0) | (pl.col("date").diff() != timedelta(0))).to_series()
+    starts = np.flatnonzero(new.fill_null(value=True).to_numpy())
+    return days[starts].with_columns(n=pl.Series(np.diff(np.append(starts, days.height)), dtype=pl.UInt32))
 
 
 def _full_weeks(days: pl.DataFrame) -> pl.DataFrame:

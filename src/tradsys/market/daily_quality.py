@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
-from tradsys.market.bars import PRICES, Finding, examples
+from tradsys.market.bars import PRICES, Finding, examples, in_order
 from tradsys.market.calendars import session_date
 from tradsys.market.events.corporate_actions import split_like
 from tradsys.market.sessions import closes, last_closed
@@ -35,7 +35,8 @@ def warnings(bars: pl.DataFrame, calendar: str, session: date | None = None) -> 
     if bars.is_empty():
         return [Finding("no_bars", 0, (), "there is nothing to check")]
     wanted = last_closed(calendar) if session is None else session
-    rows = bars.with_columns(session=session_date()).sort("symbol", "time")
+    ordered = bars if in_order(bars) else bars.sort("symbol", "time")
+    rows = ordered.with_columns(session=session_date())
     found = [
         _old_data(rows, wanted, calendar),
         *_row_findings(rows),
@@ -59,8 +60,7 @@ def _row_findings(rows: pl.DataFrame) -> Iterable[Finding]:
     """Findings from a row and its predecessor."""
     priced = rows.select(pl.all_horizontal(pl.col(name) > 0 for name in PRICES).fill_null(value=False)).to_series()
     gap = _open_gap(rows)
-    ratio = np.abs(np.abs(gap)[:, None] - np.log(SPLITS)).min(axis=1) < SPLIT_TOLERANCE
-    split = (ratio & (np.abs(gap) > np.log(min(SPLITS)) - SPLIT_TOLERANCE)) | (split_like(rows) != 1)
+    split = _near_a_split(gap) | (split_like(rows) != 1)
     masks = {
         "price_not_positive": (~priced.to_numpy(), ""),
         "split_like_jump": (split, "typical of a split or special dividend; a crash can open at any price"),
@@ -72,6 +72,13 @@ def _row_findings(rows: pl.DataFrame) -> Iterable[Finding]:
     for kind, (mask, note) in masks.items():
         hits = rows.filter(pl.Series(mask))
         yield Finding(kind, hits.height, examples(hits), note)
+
+
+def _near_a_split(gap: Array) -> Array:
+    """True [n] where a log gap lies within SPLIT_TOLERANCE of a ratio of SPLITS, either way."""
+    near = np.abs(gap) > np.log(min(SPLITS)) - SPLIT_TOLERANCE
+    near[near] = np.abs(np.abs(gap[near])[:, None] - np.log(SPLITS)).min(axis=1) < SPLIT_TOLERANCE
+    return near
 
 
 def _open_gap(rows: pl.DataFrame) -> Array:
@@ -116,7 +123,7 @@ def _missing(rows: pl.DataFrame, calendar: str) -> Finding | None:
     """(symbol, session) pairs without a bar, counted by ordinals rather than by joining every pair."""
     sessions = closes(calendar, rows["session"].min(), rows["session"].max())  # type: ignore[arg-type]
     ordinal = sessions.select("session", k=pl.int_range(pl.len()))
-    placed = rows.join(ordinal, on="session", how="inner").sort("symbol", "k")
+    placed = rows.select("symbol", "session").join(ordinal, on="session", how="inner", maintain_order="left")
     holes = placed.with_columns(
         n=pl.col("k").diff().over("symbol") - 1, before=pl.col("session").shift(1).over("symbol")
     ).filter(pl.col("n") > 0)

@@ -32,7 +32,7 @@ from tradsys.market.symbol_files import (
     empty_manifest,
     kept_digests,
     merged,
-    read_symbol,
+    read_symbols,
     write_symbols,
 )
 from tradsys.market.updates import (
@@ -203,8 +203,7 @@ class BarStore:
         manifest = self.manifest(name)
         entries = chosen_entries(name, manifest, symbols)
         first, last = _moment("start", start), _moment("end", end)
-        parts = [read_symbol(self._folder(name), symbol, entry) for symbol, entry in entries.items()]
-        bars = pl.concat(parts)
+        bars = read_symbols(self._folder(name), entries)
         if first is not None:
             bars = bars.filter(pl.col("time") > first)
         if last is not None:

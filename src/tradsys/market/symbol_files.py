@@ -13,8 +13,8 @@ from tradsys.core.errors import DataError
 from tradsys.core.plain_data import Json
 from tradsys.core.received import inside
 from tradsys.core.runs import written_atomically
-from tradsys.market.bars import COLUMNS, SCHEMA, bar_length, symbol_digests
-from tradsys.market.parquet import read_parquet
+from tradsys.market.bars import COLUMNS, SCHEMA, bar_length, starts_of_symbols, symbol_digests
+from tradsys.market.parquet import read_parquet, read_parquets
 from tradsys.market.updates import SymbolUpdate, merge
 
 _SYMBOL = re.compile(r"[\w^][\w^=.:&+$#-]{0,39}")  # letters of any script
@@ -143,6 +143,29 @@ def read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.DataF
             f"{entry['digest'][:12]}; stored bars must not be changed by hand; fetch the dataset again"
         )
     return part
+
+
+def read_symbols(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """Bars of these symbols, one below the other, each verified against its entry; raises as `read_symbol`."""
+    bars = _read_at_once(folder, entries)
+    if bars is None:  # read one by one, the file that is not as its entry states is named
+        return pl.concat([read_symbol(folder, symbol, entry) for symbol, entry in entries.items()])
+    return bars
+
+
+def _read_at_once(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame | None:
+    """The bars of all files by one query, which takes a third of the time; None unless all are as stated."""
+    paths = [inside(folder, entry["file"], DataError) for entry in entries.values()]
+    if not all(path.is_file() for path in paths):
+        return None
+    try:
+        bars = read_parquets(paths, SCHEMA, "fetch the dataset again")
+    except DataError:
+        return None
+    starts = starts_of_symbols(bars)
+    if bars["symbol"].gather(starts).to_list() != list(entries):
+        return None
+    return bars if symbol_digests(bars) == {symbol: entry["digest"] for symbol, entry in entries.items()} else None
 
 
 def kept_digests(

@@ -121,3 +121,9 @@ def test_hourly_sessions_follow_the_calendar_and_a_coin_does_not():
     assert periods_per_year(bars_at(every(60, 60)), "XNYS") == pytest.approx(8760)
     days = bars_at([midnight(d) + timedelta(hours=6) for d in weekdays(9)])
     assert periods_per_year(days, "XTKS") == pytest.approx(244.85)
+
+
+def test_the_order_of_rows_does_not_change_the_year():
+    one, other = bars_at(every(60, 60), "AAA"), bars_at(every(60, 45), "BBB")
+    ordered = pl.concat([one, other])
+    assert periods_per_year(ordered.sort("time", "symbol")) == periods_per_year(ordered) == pytest.approx(8760)

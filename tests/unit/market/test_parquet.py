@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.market.parquet import read_parquet
+from tradsys.market.parquet import read_parquet, read_parquets
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,22 @@ def test_every_parquet_is_read_through_the_one_reader():
     readers = re.compile(r"\b(?:pl|pd|pq|polars|pandas)\.(?:read_parquet|scan_parquet|ParquetFile|read_table)\(")
     found = {p.name for p in sources.rglob("*.py") if readers.search(p.read_text(encoding="utf-8"))}
     assert found == {"parquet.py", "opening.py"}  # the latter counts rows alone
+
+
+def test_several_files_are_read_as_one_table_where_their_columns_agree(tmp_path):
+    schema = {"close": pl.Float64(), "symbol": pl.String()}
+    tables = [
+        pl.DataFrame({"close": [1.0, 2.0], "symbol": ["a", "b"]}),
+        pl.DataFrame({"close": [3.0], "symbol": ["c"]}),
+    ]
+    paths = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    for table, path in zip(tables, paths, strict=True):
+        table.write_parquet(path)
+    assert read_parquets(paths, schema, "fetch again").equals(pl.concat(tables))
+    assert read_parquets(paths[::-1], schema, "fetch again").equals(pl.concat(tables[::-1]))
+    with pytest.raises(DataError, match="fetch again"):
+        read_parquets(paths, {"close": pl.Float64()}, "fetch again")
+    tables[1].with_columns(pl.col("close").cast(pl.Int64)).write_parquet(paths[1])
+    with pytest.raises(DataError) as refused:
+        read_parquets(paths, schema, "fetch again")
+    assert "\n" not in str(refused.value)

@@ -315,3 +315,22 @@ def test_the_length_in_the_manifest_is_compared_with_the_bars(store, make_walk_b
 def test_a_wrong_value_of_the_source_is_refused_by_its_key(key, value):
     with pytest.raises(DataError, match=rf"data\.source\.{key}"):
         StoredBars("r", "n", **{key: value})
+
+
+def test_rows_that_lie_in_each_other_s_files_are_refused(store, make_walk_bars):
+    manifest = store.write("walk", make_walk_bars(30, ("AAA", "BBB", "CCC")), META)
+    one, other = (store.root / "walk" / manifest["symbols"][name]["file"] for name in ("BBB", "CCC"))
+    held = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(held)
+    with pytest.raises(DataError, match="BBB has content None"):
+        store.read("walk")
+
+
+def test_reading_all_files_at_once_gives_what_reading_each_gives(store, make_walk_bars):
+    names = ("AAA", "BRK.B", "^AXJO")
+    store.write("walk", make_walk_bars(40, names), META)
+    folder, entries = store.root / "walk", store.manifest("walk")["symbols"]
+    each = [symbol_files.read_symbol(folder, name, entries[name]) for name in reversed(names)]
+    together = symbol_files.read_symbols(folder, {name: entries[name] for name in reversed(names)})
+    assert together.equals(pl.concat(each))

@@ -55,9 +55,9 @@ def split_like(series: pl.DataFrame) -> Array:
     wide, ratio = wide[near], ratio[near]
     if not len(wide):
         return found
-    own = series.filter(pl.col("symbol").is_in(series["symbol"].gather(wide).unique().implode()))
-    if own.height < n:
-        found[np.isin(series["symbol"].to_numpy(), own["symbol"].unique().to_numpy())] = split_like(own)
+    own = series["symbol"].is_in(series["symbol"].gather(wide).unique().implode())
+    if not own.all():
+        found[own.to_numpy()] = split_like(series.filter(own))
         return found
     volume = _volume_jump(series)[wide]
     with np.errstate(invalid="ignore"):
