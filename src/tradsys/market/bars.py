@@ -324,7 +324,7 @@ def symbol_digests(bars: pl.DataFrame) -> dict[str, str]:
         content = hashlib.sha256()
         for prefix, values in columns:
             content.update(prefix)
-            content.update(values[first:end])
+            content.update(values[first:end].data)
         digests[str(symbol)] = content.hexdigest()
     return digests
 

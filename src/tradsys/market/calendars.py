@@ -1,5 +1,6 @@
 """The day that a bar belongs to, and how many bars a year has, from the bars' own calendar."""
 
+import contextlib
 import functools
 import importlib.metadata
 import warnings
@@ -81,10 +82,13 @@ def sessions_per_year(calendar: str) -> float:
 
 @functools.lru_cache(maxsize=32)
 def exchange_calendar(calendar: str, from_year: int) -> "ExchangeCalendar":
-    """The calendar of that name from the year's first day to about a year from now.
+    """The calendar of that name, to about a year from now.
 
-    Raises DataError.
+    It begins on that year's first day or earlier. Raises DataError.
     """
+    if from_year > COUNTED_YEARS[0]:  # one calendar, which takes long to build, serves all later years
+        with contextlib.suppress(DataError):
+            return exchange_calendar(calendar, COUNTED_YEARS[0])
     import exchange_calendars  # noqa: PLC0415 - imports pandas, which most code that reads bars does not need
     from exchange_calendars.errors import InvalidCalendarName  # noqa: PLC0415 - as above
 

@@ -41,7 +41,7 @@ def read_parquets(paths: Sequence[Path], schema: Mapping[str, pl.DataType], fix:
     """
     where = f"{paths[0].parent.name}, {len(paths)} files"
     with refused_in_one_line(where, fix, DataError):
-        lazy = pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+        lazy = pl.scan_parquet(list(paths), glob=False, hive_partitioning=False)
         found = lazy.collect_schema()
         n_rows = int(lazy.select(pl.len()).collect().item())
     if dict(found) != dict(schema):

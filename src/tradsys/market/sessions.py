@@ -95,6 +95,7 @@ def _schedule(calendar: str, from_year: int) -> pl.DataFrame:
             **{name: utc_series(schedule[name].to_numpy("datetime64[us]")) for name in ("open", "close")},
         }
     )
+    frame = frame.filter(pl.col("session") >= date(from_year, 1, 1))
     if frame.filter(session_date("close") != pl.col("session")).height:
         raise DataError(
             f"sessions: calendar {calendar} has sessions that close on another UTC date than their own; a close then "

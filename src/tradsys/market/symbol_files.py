@@ -146,7 +146,10 @@ def read_symbol(folder: Path, symbol: str, entry: Mapping[str, Any]) -> pl.DataF
 
 
 def read_symbols(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
-    """Bars of these symbols, one below the other, each verified against its entry; raises as `read_symbol`."""
+    """Bars of these symbols, one below the other, each verified by its entry.
+
+    Raises as `read_symbol`.
+    """
     bars = _read_at_once(folder, entries)
     if bars is None:  # read one by one, the file that is not as its entry states is named
         return pl.concat([read_symbol(folder, symbol, entry) for symbol, entry in entries.items()])
