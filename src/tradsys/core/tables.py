@@ -180,6 +180,14 @@ class Samples:
         picked = {name: values[index] for name in names if (values := getattr(self, name)) is not None}
         return replace(self, **picked)
 
+    def in_time_order(self, most: int) -> "Samples":
+        """Every k-th sample in time order, at most `most`.
+
+        Samples of several symbols lie one symbol after the other, so that a block of them would be a symbol.
+        """
+        order = np.argsort(self.time, kind="stable")
+        return self.take(order[:: max(1, -(-len(order) // most))])
+
     def on(self, table: FeatureTable) -> "Samples":
         """The same samples on a transformed table of the same rows."""
         assert len(table) == len(self.table), (len(table), len(self.table))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.special import softmax
@@ -15,34 +14,26 @@ from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
+from tradsys.models.solvers.newton import STEEPEST, Standardised, logistic_optimum
 from tradsys.models.transforms import fitted, with_fitted
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression as SklearnLogistic
 
 ROWS_AT_ONCE = 65_536  # of a prediction, as float64
 LINK_C = 1e4  # penalty of a ridge's link slope: negligible for data, but bounds it where classes are separable
 
 
-def standardised(where: str, train: Samples) -> tuple[Array, Array, Array]:
-    """Training rows standardised [N, F], with centre and spread [F].
+def standardised(where: str, train: Samples) -> Standardised:
+    """The training rows standardised.
 
-    Raises DataError for a NaN feature. A constant column has spread 1.
+    Raises DataError for a NaN feature.
     """
-    x_NF = train.table.values[train.rows].astype(np.float64)
-    bad = [train.table.names[i] for i in np.flatnonzero(~np.isfinite(x_NF).all(axis=0))]
+    rows = Standardised.of(train)
+    bad = [train.table.names[i] for i in np.flatnonzero(np.isnan(rows.center_F))]
     if bad:
         raise DataError(
             f"{where}: NaN or infinite training values in {bad}; a linear model has no missing value; "
             "keep only rows where table.ready(lookback) holds"
         )
-    center_F = x_NF.mean(axis=0)
-    x_NF -= center_F
-    # one column at a time: these rows may be most of the memory
-    spread_F = np.array([np.sqrt(np.mean(x_NF[:, f] ** 2)) for f in range(x_NF.shape[1])])
-    spread_F = np.where(spread_F > 0, spread_F, 1.0)
-    x_NF /= spread_F
-    return x_NF, center_F, spread_F
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +48,7 @@ class LogisticRegression:
     names_.
     """
 
+    reads_row: ClassVar[bool] = True
     C: float = 1.0
     max_iter: int = 200
     lookback: int = 1
@@ -76,33 +68,26 @@ class LogisticRegression:
         """
         mass_C = class_weights_seen("logistic", train, valid)
         train, _ = class_weighted(train, valid, mass_C, self.class_weight)
-        z_NF, center_F, spread_F = standardised("logistic", train)
-        estimator = self._solved(z_NF, train.y, train.weight / train.weight.mean())
-        coef = estimator.coef_ / spread_F
+        rows = standardised("logistic", train)
+        coef, intercept = self._optimum(rows, train.weight / train.weight.mean(), len(mass_C))
+        coef = coef / rows.spread_F
         state = {
             "coef_": coef,
-            "intercept_": estimator.intercept_ - (coef * center_F).sum(axis=1),
+            "intercept_": intercept - (coef * rows.center_F).sum(axis=1),
             "names_": train.table.names,
         }
         return with_fitted(self, state)
 
-    def _solved(self, z_NF: Array, y_N: Array, weight_N: Array) -> SklearnLogistic:
-        from scipy.linalg import LinAlgWarning  # noqa: PLC0415 - only fitting needs it
-        from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - only fitting needs it
-        from sklearn.linear_model import LogisticRegression as SklearnLogistic  # noqa: PLC0415 - only fitting needs it
-
-        estimator = SklearnLogistic(C=self.C, solver="newton-cholesky", max_iter=self.max_iter)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            # collinear columns: the solver warns that it goes on by lbfgs, which still has to converge
-            warnings.simplefilter("ignore", LinAlgWarning)
-            try:
-                return estimator.fit(z_NF, y_N, sample_weight=weight_N)
-            except ConvergenceWarning as cause:
-                raise TrainingError(
-                    f"logistic: no convergence within {self.max_iter} steps at C={self.C} ({cause}); the "
-                    "optimum must be reached; lower C or raise max_iter"
-                ) from cause
+    def _optimum(self, rows: Standardised, weight_N: Array, n_classes: int) -> tuple[Array, Array]:
+        """Coefficients [1 or C, F] per spread, and intercepts; TrainingError without convergence."""
+        found = logistic_optimum(rows, weight_N, n_classes=n_classes, C=self.C, max_iter=self.max_iter)
+        if not found.reached:
+            raise TrainingError(
+                f"logistic: no convergence within {self.max_iter} steps at C={self.C} (gradient of the mean loss "
+                f"{found.slope:.1e}, {STEEPEST:g} counts as an optimum); the optimum must be reached; lower C or raise "
+                "max_iter"
+            )
+        return found.coef_CF, found.intercept_C
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C]; NaN where a feature is NaN.
@@ -158,6 +143,7 @@ class Ridge:
     Source: Hoerl and Kennard 1970 (ridge); Platt 1999 (the curve).
     """
 
+    reads_row: ClassVar[bool] = True
     alpha: float = 1.0
     lookback: int = 1
     class_weight: ClassWeight = None
@@ -178,14 +164,15 @@ class Ridge:
         if len(mass_C) != 2:
             raise TrainingError(f"ridge: {len(mass_C)} classes; it separates two; use model=logistic for more")
         train, _ = class_weighted(train, valid, mass_C, self.class_weight)
-        z_NF, center_F, spread_F = standardised("ridge", train)
+        rows = standardised("ridge", train)
+        z_NF = rows.whole()
         weight_N = train.weight / train.weight.mean()
         line = SklearnRidge(alpha=self.alpha, solver="cholesky").fit(z_NF, 2.0 * train.y - 1, sample_weight=weight_N)
         slope, offset = _link(z_NF @ line.coef_ + line.intercept_, train.y, weight_N)
-        coef = slope * line.coef_ / spread_F
+        coef = slope * line.coef_ / rows.spread_F
         state = {
             "coef_": coef[None, :],
-            "intercept_": np.array([slope * line.intercept_ + offset - (coef * center_F).sum()]),
+            "intercept_": np.array([slope * line.intercept_ + offset - (coef * rows.center_F).sum()]),
             "names_": train.table.names,
         }
         return with_fitted(self, {"line_": with_fitted(LogisticRegression(lookback=self.lookback), state)})

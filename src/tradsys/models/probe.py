@@ -4,8 +4,6 @@ Legend: N samples, F columns, C classes.
 """
 
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 
@@ -13,7 +11,8 @@ from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import TrainingError
 from tradsys.core.tables import Array
 from tradsys.models.linear import LogisticRegression
-from tradsys.models.nets.linear_solver import STEEPEST, focal_line
+from tradsys.models.solvers.focal import STEEPEST, focal_line
+from tradsys.models.solvers.newton import Standardised
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +31,12 @@ class LinearProbe(LogisticRegression):
         rules = {"gamma": "[0, inf)", "C": "(0, inf]", "max_iter": "whole [1, inf)"}
         check_bounds("probe", self, rules, "model.probe")
 
-    def _solved(self, z_NF: Array, y_N: Array, weight_N: Array) -> Any:
-        z, y, weight = torch.from_numpy(z_NF), torch.from_numpy(y_N), torch.from_numpy(weight_N)
-        n_classes = int(y_N.max()) + 1
+    def _optimum(self, rows: Standardised, weight_N: Array, n_classes: int) -> tuple[Array, Array]:
+        z, y, weight = (torch.from_numpy(part) for part in (rows.whole(), rows.train.y, weight_N))
         line = focal_line(z, y, weight, C=self.C, gamma=self.gamma, max_iter=self.max_iter, n_classes=n_classes)
         if not line.slope <= STEEPEST:
             raise TrainingError(
                 f"probe: slope {line.slope:.1e} after {self.max_iter} steps at C={self.C}, gamma={self.gamma}; the "
                 f"optimum must be reached, a slope of {STEEPEST:.0e}; lower C or raise max_iter"
             )
-        return SimpleNamespace(coef_=line.coef_CF.numpy(), intercept_=line.intercept_C.numpy())
+        return line.coef_CF.numpy(), line.intercept_C.numpy()

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -47,9 +47,11 @@ class RobustScaler:
     measures the spread (0.25 = IQR), scaled so that on a Gaussian it is the standard deviation. A column
     whose range is 0 but which is not constant (a rare flag) uses its standard deviation; a constant one
     uses 1. The codes of traits (`core.tables.trait_classes`) stay unchanged.
-    Fitted: center_ and scale_ float32 [F]; names_. NaN is skipped in `fit` and stays NaN in `apply`.
+    Fitted: center_ and scale_ float32 [F]; names_. NaN is skipped in `fit` and stays NaN in `apply`, which maps each
+    row by itself.
     """
 
+    by_row: ClassVar[bool] = True
     clip: float = 5.0
     quantile: float = 0.25
     center_: Array | None = field(init=False, default=None)

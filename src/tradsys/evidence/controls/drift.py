@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 N_TREES = 50
 N_FOLDS = 5
+MAX_ROWS = 20_000
 MIN_ROWS_PER_BLOCK = 20
 
 
@@ -39,14 +40,14 @@ def adversarial_validation(
     *,
     seed: int = 0,
     n_folds: int = N_FOLDS,
-    max_rows: int = 20_000,
+    max_rows: int = MAX_ROWS,
     n_trees: int = N_TREES,
     max_bin: int = 255,
 ) -> Drift:
     """Drift between two spans of features, by adversarial validation.
 
     A LightGBM classifier predicts which span a row comes from.
-    train [N, F], test [M, F]: rows in time order (sort a panel by time first); NaN is a value of its own.
+    train [N, F], test [M, F]: rows in time order (`Samples.in_time_order`); NaN is a value of its own.
     Each span is cut into `n_folds` contiguous blocks; a fold holds out one block of both, so that a row's
     neighbours in time never reveal its span. More than `max_rows` rows of a span are thinned to every k-th,
     which keeps the order. n_trees, max_bin: of the classifier.

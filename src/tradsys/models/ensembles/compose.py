@@ -17,11 +17,14 @@ from tradsys.models.ensembles.pool_weights import pooled
 from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.models.transforms import fitted, with_fitted
 
+ROWS_AT_ONCE = 65_536  # transformed at once for a model that reads single rows
+
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
     """A model behind a transform that is fitted on the model's own training rows.
 
+    Where the transform works `by_row` and the model `reads_row`, only the rows in use are transformed, not the table.
     Fitted: scaler_, model_.
     """
 
@@ -40,8 +43,16 @@ class Scaled:
 
         The model reads the transformed table.
         """
-        scaler, train, valid = NetFits().scaled(self.scaler, train, valid)
+        if self._row_by_row:
+            scaler = self.scaler.fit(train.table, train.rows)
+            train, valid = (_of_own_rows(scaler, samples) for samples in (train, valid))
+        else:
+            scaler, train, valid = NetFits().scaled(self.scaler, train, valid)
         return self.of(scaler, self.model.fit(train, valid))
+
+    @property
+    def _row_by_row(self) -> bool:
+        return getattr(self.scaler, "by_row", False) and getattr(self.model, "reads_row", False)
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
         """The inner model's nets, on samples behind the transform.
@@ -60,7 +71,24 @@ class Scaled:
 
     def predict_proba(self, table: FeatureTable, rows: Array) -> Array:
         """float64 [N, C] from the transformed table."""
-        return fitted(self, "model_").predict_proba(fitted(self, "scaler_").apply(table), rows)
+        scaler, model = fitted(self, "scaler_"), fitted(self, "model_")
+        if not self._row_by_row:
+            return model.predict_proba(scaler.apply(table), rows)
+        blocks = (rows[k : k + ROWS_AT_ONCE] for k in range(0, max(len(rows), 1), ROWS_AT_ONCE))
+        parts = [model.predict_proba(scaler.apply(table.take(some)), np.arange(len(some))) for some in blocks]
+        return np.concatenate(parts)
+
+
+def _of_own_rows(scaler: Transform, samples: Samples) -> Samples:
+    """The samples on a table of their own rows alone, transformed; for models that read no other row."""
+    at = np.arange(len(samples))
+    values = np.empty((len(at), len(samples.table.names)), dtype=np.float32)
+    for k in range(0, len(at), ROWS_AT_ONCE):
+        some = slice(k, k + ROWS_AT_ONCE)
+        values[some] = scaler.apply(samples.table.take(samples.rows[some])).values
+    nothing = replace(samples.table, values=np.empty((len(samples.table), 0), dtype=np.float32), names=())
+    table = replace(nothing.take(samples.rows), values=values, names=samples.table.names)
+    return replace(samples, table=table, rows=at, start=at, end=at)
 
 
 @dataclass(frozen=True, eq=False)

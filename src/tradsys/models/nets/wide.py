@@ -6,7 +6,7 @@ Legend: N samples, T window, F features, C classes, D embedding.
 import torch
 from torch import Tensor, nn
 
-from tradsys.models.nets.linear_solver import focal_line
+from tradsys.models.solvers.focal import focal_line
 
 
 class Wide(nn.Module):

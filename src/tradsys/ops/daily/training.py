@@ -194,10 +194,8 @@ def _contribution_shares(name: str, bundle: Bundle, prepared: Prepared, referenc
 
 def _reference(prepared: Prepared, n_rows: int) -> pl.DataFrame:
     """Features of training rows in time order, every k-th of them."""
-    train = prepared.train
-    order = np.argsort(train.time, kind="stable")
-    rows = train.rows[order][:: -(-len(order) // n_rows)]
-    return pl.DataFrame(dict(zip(prepared.table.names, prepared.table.values[rows].T, strict=True)))
+    values = prepared.table.values[prepared.train.in_time_order(n_rows).rows]
+    return pl.DataFrame(dict(zip(prepared.table.names, values.T, strict=True)))
 
 
 def table_of(frame: pl.DataFrame, names: tuple[str, ...]) -> FeatureTable:

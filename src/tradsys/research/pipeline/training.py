@@ -100,13 +100,14 @@ def candidates(
 
     Features + score + regime, y = profitable after costs.
     """
-    extra = {"score": score_NC[:, 1]}
+    chosen = np.flatnonzero(score_NC[:, 1] >= least)
+    samples, extra = samples.take(chosen), {"score": score_NC[chosen, 1]}
     if regime is not None:
         belief = regime.predict_proba(samples.table, samples.rows)
         extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
     table, rows = widened(samples.table, samples.rows, extra)
     y = pays(samples.ret, experiment.costs.log_round_trip)
-    return Samples(table, rows, y, samples.weight, rows, rows, samples.ret).take(score_NC[:, 1] >= least)
+    return Samples(table, rows, y, samples.weight, rows, rows, samples.ret)
 
 
 def are_too_few(found: Samples) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tradsys.core.headline import NamedValue
 from tradsys.core.tables import Array, FeatureTable, Samples
-from tradsys.evidence.controls.drift import adversarial_validation
+from tradsys.evidence.controls.drift import MAX_ROWS, adversarial_validation
 from tradsys.evidence.skill import log_losses
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.settings import Experiment
@@ -106,7 +106,8 @@ def _windows(table: FeatureTable, rows: Array, lookback: int, market: str | None
 
 def _drift(prepared: Prepared, seed: int) -> DriftRow:
     """How far test rows can be separated from training rows, and by which columns."""
+    train, test = (samples.in_time_order(MAX_ROWS) for samples in (prepared.train, prepared.test))
     values, names = prepared.table.values, prepared.table.names
-    drift = adversarial_validation(values[prepared.train.rows], values[prepared.test.rows], names, seed=seed)
+    drift = adversarial_validation(values[train.rows], values[test.rows], names, seed=seed)
     importances: list[NamedValue] = [{"name": n, "value": v} for n, v in drift.importances]
     return {"auc": drift.auc, "interval": drift.interval, "importances": importances}

@@ -12,7 +12,7 @@ from tradsys.models.boosting import LightGbm
 from tradsys.models.calibrators import Identity, Isotonic, Temperature
 from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
 from tradsys.models.ensembles.nested_copies import in_workdir
-from tradsys.models.linear import LogisticRegression
+from tradsys.models.linear import LogisticRegression, Ridge
 from tradsys.models.transforms import RobustScaler, with_fitted
 
 
@@ -60,6 +60,37 @@ def test_scaled_fits_its_scaler_on_training_rows_and_shows_the_model_scaled_tabl
     np.testing.assert_array_equal(done.predict_proba(train.table, valid.rows), expected)
     assert done.lookback == 4
     assert isinstance(done, Model)
+
+
+@dataclass(frozen=True, eq=False)
+class Counting(RobustScaler):
+    """A scaler that notes how many rows each table had that it transformed."""
+
+    rows: list[int] = field(default_factory=list)
+
+    def apply(self, table: FeatureTable) -> FeatureTable:
+        self.rows.append(len(table))
+        return super().apply(table)
+
+
+class OfWholeTables(Counting):
+    """The same scaler without the promise that a row's values depend on that row alone."""
+
+    by_row = False
+
+
+@pytest.mark.parametrize("model", [LogisticRegression(C=0.1), Ridge()])
+def test_a_model_of_single_rows_sees_the_same_scaled_rows_without_a_scaled_table(parts, model, monkeypatch):
+    monkeypatch.setattr("tradsys.models.ensembles.compose.ROWS_AT_ONCE", 64)
+    train, valid = parts
+    once, whole = (Scaled(scaler, model).fit(train, valid) for scaler in (Counting(), OfWholeTables()))
+    assert max(once.scaler.rows) == 64
+    assert min(whole.scaler.rows) == len(train.table) == 400
+    for rows in (valid.rows, train.rows[::-1], valid.rows[:0], valid.rows[[3, 3]]):
+        got, want = (fitted.predict_proba(train.table, rows) for fitted in (once, whole))
+        assert got.shape == (len(rows), 2)
+        np.testing.assert_array_equal(got, want)
+    assert max(once.scaler.rows) == 64
 
 
 def test_scaled_handles_a_validation_table_of_its_own(parts):

@@ -1,0 +1,1 @@
+"""Optima of linear models: Newton steps over blocks of rows, and L-BFGS under focal loss in torch."""
