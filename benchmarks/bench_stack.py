@@ -1,7 +1,7 @@
 """Seeds, folds, nets of own settings and trials of a sweep as one stack, against the same fits one after another.
 
 One thread, CPU seconds, the best of a few rounds taken in turn. Both end with the same weights to rounding:
-tests/unit/models/training/stacks. `models.training.stacks.together.CPU_WORK` follows from these figures.
+tests/unit/models/training/stacks. The constants of `models.training.stacks.gain` follow from these figures.
 """
 
 import tempfile
@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -21,7 +22,7 @@ from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.sequence import SequenceModel
 from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.stacks.fit import StackJob, fit_stack
-from tradsys.models.training.stacks.together import Made, gains, stacks_of
+from tradsys.models.training.stacks.together import Made, stacks_of, train_ahead
 from tradsys.models.training.trainer import TrainerSettings
 from tradsys.research.sweeps.commands import joined_study
 from tradsys.research.sweeps.side_by_side import work_on
@@ -52,12 +53,14 @@ SWEEP = (
     "model.batch_size=32",
     "trainer.max_epochs=12",
 )
+EPOCHS = 4
 SHAPES = ((8, 8, 32, 1_500), (8, 8, 256, 6_000), (16, 16, 64, 1_500), (32, 32, 256, 2_500))  # d, T, B, rows
+CHOSEN = "> 1 where it is chosen by itself"
 
 
-def _model(width: int, lookback: int, batch_size: int, **module: float) -> SequenceModel:
+def _model(width: int, lookback: int, batch_size: int, max_epochs: int = EPOCHS, **module: float) -> SequenceModel:
     net = partial(TransformerEncoder, d_model=width, n_heads=2, n_layers=1)
-    settings = TrainerSettings(max_epochs=2)
+    settings = TrainerSettings(max_epochs=max_epochs)
     return SequenceModel(net, partial(LitClassifier, **module), settings, lookback, batch_size)
 
 
@@ -65,18 +68,25 @@ def _seeds(width: int, lookback: int, batch_size: int, n_rows: int) -> dict:
     train, valid = make_samples(n_rows, lookback, 0), make_samples(n_rows // 4, lookback, 1)
     base = _model(width, lookback, batch_size)
     fits = [NetFit(replace(base, seed=seed), train, valid) for seed in range(N_SEEDS)]
-    return _compared(f"{N_SEEDS} seeds", fits, "> 1 where it is chosen by itself")
+    return _compared(f"{N_SEEDS} seeds", fits, CHOSEN)
 
 
-def _folds(n_folds: int) -> dict:
+def _short() -> dict:
+    """Seeds of a fit of one epoch on few samples: what setting up a stack costs beside a few steps."""
+    train, valid = make_samples(300, 8, 0), make_samples(100, 8, 1)
+    fits = [NetFit(replace(_model(8, 8, 32, max_epochs=1), seed=seed), train, valid) for seed in range(3)]
+    return _compared("3 seeds of 10 steps", fits, CHOSEN, in_folders=True)
+
+
+def _folds(n_folds: int, block: int = 500, max_epochs: int = EPOCHS) -> dict:
     """Walk-forward folds: each trains on all that lies before its validation block."""
-    samples = make_samples(500 * (n_folds + 1), 8, 0)
-    cuts = [np.arange(500 * k, min(500 * (k + 1), len(samples))) for k in range(n_folds + 1)]
+    samples = make_samples(block * (n_folds + 1), 8, 0)
+    cuts = [np.arange(block * k, min(block * (k + 1), len(samples))) for k in range(n_folds + 1)]
     fits = [
-        NetFit(_model(8, 8, 32), samples.take(np.concatenate(cuts[: k + 1])), samples.take(cuts[k + 1]))
+        NetFit(_model(8, 8, 32, max_epochs), samples.take(np.concatenate(cuts[: k + 1])), samples.take(cuts[k + 1]))
         for k in range(n_folds)
     ]
-    return _compared(f"{n_folds} folds", fits, "> 1 where it is chosen by itself")
+    return _compared(f"{n_folds} folds of {block} to {n_folds * block} rows", fits, CHOSEN, in_folders=True)
 
 
 def _settings(n_nets: int) -> dict:
@@ -133,20 +143,43 @@ def _stacked(fits: Sequence[NetFit]) -> None:
     fit_stack([StackJob([made.net(fit) for fit in fits])])
 
 
-def _compared(what: str, fits: Sequence[NetFit], target: str) -> dict:
+def _stacked_ahead(fits: Sequence[NetFit], folder: Path) -> None:
+    """As sweeps and comparisons do: the stack fills the fits' folders, where each fit then finds its net."""
+    own = _in_folders(fits, folder)
+    train_ahead([replace(fit, stacked=True) for fit in own], folder / "stack")
+    _one_by_one(own)
+
+
+def _in_folders(fits: Sequence[NetFit], folder: Path) -> list[NetFit]:
+    return [replace(fit, model=replace(fit.model, workdir=folder / str(k))) for k, fit in enumerate(fits)]
+
+
+def _one_by_one(fits: Sequence[NetFit]) -> None:
+    for fit in fits:
+        fit.model.fit(fit.train, fit.valid)
+
+
+def _run(fits: Sequence[NetFit], *, stacked: bool, in_folders: bool) -> float:
+    """CPU seconds of all fits, once."""
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        if in_folders:
+            _stacked_ahead(fits, Path(folder)) if stacked else _one_by_one(_in_folders(fits, Path(folder)))
+        else:
+            _stacked(fits) if stacked else _one_by_one(fits)
+    return time.process_time() - start
+
+
+def _compared(what: str, fits: Sequence[NetFit], target: str, *, in_folders: bool = False) -> dict:
     times: tuple[list[float], list[float]] = ([], [])
     for k in range(2 * ROUNDS + 2):
-        start = time.process_time()
-        if (k + k // 2) % 2:
-            _stacked(fits)
-        else:
-            for fit in fits:
-                fit.model.fit(fit.train, fit.valid)
+        stacked = bool((k + k // 2) % 2)
+        seconds = _run(fits, stacked=stacked, in_folders=in_folders)
         if k >= 2:
-            times[(k + k // 2) % 2].append(time.process_time() - start)
+            times[stacked].append(seconds)
     slow, fast = min(times[0]), min(times[1])
     base = fits[0].model
-    chosen = gains(base, Made().bare(fits[0]))
+    chosen = bool(stacks_of(fits))
     width = base.net.keywords["d_model"]
     return {
         "name": f"{what} as a stack, d {width}, T {base.lookback}, B {base.batch_size}",
@@ -165,6 +198,9 @@ def measure() -> list[dict]:
     try:
         return [
             *(_seeds(*shape) for shape in SHAPES),
+            _short(),
+            _folds(2),
+            _folds(2, 2_000),
             _folds(5),
             *(_settings(n_nets) for n_nets in (8, 32)),
             *_trials(),

@@ -38,6 +38,7 @@ STUDY = [
     "trainer.max_epochs=3",
     "trainer.patience=1",
     "n_trials=6",
+    "sweep.stacked=true",  # of so few steps they are not by themselves
     "sweep.stacked_trials=1",
 ]
 AVERAGE = listed(
@@ -209,7 +210,9 @@ def test_shapes_failures_and_refusals_of_one_sweep_are_each_trials_own(tmp_path,
         "model.module.weight_decay=100",  # at the higher rate each step makes weights 99 times larger
         "n_trials=9",
     ]
-    together = run_study([*command, "sweep.stacked_trials=4", f"paths.runs={tmp_path / 'together'}"])
+    together = run_study(
+        [*command, "sweep.stacked=true", "sweep.stacked_trials=4", f"paths.runs={tmp_path / 'together'}"]
+    )
     sizes = {n for name, n in events if name == "step"}
     assert max(sizes) > 2, "trials of two nets each share a stack"
     alone = run_study([*command, "sweep.stacked=false", f"paths.runs={tmp_path / 'alone'}"])
@@ -288,7 +291,7 @@ def test_a_killed_worker_loses_none_of_the_trials_it_had_under_way(by_stack, tmp
 def test_a_comparison_says_the_same_with_stacks_and_without(tmp_path, monkeypatch):
     chosen = variants(net=NET_VARIANT, average=AVERAGE)
     frames = {}
-    for name, more in (("alone", ["study.stacked=false"]), ("stacked", [])):
+    for name, more in (("alone", ["study.stacked=false"]), ("stacked", ["study.stacked=true"])):
         (tmp_path / name).mkdir()
         if name == "stacked":
             monkeypatch.setattr("tradsys.models.training.loop.DirectLoop.fit", None)

@@ -150,7 +150,7 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path, undisturb
 def test_killed_workers_lose_none_of_the_trials_of_their_stacks(url, tmp_path, undisturbed):
     """Each kill ends up to three trials of two shapes at once; every one ends as fit by fit, and counts once."""
     theirs = tmp_path / "disturbed"
-    arguments = [*SETTINGS, "sweep.stacked_trials=3", f"paths.runs={theirs}", f"storage={url}"]
+    arguments = [*SETTINGS, "sweep.stacked=true", "sweep.stacked_trials=3", f"paths.runs={theirs}", f"storage={url}"]
     kills, begun = disturbed(url, arguments, theirs, seed=1, n_kills=3, middle=stack_in_the_middle)
     assert kills == 3
     assert begun

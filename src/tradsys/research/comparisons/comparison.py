@@ -169,7 +169,7 @@ def _units(jobs: Sequence[Job], stacked: bool | None) -> list[Unit]:
     if not todo:
         return []
     try:
-        size = fits_per_stack(_planned(todo[0], load_dataset(todo[0].dataset)), stacked)
+        size = fits_per_stack(_planned(todo[0], load_dataset(todo[0].dataset)), stacked, len(jobs))
     except TradsysError:  # the fit itself raises it, with variant, fold and seed
         size = 1
     units = [

@@ -148,9 +148,11 @@ class SharedSamples:
     """Objects shared by planned fits whose nets share one stack, each computed once.
 
     parts: training and validation samples by dataset and fold. made: nets, loaders and digests, a `together.Made`.
+    n_plans: plans that the stack holds at once.
     """
 
     made: Any
+    n_plans: int = 1
     found: NetFits = field(default_factory=NetFits)
     parts: dict[Any, tuple[Samples, Samples]] = field(default_factory=dict)
 
@@ -159,7 +161,7 @@ class StackedFits:
     """Planned fits whose nets train as stacks.
 
     Each stack trains when the first of its fits is due.
-    folder: takes the checkpoints of running stacks. stacked: None decides by speed (any GPU, on a CPU small nets),
+    folder: takes the checkpoints of running stacks. stacked: None decides by speed (see `stacks.gain`),
     True stacks wherever it is possible, False never. watch: of the first fit's first net, as of
     `SequenceModel`; its exceptions stop the stack. Which nets form a stack depends on the plan alone, so a
     restarted plan has the same stacks. shared: with other plans; all nets of a shape then train together.
@@ -210,7 +212,7 @@ class StackedFits:
         if self.watch is not None:
             self.fits[0] = (0, replace(first, model=replace(first.model, watch=self.watch)))
         most = None if self.shared is None else len(self.fits)
-        self.stacks = stacks_of([fit for _, fit in self.fits], shared.made, most=most)
+        self.stacks = stacks_of([fit for _, fit in self.fits], shared.made, most=most, copies=shared.n_plans)
 
     def _nets_of(self, one: PlannedFit, shared: SharedSamples) -> Iterator[NetFit]:
         for fit in nets_of(one, shared.found, shared.parts):
@@ -242,8 +244,8 @@ def nets_of(one: PlannedFit, found: NetFits, parts: dict[Any, tuple[Samples, Sam
     yield from found.of(in_workdir(model, one.workdir), *parts[key])
 
 
-def fits_per_stack(one: PlannedFit, stacked: bool | None) -> int:
-    """How many fits like this one share a stack where they are stacked at all.
+def fits_per_stack(one: PlannedFit, stacked: bool | None, n_fits: int) -> int:
+    """How many of `n_fits` fits like this one share a stack.
 
     1 where they are fitted one by one.
     """
@@ -257,4 +259,5 @@ def fits_per_stack(one: PlannedFit, stacked: bool | None) -> int:
     from tradsys.models.training.stacks.together import most_nets, worth_stacking  # noqa: PLC0415 - imports torch
 
     first = replace(nets[0], stacked=stacked or nets[0].stacked)
-    return max(1, most_nets(first.model) // len(nets)) if worth_stacking(first) else 1
+    most = most_nets(first.model)
+    return max(1, most // len(nets)) if worth_stacking(first, min(most, n_fits * len(nets))) else 1

@@ -49,7 +49,6 @@ def n_at_once(joined: Joined) -> int:
     As configured, else as many as fill a stack, up to `n_startup`.
     That many are drawn without learning from others anyway. One where nets of the study's own config are not faster as
     a stack. At most the worker's part of all trials.
-    stack. At most the worker's part of all trials.
     """
     runner, composed, budget = joined.runner, joined.composed, joined.queue.budget
     settings = runner.settings
@@ -57,15 +56,18 @@ def n_at_once(joined: Joined) -> int:
         return 1
     dataset = runner.dataset(composed)
     planned = PlannedFit(composed.experiment, dataset, 0, settings.seeds[0], runner.folder / "trials")
+    own = math.inf if budget.n_trials is None else math.ceil(budget.n_trials / joined.n_side_by_side)
+    most, fits_of_trial = (
+        min(settings.stacked_trials or settings.n_startup, own),
+        len(dataset.folds) * len(settings.seeds),
+    )
     try:
-        n_fits = fits_per_stack(planned, settings.stacked)
+        n_fits = fits_per_stack(planned, settings.stacked, int(most * fits_of_trial))
     except TrainingError:  # each trial raises it itself
         return 1
     if n_fits == 1:
         return 1
-    filling = max(1, min(n_fits // (len(dataset.folds) * len(settings.seeds)), settings.n_startup))
-    own = math.inf if budget.n_trials is None else math.ceil(budget.n_trials / joined.n_side_by_side)
-    return int(min(settings.stacked_trials or filling, own))
+    return int(most if settings.stacked_trials else min(most, max(1, n_fits // fits_of_trial)))
 
 
 class Attempt:
@@ -116,7 +118,7 @@ class SideBySide:
             return True
         from tradsys.research.sweeps.trial_stack import TrialStack  # noqa: PLC0415 - imports torch
 
-        stack = TrialStack()
+        stack = TrialStack(self.n_at_once)
         if not stack.add(first):
             self._run_alone(first)
             return True

@@ -40,14 +40,14 @@ class Member:
 class TrialStack:
     """Trials of one shape that use the same samples.
 
-    The first one determines the shape. A trial's nets fill the folders of its fits, which then load them, as
-    `StackedFits` does for one trial. While the stack trains, the first fit's first net is reported, the other fits as
-    they come: a trial that is pruned leaves. is_too_large: for the memory of the device, so that its trials have to run
-    alone.
+    The first one determines the shape. n_trials: that it holds at once. A trial's nets fill the folders of its fits,
+    which then load them, as `StackedFits` does for one trial. While the stack trains, the first fit's first net is
+    reported, the other fits as they come: a trial that is pruned leaves. is_too_large: for the memory of the device, so
+    that its trials have to run alone.
     """
 
-    def __init__(self) -> None:
-        self.shared = SharedSamples(Made())
+    def __init__(self, n_trials: int) -> None:
+        self.shared = SharedSamples(Made(), n_trials)
         self.members: dict[StackJob, Member] = {}
         self.reads = self.shape = ""
         self.training: StackTraining | None = None

@@ -88,7 +88,7 @@ def make_worker(tmp_path):
     ],
 )
 def test_a_worker_takes_as_many_trials_as_fill_a_stack(monkeypatch, n_fits, asked, n_trials, n_workers, n):
-    monkeypatch.setattr("tradsys.research.sweeps.side_by_side.fits_per_stack", lambda planned, stacked: n_fits)
+    monkeypatch.setattr("tradsys.research.sweeps.side_by_side.fits_per_stack", lambda planned, stacked, most: n_fits)
     settings = SimpleNamespace(stacked=None, stacked_trials=asked, seeds=(1, 2), n_startup=10)
     runner = SimpleNamespace(settings=settings, folder=Path(), dataset=lambda _: SimpleNamespace(folds=("a", "b")))
     queue = SimpleNamespace(budget=Budget(n_trials, hours=1.0))

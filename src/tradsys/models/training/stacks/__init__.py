@@ -3,5 +3,6 @@
 net        StackNet
 stack      Stack
 fit        StackJob, StackTraining, fit_stack
+gain       gains, most_nets
 together   fit_together, stacks_of, train_ahead
 """

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parameters_to_vector
+from torch.utils._pytree import tree_map
 
 from tradsys.models.losses import weighted_mean
 from tradsys.models.nets.dropout import Site, drawn_for_all, given_masks, recorded_sites
@@ -178,8 +179,12 @@ class Stack:
             return Objective(*own)(logits_NC, _prepared(window_NTF, parts))
 
         self.net.train()
+        given = (weights, window_KNTF, masks, _stacked_batches(seen), *own)
         with self._autocast():
-            loss_K = vmap(one, in_dims=(0, 0, 0, 0, *dims))(weights, window_KNTF, masks, _stacked_batches(seen), *own)
+            if len(nets) == 1:  # vmap alone would take half as long as the step
+                loss_K = one(*_of_first(given, (0, 0, 0, 0, *dims))).unsqueeze(0)
+            else:
+                loss_K = vmap(one, in_dims=(0, 0, 0, 0, *dims))(*given)
         grads = torch.autograd.grad(loss_K.sum(), list(weights.values()))
         return loss_K.detach(), torch.cat([grad.flatten(1) for grad in grads], dim=1)
 
@@ -232,6 +237,8 @@ class Stack:
             with given_masks([]):
                 return functional_call(self.net, weights, (window_NTF,))  # type: ignore[no-any-return]
 
+        if len(next(iter(weights.values()))) == 1:
+            return one(*_of_first([weights], [0])).unsqueeze(0)
         return vmap(one)(weights)  # type: ignore[no-any-return]
 
     def _update(self, grad_KP: Tensor) -> None:
@@ -265,6 +272,13 @@ def _prepared(window_NTF: Tensor, parts: dict[str, Tensor]) -> Prepared:
     """One net's batch, from the result of `_stacked_batches`."""
     other = (parts["other_y"], parts["other_weight"]) if "other_y" in parts else None
     return Prepared(window_NTF, parts["y"], parts["weight"], other, parts.get("share", 1.0), parts.get("target"))
+
+
+def _of_first(given: Sequence[Any], dims: Sequence[int | None]) -> list[Any]:
+    """The first net's part of arguments that `vmap` would split along these dimensions."""
+    return [
+        each if dim is None else tree_map(lambda part_K: part_K[0], each) for each, dim in zip(given, dims, strict=True)
+    ]
 
 
 def _common(values: list[Any]) -> Any:

@@ -21,6 +21,7 @@ from tradsys.models.net_fits import NetFit
 from tradsys.models.sequence import SequenceModel, count_classes, forked_generator, samples_digest
 from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.stacks.fit import LAST, StackJob, fit_stack, load_finished, result_of
+from tradsys.models.training.stacks.gain import gains, most_nets
 from tradsys.models.training.stacks.net import StackNet
 from tradsys.models.training.stacks.stack import stackable
 from tradsys.models.transforms import with_fitted
@@ -29,12 +30,6 @@ from tradsys.samples.loader import WindowLoader
 LOG = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed")
 
-# multiply-adds of one forward pass of a batch below which a step costs more in calls than in arithmetic, on a CPU; by
-# benchmarks/bench_stack.py. A fixed rule instead of a measurement at run time, so that a seed always gives the same
-# bits
-CPU_WORK = 10_000_000
-# most nets of one stack: on a CPU few, so that each process of a comparison gets one
-MOST_ON_CPU, MOST_ON_GPU = 16, 32
 # settings that may differ between nets of one stack
 OWN_OF_MODULE = (
     "lr", "weight_decay", "warmup_fraction", "gamma", "label_smoothing", "class_weight", "ema", "bar_dropout",
@@ -50,9 +45,8 @@ def fit_together(
     """Fitted copies of the models; None where they are fitted one by one.
 
     The copies are in the models' order. They share data and shape. Models with workdirs store their finished fits
-    there, and unfinished ones
-    in `workdir`, which is then required. stacked: None decides by speed: any GPU, and on a CPU small nets; True stacks
-    wherever it is possible.
+    there, and unfinished ones in `workdir`, which is then required. stacked: None decides by speed, see `gain`; True
+    stacks wherever it is possible.
     """
     assert workdir is None or all(model.workdir for model in models), workdir
     if stacked is False:
@@ -101,31 +95,24 @@ def nets_to_train(fits: Sequence[NetFit], made: "Made") -> dict[int, StackNet]:
     return {} if any(net.train.stream for net in nets.values()) else nets
 
 
-def gains(model: SequenceModel, net: nn.Module) -> bool:
-    """Whether nets of this shape are faster as a stack on the device that fits them."""
-    if model.trainer.uses_gpu():
-        return True
-    n_parameters = sum(p.numel() for p in net.parameters())
-    return n_parameters * model.lookback * model.batch_size <= CPU_WORK
+def worth_stacking(fit: NetFit, copies: int | None = None) -> bool:
+    """Whether this fit's net may be stacked and should be.
 
-
-def most_nets(model: SequenceModel) -> int:
-    """Default limit of nets in a stack of this shape."""
-    return MOST_ON_GPU if model.trainer.uses_gpu() else MOST_ON_CPU
-
-
-def worth_stacking(fit: NetFit) -> bool:
-    """Whether this fit's net may be stacked, and its owner wants it or it is faster."""
+    Its owner wants it, or a stack is faster. copies: nets like this one in the stack; None for as many as it takes at
+    most.
+    """
     if not may_stack(fit.model) or fit.stacked is False:
         return False
-    return bool(fit.stacked) or gains(fit.model, Made().bare(fit))
+    return bool(fit.stacked) or gains([fit], Made().bare(fit), most_nets(fit.model) if copies is None else copies)
 
 
-def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int | None = None) -> list[list[int]]:
+def stacks_of(
+    fits: Sequence[NetFit], made: "Made | None" = None, *, most: int | None = None, copies: int = 1
+) -> list[list[int]]:
     """Positions of the fits that form stacks, each list in order and of at least two.
 
-    Others are fitted one by one. most: nets per stack; None for the default of the device. The choice depends on the
-    fits alone.
+    Others are fitted one by one. most: nets per stack; None for the default of the device. copies: how many such lists
+    of fits will share a stack. The choice depends on the fits alone.
     """
     made, by_shape = made or Made(), dict[str, list[int]]()
     for place, fit in enumerate(fits):
@@ -134,14 +121,18 @@ def stacks_of(fits: Sequence[NetFit], made: "Made | None" = None, *, most: int |
                 by_shape.setdefault(shape_of(fit), []).append(place)
     out = []
     for places in by_shape.values():
-        first = fits[places[0]]
-        nets = [made.bare(fits[place]) for place in places]
-        wanted = [fits[place].stacked for place in places]
-        if not (any(wanted) or gains(first.model, nets[0])) or not stackable(nets, _some_windows(first)):
-            continue
-        size = most or most_nets(first.model)
-        out += [places[low : low + size] for low in range(0, len(places), size)]
-    return [places for places in out if len(places) > 1]
+        size = most or most_nets(fits[places[0]].model)
+        parts = [places[low : low + size] for low in range(0, len(places), size)]
+        chosen = [part for part in parts if len(part) > 1 and _are_chosen([fits[k] for k in part], made, copies)]
+        nets = [made.bare(fits[place]) for part in chosen for place in part]
+        if nets and stackable(nets, _some_windows(fits[places[0]])):
+            out += chosen
+    return out
+
+
+def _are_chosen(fits: Sequence[NetFit], made: "Made", copies: int) -> bool:
+    """Whether fits of one shape train as a stack: an owner wants it, or it is faster."""
+    return any(fit.stacked for fit in fits) or gains(fits, made.bare(fits[0]), copies)
 
 
 def may_stack(model: Any) -> bool:

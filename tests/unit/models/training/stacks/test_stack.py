@@ -171,9 +171,15 @@ def test_what_cannot_be_stacked_is_fitted_one_by_one(data):
     assert base.fit_together([large, replace(large, seed=8)], *data, workdir=None, stacked=None) is None
 
 
-def test_an_average_of_seeds_uses_a_stack_where_it_gains(tmp_path, data):
-    average = SeedAverage(make_model(max_epochs=2), 3, seed=5, workdir=tmp_path)
+def test_an_average_of_seeds_uses_a_stack_where_it_gains(tmp_path, data, monkeypatch):
+    sizes, real = [], stack.Stack.take_step
+    monkeypatch.setattr(stack.Stack, "take_step", lambda self: (sizes.append(len(self.nets)), real(self)))
+    short = SeedAverage(make_model(max_epochs=1), 3, seed=5, workdir=tmp_path / "short")
+    short.fit(*data)
+    assert sizes == []
+    average = SeedAverage(make_model(max_epochs=20), 3, seed=5, workdir=tmp_path)
     stacked, alone = average.fit(*data), replace(average, stacked=False).fit(*data)
+    assert max(sizes) == 3
     assert (tmp_path / "2" / "finished.json").exists()
     assert not (tmp_path / "2" / "last.ckpt").exists()
     valid = data[1]
