@@ -14,6 +14,7 @@ from tradsys.market.bars import (
     COLUMNS,
     bar_length,
     check_bars,
+    check_no_short_run,
     combine_digests,
     content_digest,
     joined_columns,
@@ -202,3 +203,28 @@ def test_digest_agrees_with_the_bytes_written_out_by_hand():
     ]
     expected = hashlib.sha256("".join(lines).encode()).hexdigest()
     assert content_digest(frame([("A", 0, 1.5), ("A", 60, 2.5), ("B", 0, 3.5)])) == expected
+
+
+def hourly(symbol, minutes):
+    """Bars of one symbol whose steps are these minutes."""
+    return frame([(symbol, at, 1.0) for at in np.cumsum([0, *minutes]).tolist()])
+
+
+def test_the_bar_length_is_the_same_in_any_order_of_the_symbols():
+    bars = pl.concat([hourly("AAA", [60] * 12), hourly("BBB", [60] * 9 + [120] * 6), hourly("CCC", [30])])
+    assert bar_length(bars) == bar_length(bars.sort("time", "symbol")) == timedelta(hours=1)
+    mixed = pl.concat([bars, hourly("DDD", [15] * 12)])
+    for rows in (mixed, mixed.sort("time", "symbol")):
+        with pytest.raises(DataError, match=r"AAA 1:00:00, DDD 0:15:00"):
+            bar_length(rows)
+
+
+def test_two_short_steps_in_a_row_count_within_one_symbol_only():
+    apart = pl.concat([hourly("AAA", [60, 60, 30]), hourly("BBB", [30, 60, 60, 30, 60])])
+    check_no_short_run(apart, 60, "here", "a rule")
+    run = pl.concat([apart, hourly("CCC", [60, 30, 30])])
+    for rows in (run, run.sort("time", "symbol")):
+        with pytest.raises(
+            DataError, match="CCC has bars shorter than 60 minutes, the first two in a row to 2020-01-01 02"
+        ):
+            check_no_short_run(rows, 60, "here", "a rule")
