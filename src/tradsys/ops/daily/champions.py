@@ -20,7 +20,7 @@ from tradsys.ops.daily.day_data import members
 from tradsys.ops.daily.partitions import Lineage, StageOutput
 from tradsys.ops.daily.stages import Session, training_record
 from tradsys.ops.daily.training import train
-from tradsys.research.pipeline.dataset import labels_of
+from tradsys.research.pipeline.dataset import outcomes_of
 from tradsys.serving.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
@@ -89,12 +89,18 @@ def models(session: Session) -> StageOutput:
 
 
 def bundle_of(session: Session, trained: date, horizon: str) -> Bundle:
-    """A stored bundle; BundleError where it is not the evaluated one."""
+    """A stored bundle; BundleError where it is not the evaluated one.
+
+    Read and checked once per session.
+    """
+    if (known := session.bundles.get((trained, horizon))) is not None:
+        return known
     folder = _bundle_folder(session, trained) / horizon
     bundle = Bundle.load(folder)
     record = training_record(session.store, {"trained": trained.isoformat()}, horizon)
     if bundle.card["card_sha256"] != record["card_sha256"]:
         raise BundleError(f"bundle {folder}: it is not the bundle that was evaluated on {trained}; run that date again")
+    session.bundles[trained, horizon] = bundle
     return bundle
 
 
@@ -161,6 +167,7 @@ def _train_champion(session: Session, because: str) -> None:
         return
     _check_history(session)
     LOG.info("training on %s: %s", day, because)
+    session.bundles.clear()  # those of this day are replaced
     began = perf_counter()
     output = train(
         settings.experiments,
@@ -205,7 +212,7 @@ def _challenge(session: Session, name: str, champion: Champion) -> Champion:
     all_bars = session.bars.bars
     reported = members(experiment, all_bars)[(all_bars["time"] >= bars["time"].min()).to_numpy()]
     found = retraining.evaluate_challenger(
-        old, new, bars, labels_of(experiment, bars), since, events=reported,
+        old, new, bars, outcomes_of(experiment, bars), since, events=reported,
         confidence=experiment.evaluation.confidence,
     )  # fmt: skip
     LOG.info("%s: %s: %s", name, "challenger promoted" if found.promoted else "champion kept", found.reason)

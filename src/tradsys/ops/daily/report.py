@@ -80,7 +80,7 @@ def report(session: Session) -> StageOutput:
     champions = {name: Champion.of(one) for name, one in session.document("models", "champions").items()}
     records = {name: training_record(session.store, one.as_dict(), name) for name, one in champions.items()}
     out = gates.withheld(checks)
-    tested = {name: _test_forecasts(session, one, name) for name, one in champions.items()}
+    tested, ic, importance = (_of_training(session, champions, kind) for kind in ("judged", "ic", "importance"))
     reliability = {
         name: Reliability.of(
             part["probability"].to_numpy(), part["y"].to_numpy(), part["time"].to_numpy(),
@@ -101,9 +101,9 @@ def report(session: Session) -> StageOutput:
         "horizons": [_horizon_section(name, champions[name], records[name], out) for name in champions],
         "plan": reported_plan,
         "reliability": {name: one.rows() for name, one in reliability.items()},
-        "ic": {name: _ic(session, champion, name) for name, champion in champions.items()},
+        "ic": {name: _ic(frame) for name, frame in ic.items()},
         "live": live_record(session.store, session.day),
-        "importance": {name: _stored_importance(session, champion, name) for name, champion in champions.items()},
+        "importance": {name: _most_important(frame) for name, frame in importance.items()},
         "coverage": session.document("features", "dropped") | session.document("quality", "measures"),
         "quality": session.frame("quality").to_dicts(),
         "missing_partitions": [day.isoformat() for day in missing(session.store, session.data.closes, session.day)],
@@ -162,17 +162,18 @@ def _horizon_section(name: str, champion: Champion, record: Mapping[str, Any], w
     }
 
 
-def _test_forecasts(session: Session, champion: Champion, name: str) -> pl.DataFrame:
-    return session.store.frame("training", champion.trained, "judged").filter(pl.col("horizon") == name)
+def _of_training(session: Session, champions: Mapping[str, Champion], kind: str) -> dict[str, pl.DataFrame]:
+    """Rows of a frame of each horizon's training, every file read once."""
+    days = {champion.trained for champion in champions.values()}
+    read = {day: session.store.frame("training", day, kind) for day in days}
+    return {name: read[champion.trained].filter(horizon=name) for name, champion in champions.items()}
 
 
-def _ic(session: Session, champion: Champion, name: str) -> IcSeries:
-    frame = session.store.frame("training", champion.trained, "ic").filter(pl.col("horizon") == name)
+def _ic(frame: pl.DataFrame) -> IcSeries:
     return {"date": frame["date"].to_list(), "ic": [round(v, 5) for v in frame["ic"].to_list()]}
 
 
-def _stored_importance(session: Session, champion: Champion, name: str) -> list[NamedValue]:
-    frame = session.store.frame("training", champion.trained, "importance").filter(pl.col("horizon") == name)
+def _most_important(frame: pl.DataFrame) -> list[NamedValue]:
     rows = frame.sort("share", descending=True).head(N_IMPORTANT)
     return [{"name": row["feature"], "value": row["share"]} for row in rows.iter_rows(named=True)]
 

@@ -3,7 +3,7 @@
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,9 @@ from tradsys.ops.daily.day_data import DailyBars, DayBars, members
 from tradsys.ops.daily.gates import Check, Gates, Measure, stopped
 from tradsys.ops.daily.partitions import STOPPED, Partitions, StageOutput
 from tradsys.ops.daily.trade_plan import PlanSettings
-from tradsys.research.pipeline.dataset import labels_of
+from tradsys.research.pipeline.dataset import outcomes_of
 from tradsys.research.pipeline.settings import Experiment
+from tradsys.serving.bundle import Bundle
 
 EXPECTED_SESSIONS = 5  # a member with a bar within so many sessions is expected to have one today
 FROZEN_BARS = 5  # so many equal closes in a row are a stale price
@@ -91,13 +92,14 @@ class DailySettings:
 class Session:
     """One session of a run: settings, store and bars up to its close.
 
-    Bars are read at first use.
+    Bars are read at first use. bundles: verified ones by training session and horizon, so that each is read once.
     """
 
     settings: DailySettings
     store: Partitions
     data: DailyBars
     day: date
+    bundles: dict[tuple[date, str], Bundle] = field(default_factory=dict)
 
     @cached_property
     def bars(self) -> DayBars:
@@ -255,10 +257,10 @@ def _newly_known(name: str, experiment: Experiment, bars: DayBars) -> pl.DataFra
     lasting = experiment.labels.horizon_bars + int(getattr(experiment.labels, "dead_after_bars", 0) or 0)
     window = bars.window(memory + lasting + 2)
     before = window.filter(pl.col("time") < bars.close)
-    now = labels_of(experiment, window)
+    now = outcomes_of(experiment, window)
     known = (now.end >= 0) & (now.y >= 0)
     if before.height:
-        then = labels_of(experiment, before)
+        then = outcomes_of(experiment, before)
         places = np.flatnonzero((window["time"] < bars.close).to_numpy())
         known[places[(then.end >= 0) & (then.y >= 0)]] = False
     return (

@@ -315,11 +315,9 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
     of the same bars.
     """
     side, weighting = experiment.features.side(bars), experiment.weighting
-    own = getattr(experiment.labels, "side", 1) if side is None else side
 
     def compute() -> Labels:
-        found = checked_labels(answer(experiment.labels, "label", bars, side, kind=Labels), experiment.labels, bars)
-        labels = with_carry(found, bars, own, experiment.costs.borrow_per_year)
+        labels = _outcomes(experiment, bars, side)
         span, met = path_targets(bars, labels.end)
         labels = replace(labels, realised_range=span, mean_met=met)
         if weighting == "return":
@@ -328,6 +326,18 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
 
     settings = {"borrow_per_year": experiment.costs.borrow_per_year, "weighting": weighting}
     return (cache or DatasetCache(bars)).labels(experiment.labels, settings, side, compute)
+
+
+def outcomes_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
+    """Labels [R] as of `labels_of`, without paths and without values for weights."""
+    return _outcomes(experiment, bars, experiment.features.side(bars))
+
+
+def _outcomes(experiment: Experiment, bars: pl.DataFrame, side: Array | None) -> Labels:
+    """Checked labels with their carry. side: int8 [R] of the positions, None for the label's own."""
+    own = getattr(experiment.labels, "side", 1) if side is None else side
+    found = checked_labels(answer(experiment.labels, "label", bars, side, kind=Labels), experiment.labels, bars)
+    return with_carry(found, bars, own, experiment.costs.borrow_per_year)
 
 
 def rows_only(bars: pl.DataFrame) -> FeatureTable:
