@@ -1,4 +1,4 @@
-"""A whole daily run: the first session of a store against its aim, a session added to it, peak memory of both.
+"""A whole daily run: the first session of a store against its aim, sessions added to it, peak memory of each.
 
 `python benchmarks/bench_daily_run.py` prints one line each; `measure()` returns the numbers.
 """
@@ -18,7 +18,7 @@ from tradsys.market.synthetic_panel import SyntheticPanel
 
 N_SYMBOLS = int(os.environ.get("TRADSYS_BENCH_SYMBOLS", "500"))
 N_SESSIONS = int(os.environ.get("TRADSYS_BENCH_SESSIONS", "1250"))
-AIM_S, AIM_SHARE = 15.0, 10.0
+AIM_S, AIM_OF_TWO_S, AIM_SHARE = 10.0, 15.0, 10.0
 # gates that let a panel without an edge through: what is timed is the run, not its verdict
 SETTINGS = [
     "data=us_daily",
@@ -38,12 +38,13 @@ def stages(lab: Path, day: date) -> float:
 
 
 def measure() -> list[dict]:
-    """The first session against 15 s; one added in the same process and one by a command of its own against it."""
+    """The first session alone and with one more, against their aims; an added session against the first."""
     with tempfile.TemporaryDirectory() as folder:
         lab = Path(folder)
         bars = SyntheticPanel(n_symbols=N_SYMBOLS, n_sessions=N_SESSIONS, deaths=0.0, late=0.0).bars()
         BarStore(lab / "data").write("us_daily", bars, {"source": "synthetic", "bar_minutes": 1440})
         days = sorted(bars.select(session_date().unique()).to_series().to_list())[-3:]
+        only = child.run("daily", lab, "run", *SETTINGS, f"date={days[0]}", "name=alone")
         whole = child.run("daily", lab, "run", *SETTINGS, f"date={days[0]}", f"until={days[1]}")
         first, added = stages(lab, days[0]), stages(lab, days[1])
         alone = child.run("daily", lab, "run", *SETTINGS, f"date={days[2]}")
@@ -51,10 +52,18 @@ def measure() -> list[dict]:
     size = f"{N_SYMBOLS} names x {N_SESSIONS} sessions; {load}"
     return [
         {
+            "name": "first session alone, whole command, against 10 s",
+            "fast_s": only.wall_s,
+            "slow_s": AIM_S,
+            "ratio": AIM_S / only.wall_s,
+            "target": ">= 1",
+            "note": f"{only.cpu_s:.1f} s of CPU, {only.peak_gb:.2f} GB; {size}",
+        },
+        {
             "name": "first session and one more, whole command, against 15 s",
             "fast_s": whole.wall_s,
-            "slow_s": AIM_S,
-            "ratio": AIM_S / whole.wall_s,
+            "slow_s": AIM_OF_TWO_S,
+            "ratio": AIM_OF_TWO_S / whole.wall_s,
             "target": ">= 1",
             "note": f"{whole.cpu_s:.1f} s of CPU, {whole.peak_gb:.2f} GB; {size}",
         },
