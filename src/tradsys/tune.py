@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tradsys.config.compose import ConfigError, as_dict, build, compose, project_conf, run_command
+from tradsys.config.compose import ConfigError, Kept, as_dict, build, compose, project_conf, run_command
 from tradsys.config.trusted import checked_overrides
 from tradsys.ops.machine.memory_guard import CONTAINER
 
 if TYPE_CHECKING:
     from tradsys.research.sweeps.trial import Composed
+
+BUILT: Kept = {}  # of the last configuration
 
 
 def composed(overrides: Sequence[str]) -> "Composed":
@@ -29,7 +31,7 @@ def composed(overrides: Sequence[str]) -> "Composed":
 
     # conf/study is a config group of audit, so Hydra would read study=x as a choice from that group
     config = compose("tune", [f"study_name={o[6:]}" if o.startswith("study=") else o for o in overrides])
-    parts = build(config)
+    parts = build(config, BUILT)
     return Composed(Experiment.of(parts), parts["sweep"], as_dict(config))
 
 

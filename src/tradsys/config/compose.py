@@ -115,10 +115,14 @@ def recorded(config: DictConfig | Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(masked(plain)))
 
 
-def build(config: DictConfig) -> Config:
+Kept = dict[str, tuple[str, Any]]
+
+
+def build(config: DictConfig, kept: Kept | None = None) -> Config:
     """The config with each `_target_` built as its object.
 
-    `{}` (a group's `none`) is None.
+    `{}` (a group's `none`) is None. kept: parts of the last call by name, with their settings; one with the same
+    settings is used again, so that trials of a study build only what they change.
     """
     try:
         plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
@@ -126,7 +130,8 @@ def build(config: DictConfig) -> Config:
         if line := kinds.beyond_sense(plain, raw) or own_parts.wrong_part(raw):
             raise ConfigError(line)
         line = kinds.wrong_value(plain, raw)
-        built = {key: None if part == {} else part for key, part in instantiate(config, _convert_="all").items()}
+        parts = instantiate(config, _convert_="all") if kept is None else _built_where_new(config, plain, kept)
+        built = {key: None if part == {} else part for key, part in parts.items()}
     except OmegaConfBaseException as error:
         raise ConfigError(wrong.unresolved(error)) from error
     except InstantiationException as error:
@@ -145,6 +150,19 @@ def build(config: DictConfig) -> Config:
             "conf/data/NAME.yaml with `defaults: [stored]` and set data.source.name, or give data=NAME of the store"
         )
     return built
+
+
+def _built_where_new(config: DictConfig, plain: Any, kept: Kept) -> dict[str, Any]:
+    """The built parts of a config, those with settings as before from `kept`; but for the model, whose fits differ."""
+    old = {key for key, part in plain.items() if key in kept and kept[key][0] == repr(part) and key != "model"}
+    if not old or "${" in repr(plain):  # what still holds an interpolation needs the config around it
+        parts = dict(instantiate(config, _convert_="all"))
+    else:
+        new = OmegaConf.create({key: part for key, part in plain.items() if key not in old})
+        built = instantiate(new, _convert_="all")
+        parts = {key: kept[key][1] if key in old else built[key] for key in plain}
+    kept.update({key: (repr(plain[key]), part) for key, part in parts.items()})
+    return parts
 
 
 def as_dict(config: DictConfig) -> Config:

@@ -131,10 +131,15 @@ def _names_group(folders: Sequence[Path], override: Override) -> bool:
 def _as_read(overrides: Sequence[str]) -> list[Override] | None:
     """The parsed overrides; None where one is malformed, a sweep or a key of Hydra's."""
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = [_as_one(text) for text in overrides]
     except HydraException:
         return None
     return None if any(one.is_hydra_override() or one.is_sweep_override() for one in parsed) else parsed
+
+
+@lru_cache(maxsize=512)
+def _as_one(override: str) -> Override:
+    return OverridesParser.create().parse_overrides([override])[0]
 
 
 def _parted(folders: Sequence[Path], overrides: Sequence[str]) -> tuple[list[str], list[Override]] | None:

@@ -8,7 +8,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar, Protocol, Self
@@ -89,36 +89,11 @@ class SequenceModel:
     def __post_init__(self) -> None:
         rules = {"lookback": "whole [1, inf)", "batch_size": "whole [1, inf)", "wide_C": "null or (0, inf]"}
         check_bounds("sequence", self, rules, "model")
-        with forked_generator(self.seed, torch.device("cpu")), torch.device("meta"):
-            # no memory, some milliseconds: net and module refuse wrong settings before the data are read
-            net = self.built_net(n_features=PROBE_FEATURES, n_classes=2)
-            self.module(net)
-            self._check_scores(net)
-
-    def _check_scores(self, net: nn.Module) -> None:
-        """Raises TrainingError where a net of another package does not return scores [N, C] for windows [N, T, F]."""
-        inner = getattr(net, "deep", net)
-        if is_own(type(inner)):
-            return
-        window_NTF = torch.empty(3, self.lookback, PROBE_FEATURES)
-        try:
-            with torch.no_grad():
-                scores_NC = answer(inner.eval(), "forward", window_NTF, kind=Tensor)
-        except TrainingError as error:
-            # a net that reads values cannot be run without memory
-            if isinstance(error.__cause__, NotImplementedError) or "meta" in str(error.__cause__):
-                return
-            raise
-        if tuple(scores_NC.shape) != (3, 2):
-            raise TrainingError(
-                f"sequence: {type(inner).__name__}.forward() returned {list(scores_NC.shape)} for windows "
-                f"{list(window_NTF.shape)} and 2 classes; it must return scores [N, C]; see docs/extensions.md"
-            )
+        _check_parts(self.net, self.module, self.lookback, self.wide)
 
     def built_net(self, *, n_features: int, n_classes: int) -> nn.Module:
         """An untrained net for these features and classes, linear path included."""
-        net = self.net(n_features=n_features, n_classes=n_classes, lookback=self.lookback)
-        return Wide(net) if self.wide else net
+        return _built_net(self.net, n_features, n_classes, self.lookback, wide=self.wide)
 
     def net_for(self, names: Sequence[str], n_classes: int) -> nn.Module:
         """An untrained net for these columns.
@@ -285,6 +260,45 @@ class SequenceModel:
             return
         with tempfile.TemporaryDirectory(prefix="tradsys-fit-") as folder:
             yield Path(folder)
+
+
+def _built_net(
+    net: Callable[..., nn.Module], n_features: int, n_classes: int, lookback: int, *, wide: bool
+) -> nn.Module:
+    deep = net(n_features=n_features, n_classes=n_classes, lookback=lookback)
+    return Wide(deep) if wide else deep
+
+
+@lru_cache(maxsize=64)  # by identity of the factories: copies of a model with another seed or folder share them
+def _check_parts(
+    factory: Callable[..., nn.Module], module: Callable[..., L.LightningModule], lookback: int, wide: bool
+) -> None:
+    """Net and module refuse wrong settings before the data are read; takes no memory, some milliseconds."""
+    with forked_generator(0, torch.device("cpu")), torch.device("meta"):
+        net = _built_net(factory, PROBE_FEATURES, 2, lookback, wide=wide)
+        module(net)
+        _check_scores(net, lookback)
+
+
+def _check_scores(net: nn.Module, lookback: int) -> None:
+    """Raises TrainingError where a net of another package does not return scores [N, C] for windows [N, T, F]."""
+    inner = getattr(net, "deep", net)
+    if is_own(type(inner)):
+        return
+    window_NTF = torch.empty(3, lookback, PROBE_FEATURES)
+    try:
+        with torch.no_grad():
+            scores_NC = answer(inner.eval(), "forward", window_NTF, kind=Tensor)
+    except TrainingError as error:
+        # a net that reads values cannot be run without memory
+        if isinstance(error.__cause__, NotImplementedError) or "meta" in str(error.__cause__):
+            return
+        raise
+    if tuple(scores_NC.shape) != (3, 2):
+        raise TrainingError(
+            f"sequence: {type(inner).__name__}.forward() returned {list(scores_NC.shape)} for windows "
+            f"{list(window_NTF.shape)} and 2 classes; it must return scores [N, C]; see docs/extensions.md"
+        )
 
 
 def count_classes(train: Samples, valid: Samples) -> int:

@@ -124,10 +124,12 @@ class StackTraining:
         ended = self.stack.end_epochs()
         for job in list(self.jobs):
             own = [net for net in ended if net in job.active]
-            every, shortest = self.settings.checkpoint_every_steps, min(len(net.train) for net in job.active)
-            if (own and self.ticks - job.saved_at >= shortest) or (every and self.ticks % every == 0):
+            every = self.settings.checkpoint_every_steps
+            is_due = own and self.ticks - job.saved_at >= min(len(net.train) for net in job.active)
+            if is_due or (every and self.ticks % every == 0):
                 self._save(job)
-            self._settle(job, {net: [net.epoch - 1] for net in own})
+            if own or any(net.failed is not None for net in job.active):
+                self._settle(job, {net: [net.epoch - 1] for net in own})
         if ended and self.jobs and self.settings.progress_bar and self.pace.is_due():
             LOG.info("%d nets at work, the first at epoch %d", len(self.stack.nets), self.stack.nets[0].epoch)
 
