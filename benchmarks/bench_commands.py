@@ -105,7 +105,7 @@ def first_line(words: list[str], folder: str) -> tuple[float, float]:
 
 
 def real_runs() -> dict[str, tuple[float, float]]:
-    """(Wall, CPU) seconds to the first line of each real run, the smallest of `ROUNDS`; they find a small run trained."""
+    """(Wall, CPU) seconds to the first line of each real run, the smallest of `ROUNDS`, beside a small trained one."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "tradsys.train", *SMALL]
         subprocess.run(words, cwd=folder, check=True, capture_output=True)

@@ -177,7 +177,7 @@ def test_an_average_of_seeds_uses_a_stack_where_it_gains(tmp_path, data, monkeyp
     short = SeedAverage(make_model(max_epochs=1), 3, seed=5, workdir=tmp_path / "short")
     short.fit(*data)
     assert sizes == []
-    average = SeedAverage(make_model(max_epochs=20), 3, seed=5, workdir=tmp_path)
+    average = SeedAverage(make_model(max_epochs=200), 3, seed=5, workdir=tmp_path)
     stacked, alone = average.fit(*data), replace(average, stacked=False).fit(*data)
     assert max(sizes) == 3
     assert (tmp_path / "2" / "finished.json").exists()
