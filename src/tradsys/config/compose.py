@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.config import composition, kinds, own_data, own_parts
 from tradsys.config import explain as wrong
 from tradsys.config.as_of import spread_as_of
+from tradsys.config.copies import objects_of
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
 from tradsys.core.endings.stops import Terminated, end_with_parent, exit_code, stoppable
@@ -130,7 +130,7 @@ def build(config: DictConfig, kept: Kept | None = None) -> Config:
         if line := kinds.beyond_sense(plain, raw) or own_parts.wrong_part(raw):
             raise ConfigError(line)
         line = kinds.wrong_value(plain, raw)
-        parts = instantiate(config, _convert_="all") if kept is None else _built_where_new(config, plain, kept)
+        parts = objects_of(config) if kept is None else _built_where_new(config, plain, kept)
         built = {key: None if part == {} else part for key, part in parts.items()}
     except OmegaConfBaseException as error:
         raise ConfigError(wrong.unresolved(error)) from error
@@ -156,10 +156,10 @@ def _built_where_new(config: DictConfig, plain: Any, kept: Kept) -> dict[str, An
     """The built parts of a config, those with settings as before from `kept`; but for the model, whose fits differ."""
     old = {key for key, part in plain.items() if key in kept and kept[key][0] == repr(part) and key != "model"}
     if not old or "${" in repr(plain):  # what still holds an interpolation needs the config around it
-        parts = dict(instantiate(config, _convert_="all"))
+        parts = dict(objects_of(config))
     else:
         new = OmegaConf.create({key: part for key, part in plain.items() if key not in old})
-        built = instantiate(new, _convert_="all")
+        built = objects_of(new)
         parts = {key: kept[key][1] if key in old else built[key] for key in plain}
     kept.update({key: (repr(plain[key]), part) for key, part in parts.items()})
     return parts

@@ -43,6 +43,25 @@ def test_it_is_what_hydra_composes(command, overrides):
     assert flags(config) == flags(expected)
 
 
+def test_an_interpolation_in_a_list_of_defaults_is_read(tmp_path, monkeypatch):
+    """A list of defaults with one in it, and the same file without."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (
+        ("part/of_mine", "y: 1"), ("part/of_yours", "y: 2"),
+        ("data/mine", "defaults: [synthetic, /part@part: 'of_${data}', _self_]"),
+        ("data/yours", "defaults: [synthetic, /part@part: 'of_${data}', _self_]"),
+        ("data/other", "defaults: [synthetic, /part@part: 'of_${nothing}', _self_]"),
+    ):  # fmt: skip
+        path = tmp_path / f"conf/{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    for _ in range(3):  # the third reads what was kept
+        for name, y in (("mine", 1), ("yours", 2)):
+            assert composed(conf_folder(), "train", [f"data={name}"]).data.part.y == y
+    with pytest.raises(composition.REFUSALS, match="possible interpolation keys: agent, data"):
+        composed(conf_folder(), "train", ["data=other"])
+
+
 @pytest.mark.parametrize(
     "wrong", [["model.lookbak=3"], ["+model.lookback=3"], ["~model.nothing"], ["model=nothing", "seed=3"], ["seed=1,2"]]
 )
