@@ -15,6 +15,7 @@ from tradsys.core.errors import DataError
 Array = NDArray[Any]
 SIDE = "side"  # the feature column with the side on which a position would be taken
 TRAIT = "trait_"  # begins the names of columns that hold the codes of a slow trait's classes; see `trait_classes`
+ROWS_AT_ONCE = 65_536  # looked at together, where the table may be most of the memory
 OF_CLASSES = "_of_"  # stands before the number of classes that ends such a name
 
 
@@ -64,7 +65,9 @@ class FeatureTable:
         rows = np.arange(len(self))
         starts = np.ones(len(self), dtype=bool)
         starts[1:] = self.segment[1:] != self.segment[:-1]
-        finite = np.isfinite(self.values).all(axis=1)
+        finite = np.empty(len(self), dtype=bool)
+        for k in range(0, len(self), ROWS_AT_ONCE):
+            finite[k : k + ROWS_AT_ONCE] = np.isfinite(self.values[k : k + ROWS_AT_ONCE]).all(axis=1)
         # the last row before the run: a segment's predecessor, or a row that is not finite
         before = np.maximum.accumulate(np.where(~finite, rows, np.where(starts, rows - 1, -1)))
         return np.where(finite, rows - before, 0)

@@ -4,6 +4,7 @@ Labels overlap and symbols move together, so samples of one time count together 
 over time (see `cosines`). Legend: N samples, C classes, T distinct times, M metrics.
 """
 
+from collections.abc import Iterator
 from typing import TypedDict, cast
 
 import numpy as np
@@ -218,11 +219,18 @@ def _metrics(
     The columns: METRICS, the gaps of the bins of equal width, those of equal mass, slope and intercept of `line`.
     """
     score, hit = binary_view(proba, y)
-    gaps = [np.eye(N_BINS)[bin_codes(score, N_BINS, mass)] * (score - hit)[:, None] for mass in ("width", "equal")]
+    gap_N = (score - hit) * weight
     losses = [log_losses(proba, y), log_losses(constant, y), brier_losses(proba, y), brier_losses(constant, y)]
     area, area_N = _auc(ordering, y, weight)
-    columns_NM = np.column_stack([np.ones(len(y)), *losses, *levelled, *gaps]) * weight[:, None]
-    sums_TM = bootstrap.sum_per_time(np.column_stack([columns_NM, area_N, line.influence_NM]), *groups)
+    codes = [bin_codes(score, N_BINS, mass) for mass in ("width", "equal")]
+
+    def columns() -> Iterator[Array]:  # one at a time: together they would be most of the memory
+        yield weight
+        yield from (loss_N * weight for loss_N in (*losses, *levelled))
+        yield from (np.where(code_N == k, gap_N, 0.0) for code_N in codes for k in range(N_BINS))
+        yield from (area_N, *line.influence_NM.T)
+
+    sums_TM = np.column_stack([bootstrap.sum_per_time(values_N, *groups) for values_N in columns()])
     weight_T, loss_TM, lean_TM = sums_TM[:, 0], sums_TM[:, 1:-3], sums_TM[:, -3:]
     mean_M = loss_TM.sum(axis=0) / weight_T.sum()
     mean_TM = (loss_TM - mean_M * weight_T[:, None]) / weight_T.sum()

@@ -12,12 +12,11 @@ from scipy.special import softmax
 from tradsys.core.bounds import check_bounds
 from tradsys.core.errors import DataError, TrainingError
 from tradsys.core.plain_data import Json
-from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.core.tables import ROWS_AT_ONCE, Array, FeatureTable, Samples
 from tradsys.models.baseline import ClassWeight, check_class_weight, class_weighted, class_weights_seen
 from tradsys.models.solvers.newton import STEEPEST, Standardised, logistic_optimum
 from tradsys.models.transforms import fitted, with_fitted
 
-ROWS_AT_ONCE = 65_536  # of a prediction, as float64
 LINK_C = 1e4  # penalty of a ridge's link slope: negligible for data, but bounds it where classes are separable
 
 

@@ -45,7 +45,7 @@ def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: 
     """
     module = Pipeline(scaling(scaler), scores(model), calibration(calibrator)).eval()
     windows_NTF = gather(table.values, rows, model.lookback)
-    score_NC = model.predict_proba(table if scaler is None else scaler.apply(table), rows)
+    score_NC = (model if scaler is None else Scaled.of(scaler, model)).predict_proba(table, rows)
     with written_atomically(path) as draft:
         _write(draft, module, model.lookback, len(table.names))
         return max(check_parity(draft, module, windows_NTF), _against(module, windows_NTF, score_NC, calibrator))

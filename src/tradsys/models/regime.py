@@ -16,7 +16,7 @@ from tradsys.core.errors import BundleError, DataError, TrainingError
 from tradsys.core.plain_data import Json
 from tradsys.core.progress.stages import counted
 from tradsys.core.received import refused_in_one_line
-from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.core.tables import ROWS_AT_ONCE, Array, FeatureTable, Samples
 from tradsys.models.regime_filter import filter_series, filter_windows, log_densities, whitening
 from tradsys.models.transforms import fitted, with_fitted
 
@@ -314,6 +314,13 @@ class HmmRegime:
         assert self._whitened is not None
         return self._whitened[1:]
 
+    def log_densities(self, x_TD: Array) -> Array:
+        """Log density float64 [T, K] of raw rows [T, D] in every state."""
+        out = np.empty((len(x_TD), self.n_states))
+        for k in range(0, len(x_TD), ROWS_AT_ONCE):  # as float64, many rows of a few columns are much memory
+            out[k : k + ROWS_AT_ONCE] = self._loglik(self._standardised(x_TD[k : k + ROWS_AT_ONCE]))
+        return out
+
     def _standardised(self, x_TD: Array) -> Array:
         return (np.asarray(x_TD, dtype=np.float64) - fitted(self, "center_")) / fitted(self, "scale_")
 
@@ -349,7 +356,7 @@ class HmmRegime:
             return out
         ends = rows[known]
         low = int(ends.min()) - lookback + 1
-        loglik_RK = self._loglik(self._standardised(source.values[low : int(ends.max()) + 1]))
+        loglik_RK = self.log_densities(source.values[low : int(ends.max()) + 1])
         start_K, transmat_KK = fitted(self, "startprob_"), fitted(self, "transmat_")
         out[known] = filter_windows(loglik_RK, ends - low, lookback, start_K, transmat_KK)
         return out

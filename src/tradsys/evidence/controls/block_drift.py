@@ -92,10 +92,13 @@ class BlockReference:
     sample: Array
 
     @classmethod
-    def of(cls, values: Array, time: Array, names: Sequence[str], *, classifier: bool = True) -> Self:
-        """The reference of rows [N, F] at these times [N].
+    def of(
+        cls, values: Array, time: Array, names: Sequence[str], *, rows: Array | None = None, classifier: bool = True
+    ) -> Self:
+        """The reference of these values [N, F] at these times [N].
 
-        Raises DataError where the span is too short for 39 blocks.
+        rows [N]: which rows of `values` they are; None: all. Raises DataError where the span is too short for 39
+        blocks.
         """
         order = np.argsort(time, kind="stable")
         at = np.asarray(time)[order]
@@ -105,9 +108,13 @@ class BlockReference:
         if n_bars < LEAST_BARS:
             raise DataError(f"{n_times} bars; {N_BLOCKS} blocks of {LEAST_BARS} need {N_BLOCKS * LEAST_BARS}")
         x, inner = np.asarray(values), np.linspace(0, 1, N_BINS + 1)[1:-1]
-        columns = range(x.shape[1])  # one at a time: the span may be most of the memory
-        edges = np.array([np.quantile(x[:, f].astype(np.float64), inner) for f in columns])
-        code = np.stack([codes_between(x[:, [f]], edges[[f]])[order, 0].astype(np.uint8) for f in columns], axis=1)
+        of_time = order if rows is None else np.asarray(rows)[order]  # rows of x in time order
+        edges, codes = np.empty((x.shape[1], N_BINS - 1)), []
+        for f in range(x.shape[1]):  # one at a time: the span may be most of the memory
+            column = x[of_time, f].astype(np.float64)
+            edges[f] = np.quantile(column, inner)
+            codes.append(codes_between(column[:, None], edges[[f]])[:, 0].astype(np.uint8))
+        code = np.stack(codes, axis=1)
         counts = _counted(code)
         psi, auc = np.empty((N_BLOCKS, x.shape[1])), np.empty(N_BLOCKS if classifier else 0)
         for k in range(N_BLOCKS):
@@ -116,9 +123,9 @@ class BlockReference:
             near = slice(first[max(0, start - n_bars)], first[min(n_times, start + 2 * n_bars)])
             psi[k] = population_stability(_counted(code[block]), counts - _counted(code[near]))
             if classifier:
-                rest = np.concatenate([order[: near.start], order[near.stop :]])
-                auc[k] = _held_out_auc(x[_sampled(rest)], x[_sampled(order[block])], names)
-        sample = x[_sampled(order)].astype(np.float64) if classifier else np.empty((0, x.shape[1]))
+                rest = np.concatenate([of_time[: near.start], of_time[near.stop :]])
+                auc[k] = _held_out_auc(x[_sampled(rest)], x[_sampled(of_time[block])], names)
+        sample = x[_sampled(of_time)].astype(np.float64) if classifier else np.empty((0, x.shape[1]))
         return cls(tuple(names), n_bars, edges, counts, psi, auc, sample)
 
     def compare(self, block: Array) -> Shift:

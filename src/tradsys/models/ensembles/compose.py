@@ -10,14 +10,12 @@ import numpy as np
 from tradsys.core.errors import TrainingError
 from tradsys.core.extensions import answer
 from tradsys.core.protocols import Calibrator, Model, Transform
-from tradsys.core.tables import Array, FeatureTable, Samples
+from tradsys.core.tables import ROWS_AT_ONCE, Array, FeatureTable, Samples
 from tradsys.models.ensembles.members import check_members, check_weights, mean_probability, naming_member
 from tradsys.models.ensembles.nested_copies import in_workdir, seeded
 from tradsys.models.ensembles.pool_weights import pooled
 from tradsys.models.net_fits import NetFit, NetFits
 from tradsys.models.transforms import fitted, with_fitted
-
-ROWS_AT_ONCE = 65_536  # transformed at once for a model that reads single rows
 
 
 @dataclass(frozen=True, eq=False)

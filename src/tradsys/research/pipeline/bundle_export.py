@@ -90,16 +90,18 @@ def _drift_references(fitted: Fitted, prepared: Prepared) -> dict[str, Json]:
     train, valid = prepared.train, prepared.valid
     score = fitted.primary.score(valid.table, valid.rows)[:, 1:2]
     return {
-        "features": _reference(train.table.values[train.rows], train.time, train.table.names),
+        "features": _reference(train.table.values, train.time, train.table.names, rows=train.rows),
         "scores": _reference(score, valid.time, ("score",), classifier=False),
     }
 
 
-def _reference(values: Array, time: Array, names: Sequence[str], *, classifier: bool = True) -> Json:
+def _reference(
+    values: Array, time: Array, names: Sequence[str], *, rows: Array | None = None, classifier: bool = True
+) -> Json:
     from tradsys.evidence.controls.block_drift import BlockReference  # noqa: PLC0415 - beside its only use
 
     try:
-        return BlockReference.of(values, time, names, classifier=classifier).to_json()
+        return BlockReference.of(values, time, names, rows=rows, classifier=classifier).to_json()
     except DataError as error:
         return {"reason": str(error)}
 

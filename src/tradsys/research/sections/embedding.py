@@ -73,12 +73,12 @@ def embedding_section(primary: Calibrated, regime: Regime | None, test: Samples,
     None for a model that cannot embed. regime: None colours all points alike. test: on raw features; the model's own
     scaler is applied here.
     """
-    inner: Any = primary.model_
-    table = test.table
-    if isinstance(inner, Scaled):
-        inner, table = fitted(inner, "model_"), fitted(inner, "scaler_").apply(table)
+    primary_model: Any = primary.model_
+    behind = isinstance(primary_model, Scaled)
+    inner: Any = fitted(primary_model, "model_") if behind else primary_model
     if not hasattr(inner, "embed"):
         return None
+    table = fitted(primary_model, "scaler_").apply(test.table) if behind else test.table
     some = test.take(_even_places(len(test), N_CLUSTERED))
     values_ND = inner.embed(table, some.rows).astype(np.float64)
     plane_N2, explained = principal_plane(values_ND)

@@ -166,14 +166,10 @@ def regime_views_section(
 
 def _table_rows(table: FeatureTable, predictions: pl.DataFrame) -> Array:
     """The table's row of each prediction, int64 [N]."""
-    keys = pl.DataFrame(
-        {
-            "symbol": np.asarray(table.symbols)[table.symbol],
-            "time": utc_series(table.time),
-            "row": np.arange(len(table)),
-        }
-    )
-    joined = predictions.select("symbol", "time").join(keys, on=["symbol", "time"], how="left", maintain_order="left")
+    code = pl.DataFrame({"symbol": table.symbols, "code": np.arange(len(table.symbols), dtype=np.int32)})
+    wanted = predictions.select("symbol", "time").join(code, on="symbol", how="left", maintain_order="left")
+    keys = pl.DataFrame({"code": table.symbol, "time": utc_series(table.time), "row": np.arange(len(table))})
+    joined = wanted.join(keys, on=["code", "time"], how="left", maintain_order="left")
     return joined["row"].to_numpy().astype(np.int64)
 
 

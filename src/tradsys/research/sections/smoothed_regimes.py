@@ -70,21 +70,10 @@ def _runs(model: HmmRegime, table: FeatureTable) -> list[tuple[Array, Array]]:
     rows = np.flatnonzero(source.ready(1))
     if not len(rows):
         return []
-    loglik = _log_density(model, source.values[rows])
+    loglik = model.log_densities(source.values[rows])
     breaks = (np.diff(rows) != 1) | (np.diff(table.segment[rows]) != 0)
     cuts = np.flatnonzero(breaks) + 1
     return list(zip(np.split(rows, cuts), np.split(loglik, cuts), strict=True))
-
-
-def _log_density(model: HmmRegime, x_TD: Array) -> Array:
-    """log N(z; mean_k, covariance_k) [T, K] of the standardised rows."""
-    z_TD = (x_TD.astype(np.float64) - fitted(model, "center_")) / fitted(model, "scale_")
-    parts = []
-    for mean_D, covar_DD in zip(fitted(model, "means_"), fitted(model, "covars_"), strict=True):
-        apart_TD = z_TD - mean_D
-        distance_T = np.einsum("td,td->t", apart_TD, np.linalg.solve(covar_DD, apart_TD.T).T)
-        parts.append(-0.5 * (distance_T + np.linalg.slogdet(2 * np.pi * covar_DD)[1]))
-    return np.stack(parts, axis=1)
 
 
 @compiled
