@@ -93,16 +93,18 @@ def logistic_optimum(rows: Standardised, weight_N: Array, *, n_classes: int, C: 
     Source: Conn, Gould and Toint 2000, section 7.3, as scipy's `trust-exact`.
     """
     from scipy.optimize import minimize  # noqa: PLC0415 - only fitting needs it
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     objective = _Objective(rows, weight_N, 1 if n_classes == 2 else n_classes, 0.0 if np.isinf(C) else 1 / C)
-    found = minimize(
-        objective.value_and_slope,
-        np.zeros(objective.n_rows * (len(rows.center_F) + 1)),
-        jac=True,
-        hess=objective.curvature,
-        method="trust-exact",
-        options={"gtol": STEEPEST, "maxiter": max_iter, "initial_trust_radius": 10.0, "max_trust_radius": 1e6},
-    )
+    with threadpool_limits(1, user_api="blas"):  # products of a block are small: threads wait longer than they work
+        found = minimize(
+            objective.value_and_slope,
+            np.zeros(objective.n_rows * (len(rows.center_F) + 1)),
+            jac=True,
+            hess=objective.curvature,
+            method="trust-exact",
+            options={"gtol": STEEPEST, "maxiter": max_iter, "initial_trust_radius": 10.0, "max_trust_radius": 1e6},
+        )
     theta_CG = found.x.reshape(objective.n_rows, -1)
     return Optimum(theta_CG[:, :-1], theta_CG[:, -1], found.nit, float(np.linalg.norm(found.jac)), found.success)
 

@@ -17,7 +17,7 @@ from tradsys.core.headline import EstimateRow
 from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable, Samples
 from tradsys.evidence.controls.placebo import DailyRecord, paired_differences, trade_means
-from tradsys.market.bars import utc_series
+from tradsys.market.bars import utc64_times
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.supervised import Regime, with_effort
 from tradsys.research.sections.smoothed_regimes import smoothed_posterior, viterbi_path
@@ -165,12 +165,14 @@ def regime_views_section(
 
 
 def _table_rows(table: FeatureTable, predictions: pl.DataFrame) -> Array:
-    """The table's row of each prediction, int64 [N]."""
-    code = pl.DataFrame({"symbol": table.symbols, "code": np.arange(len(table.symbols), dtype=np.int32)})
-    wanted = predictions.select("symbol", "time").join(code, on="symbol", how="left", maintain_order="left")
-    keys = pl.DataFrame({"code": table.symbol, "time": utc_series(table.time), "row": np.arange(len(table))})
-    joined = wanted.join(keys, on=["code", "time"], how="left", maintain_order="left")
-    return joined["row"].to_numpy().astype(np.int64)
+    """The table's row of each prediction, int64 [N]; both hold the same bars, sorted by symbol and time."""
+    rows, time = np.empty(predictions.height, dtype=np.int64), utc64_times(predictions)
+    for code, symbol in enumerate(table.symbols):
+        at = (predictions["symbol"] == symbol).arg_true().to_numpy()
+        first, last = np.searchsorted(table.symbol, [code, code + 1])
+        rows[at] = first + np.searchsorted(table.time[first:last], time[at])
+    assert (table.time[rows] == time).all()
+    return rows
 
 
 def _strategies(
