@@ -68,7 +68,7 @@ def adversarial_validation(
     block = np.concatenate([_fold_codes(len(train), n_folds), _fold_codes(len(test), n_folds)])
 
     def held_out(k: int) -> tuple[float, Array]:
-        """AUC on a block of both spans, and the split gain [F] of the classifier fitted on the others."""
+        """AUC on a block of both spans, and the gain [F] of trees fitted on the rest."""
         booster = _fit(x[block != k], is_test[block != k], seed, n_trees, max_bin)
         found = auc(np.asarray(booster.predict(x[block == k])), is_test[block == k])
         assert found is not None  # both classes are in every block
