@@ -161,10 +161,10 @@ def measure_large() -> list[dict]:
         versus["note"] = "finmlkit is not installed: pip install --no-deps finmlkit"
     else:
         slow = statistics.median(theirs)
-        versus |= {"slow_s": slow, "ratio": slow / fast}
+        versus |= {"slow_s": slow, "ratio": slow / fast}  # 1.43: three times the pass that finmlkit beat by 2.1
         versus["note"] = "ours by opens, highs and lows with gaps; finmlkit by closes alone; the same ATR in both"
     return [
-        versus | {"target": ">= 1"},
+        versus | {"target": ">= 1.43"},
         {"name": "triple barrier: growth exponent, 1M to 10M bars", "ratio": exponent, "target": "<= 1.05"},
     ]
 

@@ -50,7 +50,9 @@ class Scaled:
 
     @property
     def _row_by_row(self) -> bool:
-        return getattr(self.scaler, "by_row", False) and getattr(self.model, "reads_row", False)
+        promised = ((self.scaler, "by_row"), (self.model, "reads_row"))
+        # by the class itself: a subclass may read other rows too, and has to promise anew
+        return all(vars(type(part)).get(name, False) for part, name in promised)
 
     def net_fits(self, train: Samples, valid: Samples, found: NetFits) -> Iterator[NetFit]:
         """The inner model's nets, on samples behind the transform.

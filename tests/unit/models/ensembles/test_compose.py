@@ -66,6 +66,7 @@ def test_scaled_fits_its_scaler_on_training_rows_and_shows_the_model_scaled_tabl
 class Counting(RobustScaler):
     """A scaler that notes how many rows each table had that it transformed."""
 
+    by_row = True
     rows: list[int] = field(default_factory=list)
 
     def apply(self, table: FeatureTable) -> FeatureTable:
@@ -74,9 +75,7 @@ class Counting(RobustScaler):
 
 
 class OfWholeTables(Counting):
-    """The same scaler without the promise that a row's values depend on that row alone."""
-
-    by_row = False
+    """The same scaler without the promise that a row's values depend on that row alone, which none inherits."""
 
 
 @pytest.mark.parametrize("model", [LogisticRegression(C=0.1), Ridge()])
