@@ -144,18 +144,22 @@ class Experiment:
 
 @dataclass
 class Timings:
-    """Seconds per stage, logged as they end."""
+    """Seconds per stage, logged as they end.
 
+    of: begins the name of a stage in the log, where several run beside each other.
+    """
+
+    of: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times one stage; a stage that fails is not recorded."""
         began = perf_counter()
-        with progress.stage(name):
+        with progress.stage(f"{self.of}{name}"):
             yield
         self.seconds[name] = perf_counter() - began
-        LOG.info("%-22s %6.1f s", name, self.seconds[name])
+        LOG.info("%-22s %6.1f s", f"{self.of}{name}", self.seconds[name])
 
 
 def synthetic_note(data: Mapping[str, Any]) -> str | None:
