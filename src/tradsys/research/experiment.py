@@ -4,7 +4,6 @@ from pathlib import Path
 
 from tradsys.core.plain_data import Config, Json
 from tradsys.evidence.controls.drift import check_rows
-from tradsys.research.evaluation import evaluate_run
 from tradsys.research.pipeline.bundle_export import check_bundled_parts, export_bundle
 from tradsys.research.pipeline.dataset import load_bars, prepare
 from tradsys.research.pipeline.dataset_cache import DatasetCache, ValueStore
@@ -21,6 +20,8 @@ def run(experiment: Experiment, folder: Path, config: Config) -> Json:
     Writes bundle, metrics, predictions, trades and report into `folder`. Returns the report as one JSON-safe dict, the
     same that report.html and `tradsys.report` are drawn from.
     """
+    from tradsys.research.evaluation import evaluate_run  # noqa: PLC0415 - `Evaluation` alone needs no database
+
     check_stages(experiment)
     check_horizons(experiment, config.get("horizons") or [])
     check_bundled_parts(experiment)
