@@ -37,6 +37,7 @@ from tradsys.serving.strategy import Profile, Strategy, ThresholdRule
 AIMS_MS = {1: 5.0, 7: 10.0, 50: 30.0}
 N_STEPS = 200
 START_S = 3.0
+LOAD_S = 0.2
 BATCH = 1024
 LONG = 4  # times the history
 SMALL = (
@@ -53,6 +54,17 @@ from tradsys.serving.session import Session
 bundle = Bundle.load(sys.argv[1])
 Session(bundle, pl.read_parquet(sys.argv[2]))
 ModelWatch(bundle)
+"""
+LOADED = """
+import sys, time
+import onnx, onnxruntime, polars
+import tradsys.models.boosting, tradsys.models.market_regime, tradsys.serving.ensemble
+import tradsys.models.graphs.sizes
+from tradsys.serving.bundle import Bundle
+onnxruntime.InferenceSession  # imported where it is first named
+begun = time.process_time()
+Bundle.load(sys.argv[1])
+print(time.process_time() - begun)
 """
 OFF = Risk(*[None] * 8, model_band="off")
 
@@ -214,6 +226,15 @@ def start_row(bundle: Bundle) -> dict[str, Any]:
     return row("start to ready", min(taken), None, START_S / min(taken), ">= 1", note)
 
 
+def load_row(bundle: Bundle) -> dict[str, Any]:
+    """The first load of a process, its modules imported before: least CPU time of five processes."""
+    command = [sys.executable, "-c", LOADED, str(bundle.folder)]
+    busy = min(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(5))
+    kind = bundle.card["model"]["kind"]
+    note = f"a bundle of kind {kind}; least of 5 processes; ratio: {LOAD_S:g} s / CPU"
+    return row("Bundle.load, cold, beside imports, CPU, against 0.2 s", busy, None, LOAD_S / busy, ">= 1", note)
+
+
 def row(name: str, ours: float, rival: float | None, ratio: float, aim: str, note: str) -> dict[str, Any]:
     """A row as `benchmarks/run.py` prints it; seconds."""
     numbers = {"fast_s": float(ours), "slow_s": None if rival is None else float(rival), "ratio": float(ratio)}
@@ -221,10 +242,10 @@ def row(name: str, ours: float, rival: float | None, ratio: float, aim: str, not
 
 
 def measure() -> list[dict[str, Any]]:
-    """Steps, cost of a longer history, batch scoring and start."""
+    """Steps, cost of a longer history, batch scoring, load and start."""
     with some_bundle() as bundle:
         batch = [batch_row(bundle)] if bundle.card["model"]["kind"] == "onnx" else []
-        return [*step_rows(bundle), history_row(bundle), *batch, start_row(bundle)]
+        return [*step_rows(bundle), history_row(bundle), *batch, load_row(bundle), start_row(bundle)]
 
 
 if __name__ == "__main__":

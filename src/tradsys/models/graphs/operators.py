@@ -4,6 +4,7 @@ Excluded are operators with a body of their own (If, Loop, Scan, functions), seq
 texts, random numbers, references to other files, and domains other than ONNX's own.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,6 +59,17 @@ def check_operators(model: onnx.ModelProto, where: str, fix: str) -> None:
     if len(graph.node) > MOST_NODES:
         raise BundleError(f"{where} holds {len(graph.node):,} operators; at most {MOST_NODES:,} are read; {fix}")
     _check_nodes(graph.node, where, fix)
+    _check_names(graph, where, fix)
+
+
+def _check_names(graph: onnx.GraphProto, where: str, fix: str) -> None:
+    """Raises BundleError for a name of two tensors: the size of one might pass for that of the other."""
+    constants = [one.name for one in graph.initializer]
+    inputs = {one.name for one in graph.input} - set(constants)  # an input may have a default
+    given = Counter([*constants, *inputs, *(name for node in graph.node for name in node.output if name)])
+    taken = sorted(name for name, times in given.items() if times > 1)
+    if taken:
+        raise BundleError(f"{where}: {one_line(taken, 80)} each name more than one of its tensors; {fix}")
 
 
 def _check_nodes(nodes: Iterable[Any], where: str, fix: str) -> None:

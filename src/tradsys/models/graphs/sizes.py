@@ -1,7 +1,8 @@
 """The size of every tensor of a graph, before a session is built: a small file can request terabytes.
 
 Shape inference alone does not find sizes that a graph computes (of heads, halves, paddings): that arithmetic on shapes
-is evaluated by onnx's reference implementation, and its result becomes a constant for the next inference.
+is evaluated here, see `arithmetic`, and its result becomes a constant for the next inference. The inference follows no
+data itself: it would do so without bound.
 """
 
 import math
@@ -9,11 +10,11 @@ import math
 import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
 
 from tradsys.core.errors import BundleError
 from tradsys.core.received import one_line
 from tradsys.core.tables import Array
+from tradsys.models.graphs.arithmetic import result
 from tradsys.models.graphs.operators import check_operators
 
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
@@ -82,11 +83,13 @@ def numbers(model: onnx.ModelProto, n_windows: int, where: str, fix: str) -> int
 
 
 def _with_batch(model: onnx.ModelProto, n_windows: int) -> onnx.ModelProto:
-    """A copy without what inference does not need, whose input and outputs have the batch size `n_windows`."""
+    """A copy whose input has the batch size `n_windows`, and without the sizes that a file states: none is trusted."""
     known = onnx.ModelProto()
     known.CopyFrom(model)
-    del known.graph.value_info[:]  # the sizes that a file states are not trusted
-    for value in (*known.graph.input, *known.graph.output):
+    del known.graph.value_info[:]
+    for value in known.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for value in known.graph.input:
         if value.type.tensor_type.shape.dim:
             value.type.tensor_type.shape.dim[0].dim_value = n_windows
     return known
@@ -94,7 +97,7 @@ def _with_batch(model: onnx.ModelProto, n_windows: int) -> onnx.ModelProto:
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
     """Known shapes by tensor."""
-    graph = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    graph = shape_inference.infer_shapes(model, strict_mode=True).graph
     found = {}
     for value in (*graph.value_info, *graph.output, *graph.input):
         tensor = value.type.tensor_type
@@ -109,7 +112,7 @@ def _folded(graph: onnx.GraphProto, shapes: dict[str, list[int]], small: dict[st
     for node in graph.node:
         answer = _answer(node, shapes, small)
         if answer is not None:
-            small[node.output[0]] = fresh[node.output[0]] = np.asarray(answer)
+            small[node.output[0]] = fresh[node.output[0]] = answer
     left = [node for node in graph.node if node.output[0] not in fresh]
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in left]
     del graph.node[:]
@@ -126,8 +129,4 @@ def _answer(node: onnx.NodeProto, shapes: dict[str, list[int]], small: dict[str,
     if node.op_type == "Shape" and node.input[0] in shapes and node.input[0] not in small:
         ends = {one.name: one.i for one in node.attribute}
         return np.array(shapes[node.input[0]], dtype=np.int64)[ends.get("start", 0) : ends.get("end")]
-    if not all(name in small for name in inputs):
-        return None
-    with np.errstate(all="ignore"):
-        answer: Array = ReferenceEvaluator(node).run(None, {name: small[name] for name in inputs})[0]  # type: ignore[index,assignment]
-    return answer
+    return result(node, [small[name] for name in inputs]) if all(name in small for name in inputs) else None

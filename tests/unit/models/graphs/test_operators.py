@@ -80,6 +80,15 @@ def with_external_data_of_an_odd_order():
     return model
 
 
+def with_stated_size():
+    """The file states [N, 2] of an answer of [2 ** 33, 2] numbers."""
+    model = grown(constants={"two": [2, 2], "powers": [33, 1]})
+    del model.graph.node[2]
+    model.graph.node.extend([node("Pow", ["two", "powers"], ["s"]), node("ConstantOfShape", ["s"], ["score"])])
+    model.graph.node.append(model.graph.node.pop(2))  # reads the score, so it comes last
+    return model
+
+
 doubled = [node("Concat", [f"d{k}", f"d{k}"], [f"d{k + 1}"], axis=0) for k in range(40)]
 outer = [
     node("Unsqueeze", ["window", "axis"], ["w0"]),
@@ -117,7 +126,7 @@ REFUSED = {
         grown(node("ConstantOfShape", ["s"], ["x"]), constants={"s": [2**62, 2**62, 2**62]}), "model.onnx"),
     "Expand": (grown(node("Expand", ["b", "s"], ["x"]), constants={"s": [2**33, 2]}), "numbers for"),
     "Pad": (grown(node("Pad", ["logit", "p"], ["x"]), constants={"p": [0, 0, 2**33, 0]}), "numbers for"),
-    "doubled forty times": (grown(*doubled, weights={"d0": []}, constants={"d0": [1, 1]}), "model.onnx"),
+    "doubled forty times": (grown(*doubled, constants={"d0": [1, 1]}), "numbers for"),
     "doubled forty times from a window": (
         grown(node("Identity", ["logit"], ["d0"]), *doubled), "numbers for"),
     "outer products of windows": (
@@ -134,6 +143,11 @@ REFUSED = {
     "NaN among the weights": (with_nan(), "holds NaN"),
     "NaN in a node": (
         grown(node("Constant", [], ["x"], value=numpy_helper.from_array(np.full(2, np.nan)))), "holds NaN"),
+    "size that the file states of an answer": (with_stated_size(), "numbers for"),
+    "a constant's name given anew": (grown(node("Relu", ["logit"], ["W"])), "more than one of its tensors"),
+    "a constant of two sizes": (grown(weights={"W": [1]}), "more than one of its tensors"),
+    "an operator's name given anew": (
+        grown(node("Relu", ["logit"], ["x"]), node("Abs", ["W"], ["x"])), "more than one of its tensors"),
     "operators without number": (
         grown(*[node("Identity", ["logit"], [f"i{k}"]) for k in range(50_001)]), "at most 50,000"),
 }  # fmt: skip
