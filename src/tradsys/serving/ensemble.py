@@ -21,7 +21,6 @@ from tradsys.models.ensembles.pool_weights import pooled
 from tradsys.models.ensembles.stacked import BASE
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.market_regime import MarketRegime, regime_from_json
-from tradsys.models.onnx_runtime import OnnxModel
 from tradsys.models.regime import HmmRegime
 from tradsys.models.supervisors.supervised import SupervisedRegime
 from tradsys.models.transforms import RobustScaler
@@ -58,8 +57,15 @@ def _logistic(reported: Mapping[str, Any]) -> Member:
     return model if reported["scaler"] is None else Scaled.of(RobustScaler.from_json(reported["scaler"]), model)
 
 
+def read_graph(path: Path) -> Member:
+    """A net, scaler and calibrator as one graph."""
+    from tradsys.models.onnx_runtime import OnnxModel  # noqa: PLC0415 - onnxruntime, only where a member is a graph
+
+    return OnnxModel.load(path)
+
+
 LOADERS: dict[str, Callable[[Path], Member]] = {
-    "onnx": OnnxModel.load,
+    "onnx": read_graph,
     "logistic": read_logistic,
     "lightgbm": LightGbm.load,
     "xgboost": Xgboost.load,
@@ -190,7 +196,7 @@ def _member(reported: Mapping[str, Any], folder: Path, n_features: int) -> Membe
     if not path.is_file():
         raise BundleError(f"bundle {folder}: {FILE} names the file {path.name[:60]!r}, which is not there; {FIX}")
     member = LOADERS[kind](path)
-    reads = member.n_features if isinstance(member, OnnxModel) else n_features
+    reads = getattr(member, "n_features", n_features)  # of a graph alone
     if (member.lookback, reads) != (reported["lookback"], n_features):
         raise BundleError(
             f"bundle {folder}: {path.name} reads [{member.lookback}, {reads}], {FILE} and card state "
