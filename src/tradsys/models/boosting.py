@@ -50,7 +50,8 @@ def _parameters(model: LightGbm | LightGbmRegressor | Xgboost) -> dict[str, Any]
 def _last_rows(table: FeatureTable, names: Sequence[str], rows: Array) -> Array:
     """float32 [N, F] of the decision rows, in the order of `names`; DataError when one is missing."""
     source = table if table.names == tuple(names) else table.select(names)
-    return np.ascontiguousarray(source.values[rows])
+    are_all = len(rows) == len(source) and np.array_equal(rows, np.arange(len(source)))  # no second copy of a table
+    return np.ascontiguousarray(source.values if are_all else source.values[rows])
 
 
 def _both_classes(proba: Array) -> Array:
@@ -318,7 +319,7 @@ class Xgboost:
 
     def _matrix(self, samples: Samples, kind: type[xgboost.DMatrix]) -> xgboost.DMatrix:
         """The rows as XGBoost holds them; binned ones give the same trees and take a byte a value, others eight."""
-        values = np.ascontiguousarray(samples.table.values[samples.rows])
+        values = _last_rows(samples.table, samples.table.names, samples.rows)
         return kind(values, label=samples.y, weight=samples.weight, nthread=self.n_threads)
 
     def _training(self, n_classes: int) -> dict[str, Any]:
