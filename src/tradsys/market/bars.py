@@ -279,12 +279,19 @@ def check_bar_minutes(bars: pl.DataFrame, minutes: float, name: str, rule: str) 
 
     Bars too few to measure pass. name: start of the error line. rule: where `minutes` is from, and the next step.
     """
-    counts = bars.group_by("symbol").len()["len"]
-    if not len(counts) or int(counts.max()) < MEASURABLE:  # type: ignore[arg-type]
+    if not _has_many_of_one_symbol(bars):
         return
     measured = bar_minutes(utc_bars(bars))
     if measured != minutes:
         raise DataError(f"{name}: the bars are of {measured:g} minutes, not of {minutes:g}; {rule}")
+
+
+def _has_many_of_one_symbol(bars: pl.DataFrame) -> bool:
+    """Whether a symbol has MEASURABLE bars; texts are grouped only where no run of sorted bars is that long."""
+    runs = np.diff(starts_of_symbols(bars), append=bars.height)
+    if (runs >= MEASURABLE).any():
+        return True
+    return bool((bars.group_by("symbol").len()["len"] >= MEASURABLE).any())
 
 
 def check_no_short_run(bars: pl.DataFrame, minutes: float, name: str, rule: str) -> None:

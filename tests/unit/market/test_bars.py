@@ -13,6 +13,7 @@ from tradsys.core.errors import DataError
 from tradsys.market.bars import (
     COLUMNS,
     bar_length,
+    check_bar_minutes,
     check_bars,
     check_no_short_run,
     combine_digests,
@@ -228,3 +229,15 @@ def test_two_short_steps_in_a_row_count_within_one_symbol_only():
             DataError, match="CCC has bars shorter than 60 minutes, the first two in a row to 2020-01-01 02"
         ):
             check_no_short_run(rows, 60, "here", "a rule")
+
+
+@pytest.mark.parametrize("by", [("symbol", "time"), ("time", "symbol")])
+def test_a_wrong_length_is_seen_in_any_order_of_symbols_and_only_in_bars_enough(make_walk_bars, by):
+    """Sorted by time, no two bars in a row are of one symbol; nine bars are too few to measure."""
+    bars = make_walk_bars(10, ("AAA", "BBB")).sort(by)
+    minutes = bar_length(bars) / timedelta(minutes=1)
+    check_bar_minutes(bars, minutes, "data", "the rule")
+    with pytest.raises(DataError, match=r"data: the bars are of .* minutes, not of 7; the rule"):
+        check_bar_minutes(bars, 7, "data", "the rule")
+    check_bar_minutes(bars.head(0), 7, "data", "the rule")
+    check_bar_minutes(make_walk_bars(9, ("AAA", "BBB")).sort(by), 7, "data", "the rule")

@@ -14,7 +14,7 @@ from tradsys.core.errors import DataError
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array
 from tradsys.market import sessions
-from tradsys.market.bars import content_digest
+from tradsys.market.bars import content_digest, starts_of_symbols
 from tradsys.market.calendars import session_of
 from tradsys.research.pipeline.dataset import load_bars
 from tradsys.research.pipeline.settings import Experiment
@@ -165,19 +165,14 @@ class DayBars:
         cut further back for all.
         """
         at = self.close if since is None else since
-        needed = (
-            self.bars.lazy()
-            .group_by("symbol")
-            .agg(
-                first=pl.col("time").filter(pl.col("time") >= at).first(),
-                start=pl.col("time").filter(pl.col("time") < at).tail(n_bars - 1).first(),
-            )
-            .filter(pl.col("first").is_not_null())
-            .select(pl.min_horizontal("first", "start").min())
-            .collect()
-            .item()
-        )
-        return self.bars.clear() if needed is None else self.bars.filter(pl.col("time") >= needed)
+        starts, time = starts_of_symbols(self.bars), self.bars["time"]
+        before = (time < at).to_numpy()
+        n_before = np.add.reduceat(before, starts, dtype=np.int64)
+        lasting = n_before < np.diff(starts, append=len(before))  # symbols with a bar at or after `at`
+        if not lasting.any():
+            return self.bars.clear()
+        first = starts + np.maximum(n_before - (n_bars - 1), 0)
+        return self.bars.filter(time >= time.gather(first[lasting]).min())
 
     def sessions_back(self, n: int) -> datetime:
         """The close of the session `n` before this one, or of the first session."""

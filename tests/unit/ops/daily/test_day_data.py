@@ -1,5 +1,5 @@
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +82,38 @@ def test_a_symbol_with_holes_takes_the_others_further_back(holed):
     with_holes = day.window(200)["time"].min()
     without = daily(holed.filter(pl.col("symbol") != "P0002")).of(date(2019, 8, 30)).window(200)["time"].min()
     assert with_holes < without
+
+
+def window_by_query(bars, n_bars, at):
+    """The window by a query over each symbol's times."""
+    before = pl.col("time") < at
+    needed = (
+        bars.group_by("symbol")
+        .agg(
+            first=pl.col("time").filter(~before).first(),
+            start=pl.col("time").filter(before).tail(n_bars - 1).first(),
+        )
+        .filter(pl.col("first").is_not_null())
+        .select(pl.min_horizontal("first", "start").min())
+        .item()
+    )
+    return bars.clear() if needed is None else bars.filter(pl.col("time") >= needed)
+
+
+@pytest.mark.parametrize("n_bars", [1, 2, 50, 100_000])
+@pytest.mark.parametrize("back", [0, 3, 100_000])
+def test_a_window_is_that_of_a_query_over_each_symbol(holed, n_bars, back):
+    gone = holed.filter(
+        (pl.col("symbol") != "P0003") | (pl.col("time") < pl.lit("2019-06-01").str.to_datetime(time_zone="UTC"))
+    )
+    day = daily(gone).of(date(2019, 8, 30))
+    since = day.sessions_back(back)
+    assert day.window(n_bars, since).equals(window_by_query(day.bars, n_bars, since))
+
+
+def test_a_window_after_the_last_bar_is_empty(holed):
+    day = daily(holed).of(date(2019, 8, 30))
+    assert day.window(5, day.close + timedelta(days=1)).equals(day.bars.clear())
 
 
 def test_nothing_later_than_the_close_is_known(holed):
