@@ -24,10 +24,10 @@ from pathlib import Path
 REPO = Path(__file__).parents[1]
 LIMIT_SECONDS = 300.0
 LOADED = (
-    "arch.bootstrap", "hmmlearn.hmm", "lightgbm", "onnx.reference", "onnxruntime", "optuna", "plotly.graph_objects",
-    "pytorch_lightning", "vectorbt", "xgboost", "tradsys.portfolio.vectorbt_adapter",
-    "tradsys.research.bundle_backtest", "tradsys.research.experiment", "tradsys.research.comparisons.comparison",
-    "tradsys.research.sweeps.commands",
+    "alembic.command", "arch.bootstrap", "hmmlearn.hmm", "lightgbm", "onnx.reference", "onnxruntime", "optuna",
+    "plotly.graph_objects", "pytorch_lightning", "sqlalchemy.dialects.sqlite", "vectorbt", "xgboost",
+    "tradsys.portfolio.vectorbt_adapter", "tradsys.research.bundle_backtest", "tradsys.research.experiment",
+    "tradsys.research.comparisons.comparison", "tradsys.research.sweeps.commands",
 )  # fmt: skip
 
 
@@ -183,7 +183,8 @@ if __name__ == "__main__":
     # not by tradsys.config.compose, which settles threads when a command imports it
     composed = importlib.import_module("tradsys.config.composition").composed
     for _ in range(2):  # what is parsed is kept from the second time on
-        composed(REPO / "conf", "train", [])
+        for command in ("train", "tune"):
+            composed(REPO / "conf", command, [])
     importlib.import_module("tradsys.config.packages").conf_packages.cache_clear()  # a fork has packages of its own
     asked = _next_order()
     if asked is not None:

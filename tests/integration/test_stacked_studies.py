@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import time
 
 import numpy as np
@@ -102,13 +103,15 @@ def killed_with(command, folder, n_trials):
         while begun.poll() is None and time.monotonic() < deadline:
             if len(list(folder.glob("runs/tune/*/trials/*/fits/stacks/*/last.ckpt"))) >= n_trials:
                 break
-            time.sleep(0.002)
+            time.sleep(0.01)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(begun.pid, signal.SIGKILL)
         assert begun.wait() == -signal.SIGKILL
     assert len(list(folder.glob("runs/tune/*/trials/*/fits/stacks/*/last.ckpt"))) == n_trials
-    time.sleep(2.5)  # beyond its grace, so that its trials are the first again
+    with contextlib.closing(sqlite3.connect(folder / "runs/tune/studies.db")) as study, study:
+        # its last beats lie beyond its grace, so that its trials are the first again
+        assert study.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 day')").rowcount > 0
 
 
 def test_a_killed_sweep_goes_on_with_its_stack(by_stack, tmp_path, monkeypatch):
