@@ -33,7 +33,7 @@ SETTINGS = [
     "trainer.max_epochs=6",
     "trainer.patience=6",
     "heartbeat_seconds=1",
-    "grace_seconds=6",
+    "grace_seconds=8",
 ]
 
 
