@@ -81,14 +81,13 @@ class Scaled:
 
 def _of_own_rows(scaler: Transform, samples: Samples) -> Samples:
     """The samples on a table of their own rows alone, transformed; for models that read no other row."""
-    at = np.arange(len(samples))
-    values = np.empty((len(at), len(samples.table.names)), dtype=np.float32)
+    at, table = np.arange(len(samples)), samples.table
+    values = np.empty((len(at), len(table.names)), dtype=np.float32)
     for k in range(0, len(at), ROWS_AT_ONCE):
         some = slice(k, k + ROWS_AT_ONCE)
-        values[some] = scaler.apply(samples.table.take(samples.rows[some])).values
-    nothing = replace(samples.table, values=np.empty((len(samples.table), 0), dtype=np.float32), names=())
-    table = replace(nothing.take(samples.rows), values=values, names=samples.table.names)
-    return replace(samples, table=table, rows=at, start=at, end=at)
+        values[some] = scaler.apply(table.take(samples.rows[some])).values
+    own = {name: getattr(table, name)[samples.rows] for name in ("symbol", "time", "segment")}
+    return replace(samples, table=replace(table, values=values, **own), rows=at, start=at, end=at)
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,7 +116,8 @@ class _Objective:
     """
 
     def __init__(self, rows: Standardised, weight_N: Array, n_rows: int, penalty: float) -> None:
-        self.rows, self.weight_N, self.n_rows, self.penalty = rows, weight_N, n_rows, penalty
+        self.rows, self.weight_N, self.n_rows = rows, weight_N, n_rows
+        self.pull = _penalties(n_rows, len(rows.center_F) + 1, penalty / len(weight_N))
         self._at: bytes | None = None
         self._loss, self._slope, self._curvature = 0.0, np.empty(0), np.empty((0, 0))
 
@@ -146,23 +147,23 @@ class _Objective:
                 curvature_CGCG[c, :, d] += sign * (root_BG.T @ root_BG)
         for c in range(n_rows):
             for d in range(c):
-                curvature_CGCG[c, :, d] = curvature_CGCG[d, :, c].T
-        pull = self._penalties(theta_CG.shape[1])
-        self._loss = loss / n + 0.5 * float(theta @ pull @ theta)
-        self._slope = slope_CG.ravel() / n + pull @ theta
-        self._curvature = curvature_CGCG.reshape(theta.size, theta.size) / n + pull
+                curvature_CGCG[c, :, d] = curvature_CGCG[d, :, c]
+        self._loss = loss / n + 0.5 * float(theta @ self.pull @ theta)
+        self._slope = slope_CG.ravel() / n + self.pull @ theta
+        self._curvature = curvature_CGCG.reshape(theta.size, theta.size) / n + self.pull
         self._at = theta.tobytes()
 
-    def _penalties(self, n_numbers: int) -> Array:
-        """The quadratic form of the penalty: on the coefficients, and on what a loss of several classes leaves open.
 
-        Adding one vector to every class changes no probability: the sum over the classes is drawn to zero, where a
-        penalty on the coefficients has it anyway, so that the optimum is one point.
-        """
-        of_one = np.full(n_numbers, self.penalty / len(self.weight_N))
-        of_one[-1] = 0.0
-        same = np.ones((self.n_rows, self.n_rows)) if self.n_rows > 1 else np.zeros((1, 1))
-        return np.kron(np.eye(self.n_rows), np.diag(of_one)) + np.kron(same, np.eye(n_numbers))
+def _penalties(n_rows: int, n_numbers: int, penalty: float) -> Array:
+    """The quadratic form of the penalty: on the coefficients, and on what a loss of several classes leaves open.
+
+    Adding one vector to every class changes no probability: the sum over the classes is drawn to zero, where a penalty
+    on the coefficients has it anyway, so that the optimum is one point.
+    """
+    of_one = np.full(n_numbers, penalty)
+    of_one[-1] = 0.0
+    same = np.ones((n_rows, n_rows)) if n_rows > 1 else np.zeros((1, 1))
+    return np.kron(np.eye(n_rows), np.diag(of_one)) + np.kron(same, np.eye(n_numbers))
 
 
 def _losses(logits_BC: Array, y_B: Array) -> tuple[Array, Array, Array]:

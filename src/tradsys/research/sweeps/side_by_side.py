@@ -57,10 +57,8 @@ def n_at_once(joined: Joined) -> int:
     dataset = runner.dataset(composed)
     planned = PlannedFit(composed.experiment, dataset, 0, settings.seeds[0], runner.folder / "trials")
     own = math.inf if budget.n_trials is None else math.ceil(budget.n_trials / joined.n_side_by_side)
-    most, fits_of_trial = (
-        min(settings.stacked_trials or settings.n_startup, own),
-        len(dataset.folds) * len(settings.seeds),
-    )
+    most = min(settings.stacked_trials or settings.n_startup, own)
+    fits_of_trial = len(dataset.folds) * len(settings.seeds)
     try:
         n_fits = fits_per_stack(planned, settings.stacked, int(most * fits_of_trial))
     except TrainingError:  # each trial raises it itself
