@@ -89,6 +89,16 @@ def test_stops_at_the_best_round_on_the_validation_rows(model):
     assert log_loss(stopped, held) < log_loss(whole, held)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_binned_rows_give_the_trees_of_rows_held_as_numbers(n_classes, monkeypatch):
+    train, valid = make_samples(n_classes=n_classes)
+    train = with_holes(train)
+    binned = SMALL[1].fit(train, valid).booster().get_dump(with_stats=True)
+    monkeypatch.setattr(xgboost, "QuantileDMatrix", xgboost.DMatrix)
+    assert SMALL[1].fit(train, valid).booster().get_dump(with_stats=True) == binned
+    assert len(binned) > 10
+
+
 @MODELS
 def test_same_seed_same_numbers_and_another_seed_others(model):
     train, valid = make_samples()
