@@ -17,7 +17,7 @@ from tradsys.core.tables import Array, FeatureTable
 from tradsys.models.boosting import LightGbm, Xgboost
 from tradsys.models.calibrators import calibrator_from_json
 from tradsys.models.ensembles.compose import Calibrated, Scaled
-from tradsys.models.ensembles.pool_weights import pooled
+from tradsys.models.ensembles.pool_weights import mean_and_spread
 from tradsys.models.ensembles.stacked import BASE
 from tradsys.models.linear import LogisticRegression
 from tradsys.models.market_regime import MarketRegime, regime_from_json
@@ -129,9 +129,7 @@ class ServedPool:
         if self.base_rate is not None:
             each.append(np.tile(self.base_rate, (len(rows), 1)))
         belief_NS = None if self.regime is None else self.regime.predict_proba(table, rows)
-        mean_NC = pooled(self.weights, each, belief_NS)
-        apart = [(one - mean_NC) ** 2 for one in each]
-        return mean_NC, np.sqrt(pooled(self.weights, apart, belief_NS))
+        return mean_and_spread(self.weights, each, belief_NS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -14,7 +15,8 @@ from tradsys.models import onnx_export
 from tradsys.models.baseline import BaseRate
 from tradsys.models.calibrators import Identity, Isotonic, Temperature
 from tradsys.models.ensembles.compose import Average, SeedAverage
-from tradsys.models.linear import LogisticRegression
+from tradsys.models.graphs.writer import GraphWriter
+from tradsys.models.linear import LogisticRegression, Ridge
 from tradsys.models.nets.transformer import TransformerEncoder
 from tradsys.models.onnx_export import check_parity, export_onnx
 from tradsys.models.onnx_runtime import OnnxModel
@@ -158,41 +160,100 @@ def test_rivals_are_graphs_too(tmp_path, model, calibrator):
 def test_every_class_of_logistic_regression(tmp_path):
     samples = make_samples(n_classes=2)
     samples = replace(samples, y=samples.rows % 3)
-    module = onnx_export.scores(LogisticRegression().fit(samples, samples))
-    with torch.no_grad():
-        got_NC = module(torch.from_numpy(samples.table.values[samples.rows][:, None])).numpy()
-    expected_NC = LogisticRegression().fit(samples, samples).predict_proba(samples.table, samples.rows)
-    np.testing.assert_allclose(got_NC, expected_NC, rtol=0, atol=1e-12)
+    model = LogisticRegression().fit(samples, samples)
+    path = tmp_path / "model.onnx"
+    export_onnx(path, scaler=None, model=model, calibrator=None, table=samples.table, rows=samples.rows)
+    got_NC, probability_NC = OnnxModel.load(path).predict(samples.table, samples.rows)
+    np.testing.assert_allclose(got_NC, model.predict_proba(samples.table, samples.rows), rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(probability_NC, got_NC)
+
+
+def test_ridge_is_the_logistic_regression_that_it_holds(tmp_path):
+    samples = make_samples()
+    model = Ridge().fit(samples, samples)
+    path = tmp_path / "model.onnx"
+    export_onnx(path, scaler=None, model=model, calibrator=None, table=samples.table, rows=samples.rows)
+    got_NC, _ = OnnxModel.load(path).predict(samples.table, samples.rows)
+    np.testing.assert_allclose(got_NC, model.predict_proba(samples.table, samples.rows), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("as_seeds", [False, True])
+def test_the_spread_is_the_members_weighted_deviation(tmp_path, as_seeds):
+    samples, model = make_samples(), LogisticRegression()
+    both = {"a": model.fit(samples, samples), "b": replace(model, C=1e-4).fit(samples, samples)}
+    weight = [0.5, 0.5] if as_seeds else [0.25, 0.75]
+    mean = SeedAverage(model, 2) if as_seeds else Average(both, weights=dict(zip(both, weight, strict=True)))
+    path = tmp_path / "model.onnx"
+    mean = with_fitted(mean, {"members_": both})
+    export_onnx(path, scaler=None, model=mean, calibrator=None, table=samples.table, rows=samples.rows)
+    first, second = (one.predict_proba(samples.table, samples.rows)[:, 1] for one in both.values())
+    _, _, spread_NC = OnnxModel.load(path).predict_with_spread(samples.table, samples.rows)
+    expected = np.abs(first - second) * np.sqrt(weight[0] * weight[1])  # of two values
+    assert expected.max() > 0.01
+    np.testing.assert_allclose(spread_NC[:, 1], expected, rtol=0, atol=1e-9)
+
+
+def calibrated(calibrator, score_NC):
+    """What the calibrator's operators give in onnxruntime for these scores."""
+    graph = GraphWriter(n_features=score_NC.shape[1])
+    score = graph.add("Cast", graph.add("Gather", "window", np.array(0), axis=1), to=onnx.TensorProto.DOUBLE)
+    graph = graph.model({"score": onnx_export.calibration(calibrator, graph, score)}, 1, score_NC.shape[1])
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"window": score_NC[:, None].astype(np.float32)})[0]
 
 
 @pytest.mark.parametrize(
-    ("x", "y"), [([0.2, 0.3, 0.31, 0.8], [0.1, 0.4, 0.6, 0.7]), ([0.5], [0.4]), ([0.1, 0.9], [0.2, 0.2])]
+    "calibrator",
+    [
+        *(
+            with_fitted(Isotonic(), {"x_": np.array(x), "y_": np.array(y)})
+            for x, y in [([0.2, 0.3, 0.31, 0.8], [0.1, 0.4, 0.6, 0.7]), ([0.5], [0.4]), ([0.1, 0.9], [0.2, 0.2])]
+        ),
+        with_fitted(Temperature(), {"temperature_": 0.3, "bias_": np.array([0.4, -0.4]), "n_rows_": 40.0}),
+        with_fitted(Temperature(), {"temperature_": 7.0, "bias_": np.array([0.0, 0.0])}),
+        Identity(),
+    ],
+    ids=["steps", "one knot", "flat", "held within", "tempered", "none"],
 )
-def test_isotonic_in_tensors_is_numpys_interpolation(x, y):
-    calibrator = with_fitted(Isotonic(), {"x_": np.array(x), "y_": np.array(y)})
-    p_N = np.unique(np.concatenate([np.linspace(0, 1, 301), x]))
+def test_a_calibrator_by_operators_is_its_own_apply(calibrator):
+    knots = getattr(calibrator, "x_", None)
+    p_N = np.unique(np.concatenate([np.linspace(0, 1, 301), [] if knots is None else knots])).astype(np.float32)
     score_NC = np.stack([1 - p_N, p_N], axis=1)
-    got_NC = onnx_export.calibration(calibrator)(torch.from_numpy(score_NC)).numpy()
-    np.testing.assert_allclose(got_NC, calibrator.apply(score_NC), rtol=0, atol=1e-15)
-    assert torch.isnan(onnx_export.calibration(calibrator)(torch.full((1, 2), torch.nan))).all()
+    np.testing.assert_allclose(calibrated(calibrator, score_NC), calibrator.apply(score_NC), rtol=0, atol=1e-14)
+    assert np.isnan(calibrated(calibrator, np.full((1, 2), np.nan))).all()
+
+
+def test_a_scaler_by_operators_is_its_own_apply_and_keeps_nan(tmp_path):
+    samples = make_samples()
+    table = replace(samples.table, names=("a", "trait_side_of_3", "c", "d"))
+    values = table.values.copy()
+    values[5, 0] = np.nan
+    scaler = RobustScaler(clip=1.5).fit(table, samples.rows)
+    graph = GraphWriter(n_features=4)
+    seen = onnx_export.scaling(scaler, graph, "window")
+    last = graph.add("Cast", graph.add("Gather", seen, np.array(-1), axis=1), to=onnx.TensorProto.DOUBLE)
+    session = onnxruntime.InferenceSession(graph.model({"seen": last}, 1, 4).SerializeToString())
+    expected = scaler.apply(table.with_values(values)).values
+    got = session.run(None, {"window": values[:, None]})[0]
+    np.testing.assert_array_equal(got, expected)
+    assert np.isnan(got[5, 0])
 
 
 def test_another_net_behind_the_same_file_is_noticed(exported):
     path, samples, *_ = exported
     scaler = RobustScaler(clip=3.0).fit(samples.table, samples.rows)
-    other = onnx_export.Pipeline(
-        onnx_export.scaling(scaler), onnx_export.scores(untrained(n_classes=3, seed=1)), torch.nn.Identity()
-    ).eval()
-    windows_NTF = np.stack([samples.table.values[r - LOOKBACK + 1 : r + 1] for r in samples.rows[:20]])
-    with pytest.raises(BundleError, match=r"score differs from torch by .* other decisions among 20 windows"):
-        check_parity(path, other, windows_NTF)
+    parts = {"scaler": scaler, "calibrator": None, "table": samples.table, "rows": samples.rows[:20]}
+    with pytest.raises(BundleError, match=r"score differs from the fitted parts .* other decisions among 20 windows"):
+        check_parity(path, model=untrained(n_classes=3, seed=1), **parts)
+    with pytest.raises(BundleError, match="probability differs from the fitted parts"):
+        check_parity(path, model=untrained(n_classes=3), **parts)
 
 
 def test_a_part_read_wrongly_leaves_no_file(tmp_path, monkeypatch):
     samples = make_samples()
     model = LogisticRegression(lookback=LOOKBACK).fit(samples, samples)
     wrong = with_fitted(model, {"intercept_": model.intercept_ + 0.01})
-    monkeypatch.setattr(onnx_export, "scores", lambda part, right=onnx_export.scores: right(wrong))
+    monkeypatch.setattr(onnx_export, "scores", lambda part, *into, right=onnx_export.scores: right(wrong, *into))
     with pytest.raises(BundleError, match="score differs from the fitted parts"):
         export_onnx(
             tmp_path / "model.onnx",
@@ -207,10 +268,10 @@ def test_a_part_read_wrongly_leaves_no_file(tmp_path, monkeypatch):
 
 def test_what_has_no_graph_is_named(exported):
     with pytest.raises(BundleError, match="no graph stands for a model of type dict"):
-        onnx_export.scores({})
+        onnx_export.scores({}, GraphWriter(n_features=4), "window")
     unfitted = replace(untrained())
     with pytest.raises(BundleError, match="no weights"):
-        onnx_export.scores(unfitted)
+        onnx_export.scores(unfitted, GraphWriter(n_features=4), "window")
 
 
 def test_a_file_that_is_no_graph_or_another_one_is_refused(tmp_path, exported):

@@ -265,3 +265,12 @@ class Average:
         """float64 [N, C], the mean over members."""
         each = [model.predict_proba(table, rows) for model in fitted(self, "members_").values()]
         return pooled(np.array(list(self.weight_of.values())), each)
+
+
+def weights_of(model: Average | SeedAverage) -> dict[str, float]:
+    """The weight of each fitted member of a mean, in their order.
+
+    Equal where there are none.
+    """
+    names = list(model.members_ or {})
+    return model.weight_of if isinstance(model, Average) else {name: 1 / len(names) for name in names}

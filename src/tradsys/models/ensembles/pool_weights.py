@@ -142,6 +142,13 @@ def pooled(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = Non
     return total_NC
 
 
+def mean_and_spread(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = None) -> tuple[Array, Array]:
+    """The pool [N, C] and its members' weighted standard deviation about it [N, C]; arguments as of `pooled`."""
+    mean_NC = pooled(weights, proba_KNC, belief_NS)
+    apart_KNC = [(one_NC - mean_NC) ** 2 for one_NC in proba_KNC]
+    return mean_NC, np.sqrt(pooled(weights, apart_KNC, belief_NS))
+
+
 def time_batches(bar_N: Array, longest_label: int) -> Array:
     """Batch 0..B-1 of each decision bar, int64 [N].
 

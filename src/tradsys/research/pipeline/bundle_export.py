@@ -14,7 +14,7 @@ from tradsys.core.runs import code_sha, write_json, written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.market.bars import bar_minutes, span
 from tradsys.models.boosting import LightGbm, Xgboost
-from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
+from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage, weights_of
 from tradsys.models.ensembles.regime_pooled import RegimePooled
 from tradsys.models.ensembles.resampled import Decayed, SequentialBootstrap
 from tradsys.models.ensembles.stacked import RegimeWeighted, Stacked
@@ -27,7 +27,7 @@ from tradsys.research.pipeline.training import Fitted
 from tradsys.serving.bundle import DRIFT, Bundle, seal
 from tradsys.serving.ensemble import FILE, ServedEnsemble
 
-PARITY_WINDOWS = 512  # validation windows on which graph and torch are compared at export
+PARITY_WINDOWS = 512  # validation windows on which graph and parts are compared at export
 FORGOTTEN = 1e-8  # largest weight of older bars that a live buffer may lack
 
 
@@ -180,7 +180,7 @@ def has_graph(model: Any) -> bool:
         return False
     if kinds == {LogisticRegression}:
         return True
-    from tradsys.models import onnx_export  # noqa: PLC0415 - takes two seconds; trees and coefficients do without
+    from tradsys.models import onnx_export  # noqa: PLC0415 - trees do without it
 
     return onnx_export.has_graph(model)
 
@@ -260,15 +260,6 @@ def write_pool(model: Any, calibrator: Any, folder: Path, compared: Samples) -> 
         )
 
 
-def weights_of(model: Average | SeedAverage) -> dict[str, float]:
-    """The weight of each fitted member of a mean, in their order.
-
-    Equal where there are none.
-    """
-    names = list(model.members_ or {})
-    return model.weight_of if isinstance(model, Average) else {name: 1 / len(names) for name in names}
-
-
 def _pool(model: Any, folder: Path, stem: str, compared: Samples) -> Json:
     """Content of ensemble.json for a pool; its members' files are written on the way."""
     members = [_member(name, one, folder, f"{stem}_{name}", compared) for name, one in model.members_.items()]
@@ -307,7 +298,7 @@ def _member(name: str, model: Any, folder: Path, stem: str, compared: Samples) -
         return {"name": name, "kind": kind, "file": f"{stem}.txt", "lookback": inner.lookback, **_behind(calibrator)}
     scaler, net = (inner.scaler_, inner.model_) if isinstance(inner, Scaled) else (None, inner)
     if isinstance(net, LogisticRegression) and (scaler is None or isinstance(scaler, RobustScaler)):
-        # coefficients, not a graph: the same numbers to the bit, readable, and no seconds of tracing
+        # coefficients, not a graph: the same numbers to the bit, and readable
         write_json(folder / f"{stem}.json", {"scaler": scaler and scaler.to_json(), "model": net.to_json()})
         return {
             "name": name, "kind": "logistic", "file": f"{stem}.json", "lookback": net.lookback, **_behind(calibrator),

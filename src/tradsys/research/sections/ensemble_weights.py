@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage
+from tradsys.models.ensembles.compose import Average, Calibrated, Scaled, SeedAverage, weights_of
 from tradsys.models.ensembles.pool_weights import Skill
 from tradsys.models.ensembles.regime_pooled import RegimePooled
 from tradsys.models.ensembles.stacked import BASE, RegimeWeighted, Stacked
-from tradsys.research.pipeline.bundle_export import weights_of
 
 
 class MemberRow(TypedDict):
