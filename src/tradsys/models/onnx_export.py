@@ -47,17 +47,17 @@ def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: 
     graph = _graph(scaler, model, calibrator, len(table.names), expected[0].shape[1])
     with written_atomically(path) as draft:
         onnx.save(graph, draft)
-        return _compared(draft, expected, calibrator, table, rows)
+        return _largest_gap(draft, expected, calibrator, table, rows)
 
 
 def check_parity(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array) -> float:
-    """Largest difference between the graph at `path` and the fitted parts on these rows.
+    """Largest difference between the graph at `path` and the fitted parts.
 
-    Scores are compared directly; probabilities with the calibrator's result for the graph's own scores, since
+    On these rows. Scores are compared directly; probabilities with the calibrator's result for the graph's own scores, since
     a steep isotonic step may turn a score's last digit into any difference. Raises BundleError above 1e-5, or
     where the likeliest class differs by more than rounding.
     """
-    return _compared(path, _expected(scaler, model, table, rows), calibrator, table, rows)
+    return _largest_gap(path, _expected(scaler, model, table, rows), calibrator, table, rows)
 
 
 def _expected(scaler: Any, model: Any, table: FeatureTable, rows: Array) -> tuple[Array, Array | None]:
@@ -70,19 +70,22 @@ def _expected(scaler: Any, model: Any, table: FeatureTable, rows: Array) -> tupl
     return score_NC, mean_and_spread(np.array(list(weights_of(model).values())), each)[1]
 
 
-def _compared(
+def _largest_gap(
     path: Path, expected: tuple[Array, Array | None], calibrator: Any, table: FeatureTable, rows: Array
 ) -> float:
     score_NC, probability_NC, spread_NC = OnnxModel.load(path).predict_with_spread(table, rows)
     expected_NC, expected_spread_NC = expected
     calibrated_NC = score_NC if calibrator is None else calibrator.apply(score_NC)
-    gaps = [_gap("score", score_NC, expected_NC), _gap("probability", probability_NC, calibrated_NC)]
+    gaps = [
+        _checked_difference("score", score_NC, expected_NC),
+        _checked_difference("probability", probability_NC, calibrated_NC),
+    ]
     if spread_NC is not None and expected_spread_NC is not None:
-        gaps.append(_gap("spread over members", spread_NC, expected_spread_NC, decides=False))
+        gaps.append(_checked_difference("spread over members", spread_NC, expected_spread_NC, decides=False))
     return max(gaps)
 
 
-def _gap(name: str, got_NC: Array, expected_NC: Array, *, decides: bool = True) -> float:
+def _checked_difference(name: str, got_NC: Array, expected_NC: Array, *, decides: bool = True) -> float:
     gap = float(np.abs(got_NC - expected_NC).max()) if len(got_NC) else 0.0
     top_NC = np.sort(expected_NC, axis=1)
     flips = got_NC.argmax(axis=1) != expected_NC.argmax(axis=1)
@@ -240,7 +243,7 @@ def _last_row(graph: GraphWriter, window: str) -> str:
 def _mean_and_spread(part: Average | SeedAverage, graph: GraphWriter, window: str) -> tuple[str, str]:
     """Weighted mean of the members' scores [N, C], and their weighted deviation about it."""
     weight_K11 = np.array(list(weights_of(part).values()))[:, None, None]
-    each = [_member(graph, model, window) for model in fitted(part, "members_").values()]
+    each = [_member_scores(graph, model, window) for model in fitted(part, "members_").values()]
     each_KNC = graph.add("Concat", *(graph.add("Unsqueeze", one, np.array([0])) for one in each), axis=0)
     mean = _weighted(graph, weight_K11, each_KNC)
     apart = graph.add("Sub", each_KNC, mean)
@@ -251,7 +254,7 @@ def _weighted(graph: GraphWriter, weight_K11: Array, values_KNC: str) -> str:
     return graph.add("ReduceSum", graph.add("Mul", weight_K11, values_KNC), np.array([0]), keepdims=0)
 
 
-def _member(graph: GraphWriter, model: Any, window: str) -> str:
+def _member_scores(graph: GraphWriter, model: Any, window: str) -> str:
     """A member's scores from the last rows of the window, as many as it reads."""
     ends = (np.array([one]) for one in (-model.lookback, np.iinfo(np.int64).max, 1))
     return scores(model, graph, graph.add("Slice", window, *ends))

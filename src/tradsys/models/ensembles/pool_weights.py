@@ -143,7 +143,10 @@ def pooled(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = Non
 
 
 def mean_and_spread(weights: Array, proba_KNC: list[Array], belief_NS: Array | None = None) -> tuple[Array, Array]:
-    """The pool [N, C] and its members' weighted standard deviation about it [N, C]; arguments as of `pooled`."""
+    """The pool [N, C] and its members' weighted standard deviation about it [N, C].
+
+    The arguments are those of `pooled`.
+    """
     mean_NC = pooled(weights, proba_KNC, belief_NS)
     apart_KNC = [(one_NC - mean_NC) ** 2 for one_NC in proba_KNC]
     return mean_NC, np.sqrt(pooled(weights, apart_KNC, belief_NS))

@@ -25,14 +25,17 @@ class GraphWriter:
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, *inputs: str | Array, **attributes: Any) -> str:
-        """One operator on named values or on arrays, which become constants; returns its result's name."""
+        """Adds an operator on named values and constants; returns its result's name."""
         names = [one if isinstance(one, str) else self._constant(one) for one in inputs]
         made = f"{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, names, [made], name=made, **attributes))
         return made
 
     def nest(self, net: onnx.ModelProto, read: str) -> str:
-        """Another graph of one input and one output, which reads the value `read`; returns its result's name."""
+        """Adds a graph of one input and one output; returns the output's name.
+
+        read: the value that becomes its input.
+        """
         inner = compose.add_prefix(net, f"net_{len(self.nodes)}/").graph
         self.nodes.append(helper.make_node("Identity", [read], [inner.input[0].name], name=inner.input[0].name))
         self.nodes.extend(inner.node)
