@@ -53,9 +53,9 @@ def export_onnx(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: 
 def check_parity(path: Path, *, scaler: Any, model: Any, calibrator: Any, table: FeatureTable, rows: Array) -> float:
     """Largest difference between the graph at `path` and the fitted parts.
 
-    On these rows. Scores are compared directly; probabilities with the calibrator's result for the graph's own scores, since
-    a steep isotonic step may turn a score's last digit into any difference. Raises BundleError above 1e-5, or
-    where the likeliest class differs by more than rounding.
+    On these rows. Scores are compared directly; probabilities with the calibrator's result for the graph's own
+    scores, since a steep isotonic step may turn a score's last digit into any difference. Raises BundleError above
+    1e-5, or where the likeliest class differs by more than rounding.
     """
     return _largest_gap(path, _expected(scaler, model, table, rows), calibrator, table, rows)
 
