@@ -20,6 +20,7 @@ from tradsys.models.graphs.operators import check_operators
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 SMALL = 4096  # numbers of a tensor that may be part of the arithmetic on shapes
 MOST = 2**30  # numbers of all tensors of one call together
+MOST_INFERRED = 500_000  # operators in all inferences together: seconds; a Transformer of 24 layers takes 8,300
 MOST_OF_WINDOW = 2**26  # of these, computed for one window: about as many as a net of 12 layers on 512 bars computes
 
 
@@ -73,7 +74,14 @@ def numbers(model: onnx.ModelProto, n_windows: int, where: str, fix: str) -> int
     known = _with_batch(model, n_windows)
     constants = {one.name: one for one in known.graph.initializer if math.prod(one.dims) <= SMALL}
     small = {name: numpy_helper.to_array(one) for name, one in constants.items()}
+    inferred = 0
     while True:
+        inferred += len(known.graph.node)
+        if inferred > MOST_INFERRED:
+            raise BundleError(
+                f"{where}: the sizes of its tensors follow from one another in {inferred:,} steps; at most "
+                f"{MOST_INFERRED:,} are taken; {fix}"
+            )
         shapes = _shapes(known)
         unknown = [name for node in known.graph.node for name in node.output if name and name not in shapes]
         if not unknown:

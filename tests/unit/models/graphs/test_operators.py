@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.small_bundle import logistic_graph
 from tradsys.core.errors import BundleError
+from tradsys.models.graphs import sizes
 from tradsys.models.graphs.sizes import MOST, batch_of, numbers
 from tradsys.models.onnx_runtime import OnnxModel
 
@@ -162,6 +163,22 @@ def test_a_graph_that_is_more_than_arithmetic_is_refused_before_a_session(name, 
     with pytest.raises(BundleError, match=words) as refused:
         OnnxModel.load(path)
     assert "\n" not in str(refused.value)
+
+
+def test_sizes_that_follow_from_one_another_without_end_are_refused(monkeypatch):
+    """Each shape is known only after the reshape before it: so many inferences of the whole graph."""
+    chain = []
+    for k in range(60):
+        before = f"r{k - 1}" if k else "logit"
+        chain += [node("Shape", [before], [f"s{k}"]), node("Reshape", [before, f"s{k}"], [f"r{k}"])]
+    model = grown(*chain)
+    inferences = []
+    monkeypatch.setattr(sizes, "_shapes", lambda known, real=sizes._shapes: (inferences.append(known), real(known))[1])
+    assert numbers(model, 2, "g", "fix") > 0
+    assert len(inferences) > 60
+    monkeypatch.setattr(sizes, "MOST_INFERRED", 2_000)
+    with pytest.raises(BundleError, match=r"g: the sizes of its tensors follow from one another .* at most 2,000"):
+        numbers(model, 2, "g", "fix")
 
 
 def test_a_graph_of_arithmetic_loads_with_what_other_nets_use(tmp_path):
