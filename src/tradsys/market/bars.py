@@ -258,10 +258,20 @@ def _counted_steps(bars: pl.DataFrame) -> pl.DataFrame:
     if not in_order(bars):
         steps = bars.select("symbol", step=pl.col("time").diff().over("symbol")).drop_nulls()
         return steps.group_by("symbol", "step").agg(n=pl.len())
-    number, names = bars["symbol"].rle_id(), bars["symbol"].gather(starts_of_symbols(bars))  # quicker than texts
-    steps = pl.DataFrame({"symbol": number, "step": _steps_in_order(bars)}).drop_nulls()
-    counts = steps.group_by("symbol", "step").agg(n=pl.len())
-    return counts.with_columns(symbol=names.gather(counts["symbol"]))
+    starts, time = starts_of_symbols(bars), bars["time"].to_physical().to_numpy()
+    later = np.ones(bars.height, dtype=bool)
+    later[starts] = False
+    step = np.diff(time, prepend=0)[later]
+    kinds = pl.Series(step).unique().sort().to_numpy()  # few: a day, a weekend, a holiday
+    number = np.repeat(np.arange(len(starts)), np.diff(starts, append=bars.height) - 1)
+    codes, n = np.unique(number * len(kinds) + np.searchsorted(kinds, step), return_counts=True)
+    return pl.DataFrame(
+        {
+            "symbol": bars["symbol"].gather(starts[codes // max(len(kinds), 1)]),
+            "step": pl.Series(kinds[codes % max(len(kinds), 1)]).cast(pl.Duration("us")),
+            "n": n,
+        }
+    )
 
 
 def _steps_in_order(bars: pl.DataFrame) -> pl.Series:

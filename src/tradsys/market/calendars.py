@@ -12,7 +12,7 @@ import polars as pl
 
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
-from tradsys.market.bars import bar_length, in_order, utc_bars
+from tradsys.market.bars import bar_length, in_order, starts_of_symbols, utc_bars
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
@@ -141,24 +141,25 @@ def days_in_a_year(time: pl.Series, calendar: str | None = None) -> float:
 def _bars_per_day(bars: pl.DataFrame) -> pl.DataFrame:
     """Rows (symbol, date, n), a symbol as its number; a bar belongs to the day before a close at midnight."""
     ordered = bars if in_order(bars) else bars.sort("symbol", "time")
-    days = ordered.select(symbol=pl.col("symbol").rle_id(), date=session_date())
-    new = days.select((pl.col("symbol").diff() != 0) | (pl.col("date").diff() != timedelta(0))).to_series()
-    starts = np.flatnonzero(new.fill_null(value=True).to_numpy())
-    return days[starts].with_columns(n=pl.Series(np.diff(np.append(starts, days.height)), dtype=pl.UInt32))
+    dates, starts = ordered.select(session_date()).to_series(), starts_of_symbols(ordered)
+    new = np.diff(dates.to_physical().to_numpy(), prepend=0) != 0
+    new[starts] = True
+    first = np.flatnonzero(new)
+    number = np.repeat(np.arange(len(starts)), np.add.reduceat(new, starts, dtype=np.int64))
+    return pl.DataFrame({"symbol": number, "date": dates.gather(first), "n": np.diff(first, append=ordered.height)})
 
 
 def _full_weeks(days: pl.DataFrame) -> pl.DataFrame:
-    """Rows (symbol, week, n bars, n_days weighted by their bars) without each symbol's first and last week."""
-    fullness = (pl.col("n") / pl.col("n").median().over("symbol")).clip(upper_bound=1.0)
-    weeks = (
-        days.with_columns(week=pl.col("date").dt.truncate("1w"), full=fullness)
-        .group_by("symbol", "week")
-        .agg(n=pl.col("n").sum(), n_days=pl.col("full").sum())
-    )
-    inner = (pl.col("week") > pl.col("week").min().over("symbol")) & (
-        pl.col("week") < pl.col("week").max().over("symbol")
-    )
-    return weeks.filter(inner)
+    """Rows (n bars, n_days weighted by their bars) of the weeks between each symbol's first and last."""
+    symbol = days["symbol"].to_numpy()
+    week = (days["date"].to_physical().to_numpy() + 3) // 7  # day 0 is a Thursday, weeks begin on Mondays
+    first = np.flatnonzero(np.append(True, (np.diff(symbol) != 0) | (np.diff(week) != 0)))
+    fullness = days.select((pl.col("n") / pl.col("n").median().over("symbol")).clip(upper_bound=1.0)).to_series()
+    own = symbol[first]
+    inner = np.zeros(len(first), dtype=bool)
+    inner[1:-1] = (own[1:-1] == own[:-2]) & (own[1:-1] == own[2:])
+    n, n_days = (np.add.reduceat(one.to_numpy(), first)[inner] for one in (days["n"], fullness))
+    return pl.DataFrame({"n": n, "n_days": n_days})
 
 
 def _as_they_came(bars: pl.DataFrame) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array
-from tradsys.market.bars import PRICES, Finding, examples, in_order
+from tradsys.market.bars import PRICES, Finding, examples, in_order, starts_of_symbols
 from tradsys.market.calendars import session_date
 from tradsys.market.events.corporate_actions import split_like
 from tradsys.market.sessions import closes, last_closed
@@ -17,6 +17,7 @@ from tradsys.market.sources.quality import REGULAR_WEEKDAY_SHARE, Context, flat_
 CLOSURE = timedelta(days=4, hours=12)  # the longest regular pause of an exchange
 STALE_RUN = 5  # sessions in a row with one price and no range: not seen in a name that trades
 SPLITS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 100.0, 1.5)
+WIDE = 1.4  # factor from the close before beyond which an open is compared with splits; below all of them
 SPLIT_TOLERANCE = 0.03  # log distance from a split's ratio: the move of the day itself
 
 
@@ -37,13 +38,17 @@ def warnings(bars: pl.DataFrame, calendar: str, session: date | None = None) -> 
     wanted = last_closed(calendar) if session is None else session
     ordered = bars if in_order(bars) else bars.sort("symbol", "time")
     rows = ordered.with_columns(session=session_date())
+    starts = starts_of_symbols(rows)
+    ends = np.append(starts[1:], rows.height) - 1
+    lives = rows.select("symbol", first="session")[starts].with_columns(last=rows["session"].gather(ends))
+    vanished, late = pl.col("last") < lives["last"].max(), pl.col("first") > lives["first"].min()
     found = [
         _old_data(rows, wanted, calendar),
         *_row_findings(rows),
-        _lives(rows, "vanished_symbol", pl.col("last") < rows["session"].max(), "last bar on {}", "last", newest=True),
+        _by_symbol(lives, "vanished_symbol", vanished, "last bar on {}", "last", newest=True),
         _missing(rows, calendar),
         _off_calendar(rows, calendar),
-        _lives(rows, "short_history", pl.col("first") > rows["session"].min(), "first bar on {}", "first"),
+        _by_symbol(lives, "short_history", late, "first bar on {}", "first"),
     ]
     return [finding for finding in found if finding is not None and finding.count]
 
@@ -82,12 +87,18 @@ def _near_a_split(gap: Array) -> Array:
 
 
 def _open_gap(rows: pl.DataFrame) -> Array:
-    """Log of open over the close before [n]; 0 at a symbol's first bar and where a price is not positive."""
+    """Log of open over the close before [n] where it is wide; 0 elsewhere, at a first bar and without a positive price.
+
+    Wide is more than a factor of WIDE either way.
+    """
     opened, closed = rows["open"].to_numpy(), rows["close"].to_numpy()
+    gap = np.zeros(rows.height)
     with np.errstate(divide="ignore", invalid="ignore"):
-        gap = np.log(opened[1:]) - np.log(closed[:-1])
-    known = same_symbol(rows)[1:] & np.isfinite(gap)
-    return np.concatenate([[0.0], np.where(known, gap, 0.0)])
+        times = opened[1:] / closed[:-1]
+        wide = np.flatnonzero(((times > WIDE) | (times < 1 / WIDE)) & same_symbol(rows)[1:])
+        found = np.log(opened[wide + 1]) - np.log(closed[wide])
+    gap[wide + 1] = np.where(np.isfinite(found), found, 0.0)
+    return gap
 
 
 def _copied(rows: pl.DataFrame) -> Array:
@@ -109,11 +120,10 @@ def _stale(rows: pl.DataFrame) -> Array:
     return np.asarray(flat & (np.bincount(run)[run] >= STALE_RUN))
 
 
-def _lives(
-    rows: pl.DataFrame, kind: str, mask: pl.Expr, words: str, shown: str, *, newest: bool = False
+def _by_symbol(
+    lives: pl.DataFrame, kind: str, mask: pl.Expr, words: str, shown: str, *, newest: bool = False
 ) -> Finding | None:
     """One count per symbol, by its first and last session."""
-    lives = rows.group_by("symbol").agg(first=pl.col("session").min(), last=pl.col("session").max())
     hits = lives.filter(mask).sort([shown, "symbol"], descending=[newest, False])
     texts = tuple(f"{row['symbol']} {words.format(row[shown])}" for row in hits.head(3).iter_rows(named=True))
     return Finding(kind, hits.height, texts) if hits.height else None
@@ -121,14 +131,20 @@ def _lives(
 
 def _missing(rows: pl.DataFrame, calendar: str) -> Finding | None:
     """(symbol, session) pairs without a bar, counted by ordinals rather than by joining every pair."""
-    sessions = closes(calendar, rows["session"].min(), rows["session"].max())  # type: ignore[arg-type]
-    ordinal = sessions.select("session", k=pl.int_range(pl.len()))
-    placed = rows.select("symbol", "session").join(ordinal, on="session", how="inner", maintain_order="left")
-    holes = placed.with_columns(
-        n=pl.col("k").diff().over("symbol") - 1, before=pl.col("session").shift(1).over("symbol")
-    ).filter(pl.col("n") > 0)
-    if holes.is_empty():
+    sessions = closes(calendar, rows["session"].min(), rows["session"].max())["session"]  # type: ignore[arg-type]
+    if sessions.is_empty():
         return None
+    day, own = rows["session"].to_physical().to_numpy(), sessions.to_physical().to_numpy()
+    ordinal = np.full(int(day.max() - day.min()) + 1, -1)
+    ordinal[own - day.min()] = np.arange(len(own))
+    k = ordinal[day - day.min()]
+    placed = np.flatnonzero(k >= 0)
+    symbol = np.cumsum(~same_symbol(rows))[placed]
+    skipped = np.diff(k[placed]) - 1
+    at = np.flatnonzero((skipped > 0) & (np.diff(symbol) == 0))
+    if not len(at):
+        return None
+    holes = rows.select("symbol", before="session")[placed[at]].with_columns(n=pl.Series(skipped[at]))
     longest = holes.sort("n", "symbol", descending=[True, False]).head(3)
     texts = tuple(f"{r['symbol']} {r['n']} after {r['before']}" for r in longest.iter_rows(named=True))
     return Finding("missing_session", int(holes["n"].sum()), texts, f"of {holes['symbol'].n_unique()} symbols")

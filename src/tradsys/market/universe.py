@@ -12,7 +12,7 @@ from tradsys.core.errors import DataError, TradsysError
 from tradsys.core.plain_data import Json
 from tradsys.core.protocols import Events
 from tradsys.core.tables import Array
-from tradsys.market.bars import COLUMNS, bar_length, check_bars, content_digest
+from tradsys.market.bars import COLUMNS, bar_length, check_bars, content_digest, starts_of_symbols
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,15 @@ class Members:
 
         Raises DataError for no member or an unknown name.
         """
-        unknown = sorted({str(name) for name in self.exclude} - set(bars["symbol"].unique().to_list()))
+        unknown = sorted({str(name) for name in self.exclude} - set(bars["symbol"].gather(starts_of_symbols(bars))))
         if unknown:
             raise DataError(
                 f"universe: {unknown} are to be excluded but the bars hold no such symbol; a misspelt name would "
                 "stay a member; correct `exclude`, or load those symbols"
             )
-        member = (~pl.col("symbol").is_in(self.exclude)) & (pl.col("close").cum_count().over("symbol") >= self.min_bars)
+        member = ~pl.col("symbol").is_in(self.exclude)
+        if self.min_bars > 1 or bars["close"].null_count():
+            member &= pl.col("close").cum_count().over("symbol") >= self.min_bars
         if self.min_price is not None:
             member &= pl.col("close") >= self.min_price
         if self.min_dollar_volume is not None:

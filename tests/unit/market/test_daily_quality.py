@@ -1,6 +1,7 @@
 """Each warning, planted alone in clean sessions, comes once, with its count; and the real files' known defects."""
 
 from datetime import date, timedelta
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -68,6 +69,25 @@ PLANTED = {
     "not_a_session": (late_close, 1),
     "short_history": (gone(0, 99), 1),
 }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_missing_sessions_are_those_of_a_loop_over_each_symbol(seed):
+    rng = np.random.default_rng(seed)
+    bars = clean()
+    bars = bars.filter(pl.Series(rng.random(bars.height) < rng.choice([0.5, 0.99])))
+    calendar, holes = closes("XNYS", FIRST, LAST)["session"].to_list(), {}
+    for (symbol,), part in bars.partition_by("symbol", as_dict=True).items():
+        own = sorted(time.date() for time in part["time"])
+        for before, after in pairwise(own):
+            holes[symbol, before] = sum(before < day < after for day in calendar)
+    holes = {key: n for key, n in holes.items() if n}
+    found = {f.kind: f for f in warnings(bars, "XNYS", LAST)}["missing_session"]
+    assert found.count == sum(holes.values())
+    assert found.note == f"of {len({symbol for symbol, _ in holes})} symbols"
+    (symbol, _), n = min(holes.items(), key=lambda item: (-item[1], item[0]))
+    assert found.examples[0].startswith(f"{symbol} {n} after ")
+    assert max(holes.values()) == n
 
 
 def test_clean_sessions_ask_for_nothing():
