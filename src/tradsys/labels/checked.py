@@ -15,7 +15,7 @@ from tradsys.core.received import parse_json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import BOUNDS
 from tradsys.labels.stored import KINDS, label_of_card
-from tradsys.market.tradable import fillable_closes, fillable_opens
+from tradsys.market.tradable import fillable_prices
 
 SIZES = ("horizon_bars", "atr_bars")
 RULE = "see the label of `tradsys new`"
@@ -124,6 +124,7 @@ def _overlong(card: Mapping[str, Any], bars: pl.DataFrame, rows: Array, end: Arr
     """True where a label of another package lasts longer than so many bars in which something can be filled."""
     if card["kind"] in KINDS:
         return np.zeros(len(rows), dtype=np.bool_)
-    stuck = np.cumsum(np.append(0, ~(fillable_opens(bars) & fillable_closes(bars))))
+    fills, leaves = fillable_prices(bars)
+    stuck = np.cumsum(np.append(0, ~(fills & leaves)))
     waited = stuck[np.minimum(end, len(bars) - 1) + 1] - stuck[rows + 1]
     return np.asarray(end - rows - waited > lasting)

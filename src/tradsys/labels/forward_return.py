@@ -9,8 +9,8 @@ from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, Labels
 from tradsys.labels.settings import DEATH, LabelConfig, check_sizes
 from tradsys.labels.triple_barrier import Tape, first_touch, sides
-from tradsys.market.tradable import dies_after, fillable_closes, fillable_opens
-from tradsys.market.true_range import price_matrix, segment_starts
+from tradsys.market.tradable import dies_after, fillable_prices
+from tradsys.market.true_range import price_columns, price_matrix, segment_starts
 
 
 def forward_return(
@@ -36,14 +36,14 @@ def forward_return(
     check_sizes("forward_return", dead_after_bars=dead_after_bars, delisting_return=delisting_return)
     n_rows = bars.height
     side_R = sides(side, n_rows)
-    open_, close = price_matrix(bars, ("open", "close")).T
+    open_, close = price_columns(bars, ("open", "close"))
     segment = np.cumsum(segment_starts(bars))
     rows = np.arange(max(n_rows - horizon_bars, 0))
     log_return = np.full(n_rows, np.nan)
     held = rows[(segment[rows] == segment[rows + horizon_bars]) & (side_R[rows] != 0)]
     log_return[held] = side_R[held] * np.log(close[held + horizon_bars] / open_[held + 1])
     end = np.arange(n_rows) + horizon_bars
-    fills, leaves = fillable_opens(bars), fillable_closes(bars)
+    fills, leaves = fillable_prices(bars)
     dead = dies_after(bars, dead_after_bars)
     waiting = np.append(rows[~(fills[rows + 1] & leaves[rows + horizon_bars])], _before_a_delisting(dead, horizon_bars))
     if len(waiting):
@@ -65,6 +65,8 @@ def forward_return(
 
 def _before_a_delisting(dead: Array, horizon_bars: int) -> Array:
     """Rows whose position a delisting may end: one follows within horizon_bars, waits for a fill included."""
+    if not dead.any():
+        return np.empty(0, dtype=np.int64)
     following = np.where(dead, np.arange(len(dead)), 2 * len(dead) + horizon_bars)
     nearest = np.minimum.accumulate(following[::-1])[::-1]
     return np.flatnonzero(nearest - np.arange(len(dead)) <= 2 * horizon_bars)

@@ -96,17 +96,15 @@ def fillable_opens(bars: pl.DataFrame) -> Array:
 
     Something traded, at a price that the close before confirms.
     """
-    opened, before = bars["open"].cast(pl.Float64).to_numpy(), close_before(bars)
-    far = (opened > before * MAX_PRINT_FACTOR) | (opened * MAX_PRINT_FACTOR < before)
-    return np.asarray((traded_volume(bars) > 0) & ~far)
+    return fillable_prices(bars)[0]
 
 
-def fillable_closes(bars: pl.DataFrame) -> Array:
-    """True [R] where a position can be closed at the close.
+def fillable_prices(bars: pl.DataFrame) -> tuple[Array, Array]:
+    """True [R] where an order could fill at the open, and [R] at the close.
 
-    Something traded, near the close before or the open.
+    Something traded: at an open that the close before confirms; at a close near the close before or the open.
     """
-    before = close_before(bars)
+    before, traded = close_before(bars), traded_volume(bars) > 0
     opened, close = (bars[name].cast(pl.Float64).to_numpy() for name in ("open", "close"))
 
     def near(price: Array, anchor: Array) -> Array:
@@ -114,8 +112,9 @@ def fillable_closes(bars: pl.DataFrame) -> Array:
             inside = (price >= anchor / MAX_PRINT_FACTOR) & (price <= anchor * MAX_PRINT_FACTOR)
         return np.asarray(inside | np.isnan(anchor))
 
+    far = (opened > before * MAX_PRINT_FACTOR) | (opened * MAX_PRINT_FACTOR < before)
     believed = near(close, before) | (near(opened, before) & near(close, opened))
-    return np.asarray((traded_volume(bars) > 0) & believed)
+    return np.asarray(traded & ~far), np.asarray(traded & believed)
 
 
 def years_since(bars: pl.DataFrame) -> Array:
