@@ -85,12 +85,13 @@ def rate_bounds(
             f"reliability: bins {np.shape(code_N)}, outcomes {np.shape(hit_N)}, times {np.shape(time_N)}, min_block "
             f"{min_block}; one of each per sample, at least one, min_block >= 1; pass 1 for labels that do not overlap"
         )
+    n_B = np.bincount(code_N)
+    rate_B = np.bincount(code_N, weights=hit_N) / n_B
     order, first = bootstrap.time_groups(time_N)
-    inside_NB = np.eye(int(code_N.max()) + 1)[code_N]
-    n_B = inside_NB.sum(axis=0)
-    rate_B = hit_N @ inside_NB / n_B
-    counts_TB = bootstrap.sum_per_time(inside_NB, order, first)
-    miss_TB = bootstrap.sum_per_time(inside_NB * (hit_N[:, None] - rate_B), order, first)
+    cell_N = np.repeat(np.arange(len(first) - 1), np.diff(first)) * len(n_B) + code_N[order]
+    shape, n_cells = (len(first) - 1, len(n_B)), (len(first) - 1) * len(n_B)
+    counts_TB = np.bincount(cell_N, minlength=n_cells).reshape(shape).astype(np.float64)
+    miss_TB = np.bincount(cell_N, weights=(hit_N - rate_B[code_N])[order], minlength=n_cells).reshape(shape)
     block = bootstrap.dependence_length(miss_TB.sum(axis=1), min_block)
     near_B = _neighbours(counts_TB, block)
     degrees, alike = None, 1.0
