@@ -133,6 +133,8 @@ def silent_mistake(conf: Path, command: str, overrides: Sequence[str]) -> str | 
 
 def _added_for_nothing(conf: Path, command: str, added: Sequence[str]) -> str | None:
     """The first +key that no part of the command would ever read."""
+    if _trains(conf, command):
+        added = [override for override in added if override.lstrip("+").partition("=")[0] != "experiment"]
     base = _base(conf, command) if added else None
     for override in added if base else ():
         assert base is not None
@@ -144,6 +146,12 @@ def _added_for_nothing(conf: Path, command: str, added: Sequence[str]) -> str | 
         elif key.split(".")[0] not in base.keys:
             return _unknown_key(conf, command, override, key, base)
     return None
+
+
+def _trains(conf: Path, command: str) -> bool:
+    """Whether the command's own list of defaults begins with a training's, which every experiment changes."""
+    text = (conf / f"{command}.yaml").read_text(encoding="utf-8")
+    return command == "train" or text.startswith("defaults:\n  - train\n")
 
 
 def explained(conf: Path, command: str, overrides: Sequence[str], error: Exception) -> str:
