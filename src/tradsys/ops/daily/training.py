@@ -1,10 +1,9 @@
 """Fits one model per horizon on bars up to a session's close, and evaluates it on its last year."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import TypedDict
 
 import numpy as np
@@ -16,7 +15,7 @@ from tradsys.market.bars import utc64_times
 from tradsys.ops.daily.day_data import DayBars, members
 from tradsys.ops.daily.partitions import StageOutput
 from tradsys.research.panel.metrics import panel_metrics
-from tradsys.research.panel.walk_forward import prepare_horizons
+from tradsys.research.panel.walk_forward import prepared_in_turn
 from tradsys.research.pipeline.bundle_export import export_bundle
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.settings import Experiment, Timings
@@ -30,8 +29,9 @@ N_IMPORTANCE = 2000  # test rows whose contributions are averaged
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """One horizon's fitted model: its bundle, its test forecasts and its record."""
+    """One horizon's samples, fitted model, test forecasts and record."""
 
+    prepared: Prepared
     bundle: Bundle
     judged: pl.DataFrame
     ic: pl.DataFrame
@@ -53,21 +53,18 @@ def train(
     test sessions, ic (horizon, date, ic), importance (horizon, feature, share), reference (training rows of every
     feature, thinned to `reference_rows`, in time order). Document: horizons, by name: bundle, spans, counts, metrics.
     """
-    began = perf_counter()
-    prepared = prepare_horizons(experiments, day.bars)
-    parts = {"features, labels, samples": perf_counter() - began}
     timings = {name: Timings(of=f"{name} ") for name in experiments}
-    trained = _fitted_and_evaluated(experiments, configs, prepared, day, folder, timings)
+    trained = _fitted_and_evaluated(experiments, configs, day, folder, timings)
+    parts: dict[str, float] = {}
     for one in timings.values():
         for part, seconds in one.seconds.items():
             parts[part] = parts.get(part, 0.0) + seconds
-    first = next(iter(prepared.values()))
     return StageOutput(
         frames={
             "judged": pl.concat([one.judged for one in trained.values()]),
             "ic": pl.concat([one.ic for one in trained.values()]),
             "importance": pl.concat([one.importance for one in trained.values()]),
-            "reference": _reference(first, reference_rows),
+            "reference": _reference(next(iter(trained.values())).prepared, reference_rows),
         },
         documents={"horizons": {name: one.record for name, one in trained.items()}},
         facts={"seconds_by_part": {part: round(seconds, 3) for part, seconds in parts.items()}},
@@ -77,35 +74,39 @@ def train(
 def _fitted_and_evaluated(
     experiments: Mapping[str, Experiment],
     configs: Mapping[str, Config],
-    prepared: Mapping[str, Prepared],
     day: DayBars,
     folder: Path,
     timings: Mapping[str, Timings],
 ) -> dict[str, Trained]:
-    """Fits horizon after horizon; each is evaluated in a thread while the next one is fitted.
+    """Fits horizon after horizon; a second thread prepares the later ones and evaluates each that is fitted.
 
-    An evaluation draws from no global generator, unlike a fit. Matrix products have one thread throughout: their last
-    digits would otherwise depend on what the other thread does, and on the number of cores.
+    It draws from no global generator, unlike a fit. Matrix products have one thread throughout: their last digits
+    would otherwise depend on what the other thread does, and on the number of cores.
     """
     from threadpoolctl import threadpool_limits  # noqa: PLC0415 - only training needs it
 
-    evaluated = {}
+    evaluated, coming = {}, prepared_in_turn(experiments, day.bars)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        ahead = {name: pool.submit(_next_of, coming, timings[name]) for name in experiments}
         for name, experiment in experiments.items():
-            fitted = fit(experiment, prepared[name], folder / ".checkpoints" / name, timings[name])
+            prepared = ahead.pop(name).result()
+            fitted = fit(experiment, prepared, folder / ".checkpoints" / name, timings[name])
             with timings[name].stage("bundle"):
-                bundle = export_bundle(experiment, prepared[name], fitted, folder / name, configs[name])
-            evaluated[name] = pool.submit(_evaluated, name, experiment, prepared[name], bundle, day, timings[name])
+                bundle = export_bundle(experiment, prepared, fitted, folder / name, configs[name])
+            evaluated[name] = pool.submit(_evaluated, name, experiment, prepared, bundle, timings[name])
         return {name: one.result() for name, one in evaluated.items()}
 
 
-def _evaluated(
-    name: str, experiment: Experiment, prepared: Prepared, bundle: Bundle, day: DayBars, timings: Timings
-) -> Trained:
+def _next_of(coming: Iterator[tuple[str, Prepared]], timings: Timings) -> Prepared:
+    with timings.stage("features, labels, samples"):
+        return next(coming)[1]
+
+
+def _evaluated(name: str, experiment: Experiment, prepared: Prepared, bundle: Bundle, timings: Timings) -> Trained:
     train = prepared.train
     base_rate = float(class_rates(train)[1])
     with timings.stage("forecasts of the test span"):
-        judged = forecasts_of_test_span(name, bundle, prepared, day, base_rate)
+        judged = forecasts_of_test_span(name, bundle, prepared, base_rate)
     with timings.stage("metrics"):
         metrics = panel_metrics(
             judged,
@@ -129,19 +130,17 @@ def _evaluated(
         "reference": dict(zip(prepared.table.names, (float(v) for v in reference), strict=True)),
         "metrics": {name: value for name, value in metrics.items() if name != "rank_ic_by_day"},
     }
-    return Trained(bundle, judged, ic, _contribution_shares(name, bundle, prepared, reference), record)
+    return Trained(prepared, bundle, judged, ic, _contribution_shares(name, bundle, prepared, reference), record)
 
 
-def forecasts_of_test_span(
-    name: str, bundle: Bundle, prepared: Prepared, day: DayBars, base_rate: float
-) -> pl.DataFrame:
+def forecasts_of_test_span(name: str, bundle: Bundle, prepared: Prepared, base_rate: float) -> pl.DataFrame:
     """Forecasts of every test sample with their outcomes.
 
-    They come from `Bundle.predict` alone.
+    They come from `Bundle.predict` alone, on the features that the samples have.
     """
     test = prepared.test
-    since = prepared.test_start
-    predicted = bundle.predict(day.window(bundle.history, since), since)
+    assert bundle.card["schema_hash"] == prepared.features.schema_hash(), name
+    predicted = bundle.predict(prepared.bars, prepared.test_start, table=prepared.table)
     known = prepared.bars.select("symbol", "time")[test.rows].with_columns(y=pl.Series(test.y), ret=pl.Series(test.ret))
     both = known.join(predicted, on=("symbol", "time"), how="left", validate="1:1", maintain_order="left")
     assert both["probability"].null_count() == 0, (name, both["probability"].null_count())

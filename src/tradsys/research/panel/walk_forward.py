@@ -5,7 +5,7 @@ of only resolved names would foresee delistings. Legend: N rows, C classes.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +37,20 @@ PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 
 
 def prepare_horizons(experiments: Mapping[str, Experiment], bars: pl.DataFrame) -> dict[str, Prepared]:
-    """Every experiment prepared on the same bars.
+    """Every experiment prepared on the same bars, as `prepared_in_turn`."""
+    return dict(prepared_in_turn(experiments, bars))
+
+
+def prepared_in_turn(experiments: Mapping[str, Experiment], bars: pl.DataFrame) -> Iterator[tuple[str, Prepared]]:
+    """Each experiment prepared on the same bars once it is asked for.
 
     Equal feature sets share one table, equal universes one mask. bars: with segments, as `dataset.load_bars` returns
-    them. Raises as `dataset.prepare`, prefixed with the horizon.
+    them. Raises as `dataset.prepare`.
     """
     cache = DatasetCache(bars)
-    out = {}
     for name, experiment in experiments.items():
         LOG.info("preparing %s", name)
-        out[name] = prepare(experiment, bars, cache)
-    return out
+        yield name, prepare(experiment, bars, cache)
 
 
 def walk_forward(
