@@ -24,6 +24,31 @@ def test_another_session_keeps_the_champion_and_a_back_fill_challenges_it(lab, c
     assert live["1d"]["n"] == 24
 
 
+def frames_of(store, day):
+    """Every frame of a session by stage and file; the free space of the disk is left out."""
+    paths = [path for stage in STAGES for path in sorted(store.folder(stage.name, day).glob("*.parquet"))]
+    frames = {(path.parent.parent.name, path.name): pl.read_parquet(path) for path in paths}
+    gates = frames["gates", "gates.parquet"]
+    return frames | {("gates", "gates.parquet"): gates.filter(pl.col("gate") != "disk_gb")}
+
+
+def test_an_added_session_is_that_of_a_run_from_scratch(lab):
+    daily("run", f"date={DAY}")
+    store = Partitions(lab / NAME)
+    added = frames_of(store, DAY)
+    assert len(added) == 8
+    shutil.rmtree(store.folder("models", DAY))
+    daily("run", f"date={DAY}")  # goes on behind the features, which it computes anew
+    resumed = frames_of(store, DAY)
+    shutil.rmtree(lab / NAME)
+    daily("run", f"date={BEFORE}", f"until={DAY}")
+    whole = frames_of(store, DAY)
+    assert added.keys() == resumed.keys() == whole.keys()
+    for name, frame in added.items():
+        assert frame.equals(resumed[name]), name
+        assert frame.equals(whole[name]), name
+
+
 def test_a_back_fill_runs_every_session_and_challenges_the_champion(lab, capsys):
     first = SESSIONS[-5]
     daily("run", f"date={first}", f"until={DAY}")

@@ -9,6 +9,7 @@ from tests.daily_lab import BEFORE, DAY, NAME, PANEL, SHRUNK, daily, stored
 from tradsys.config.compose import run_command
 from tradsys.core.errors import DataError, GateError, TradsysError
 from tradsys.daily import work
+from tradsys.market.bars import PRICES
 from tradsys.ops.daily.partitions import Partitions
 from tradsys.ops.daily.publishing import latest, old
 
@@ -94,6 +95,16 @@ def test_many_names_without_a_price_stop_the_day(lab):
     names = [f"P{k:04d}" for k in range(8)]
     stored(lab, bars.filter(~(pl.col("symbol").is_in(names) & (pl.col("time") == bars["time"].max()))))
     with pytest.raises(GateError, match=r"members with every feature 66.7%, stops below 80.0% \(16 of 24\)"):
+        daily("run", f"date={DAY}")
+
+
+def test_names_whose_close_stood_still_for_five_sessions_stop_the_day(lab):
+    bars = PANEL.bars()
+    times = bars["time"].unique().sort()
+    lasting = pl.when(pl.col("symbol") < "P0003").then(pl.lit(times[-5])).otherwise(pl.lit(times[-4]))
+    hit = (pl.col("symbol") < "P0005") & (pl.col("time") >= lasting)  # two names stand still for four sessions alone
+    stored(lab, bars.with_columns(pl.when(hit).then(100.0).otherwise(pl.col(n)).alias(n) for n in PRICES))
+    with pytest.raises(GateError, match=r"12.5%, stops above 10.0% \(0 without a price, 3 frozen for 5 sessions\)"):
         daily("run", f"date={DAY}")
 
 

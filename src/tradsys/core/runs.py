@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -118,10 +119,11 @@ def link_latest(run: Path) -> None:
     os.replace(draft, run.parent / "latest")
 
 
+@functools.cache
 def code_sha() -> str:
     """Commit of the working tree, with `+dirty` unless git shows that it is the same.
 
-    `unknown` outside a checkout.
+    `unknown` outside a checkout. Read once: a process goes on with the code that it began with.
     """
     here = Path(__file__).parent
 

@@ -349,7 +349,7 @@ class StoredBars:
         return {
             "kind": "store",
             "name": self.name,
-            "digest": self._digest(chosen),
+            "digest": self._digest(manifest, chosen),
             "symbols": list(chosen),
             **({"reference": self.untraded} if self.untraded else {}),
             "start": self.start,
@@ -360,9 +360,9 @@ class StoredBars:
             "synthetic": False,
         }
 
-    def _digest(self, chosen: Mapping[str, Mapping[str, Any]]) -> str:
+    def _digest(self, manifest: Json, chosen: Mapping[str, Mapping[str, Any]]) -> str:
         """`content_digest` of the bars; only symbols that `start`, `end` or the others' span cuts are read for it."""
-        has_events = self.events and BarStore(Path(self.root)).manifest(self.name).get("events")
+        has_events = self.events and manifest.get("events")
         if self.as_of is not None or self.prints == "first" or has_events:
             return content_digest(self.bars())
         folder, first, last = Path(self.root) / self.name, _moment("start", self.start), _moment("end", self.end)

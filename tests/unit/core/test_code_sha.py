@@ -23,5 +23,5 @@ def test_a_tree_is_clean_only_where_git_shows_it(status, expected, tmp_path, mon
     (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert subprocess.run(["git", "rev-parse"], capture_output=True, check=True).stdout == b"0123456789ab\n"
-    assert code_sha() == expected
+    assert code_sha.__wrapped__() == expected
     assert "--no-optional-locks status" in (tmp_path / "log").read_text(), "a killed command would leave a lock"

@@ -15,6 +15,8 @@ import polars as pl
 
 from tradsys.core.errors import BundleError, DataError
 from tradsys.core.plain_data import Config, Json
+from tradsys.core.tables import FeatureTable
+from tradsys.market.bars import span
 from tradsys.ops.daily import retraining
 from tradsys.ops.daily.day_data import members
 from tradsys.ops.daily.partitions import Lineage, StageOutput
@@ -73,8 +75,7 @@ def models(session: Session) -> StageOutput:
         bundle = bundle_of(session, champion.trained, name)
         same = (bundle.card["schema_hash"], bundle.history)  # horizons with one feature set share one table
         if same not in tables:
-            window = session.bars.window(bundle.history)
-            tables[same] = window, bundle.features.table(window)
+            tables[same] = _bars_and_features(session, bundle)
         window, table = tables[same]
         predicted = bundle.predict(window, session.bars.close, table=table)
         predicted = predicted.filter(pl.col("symbol").is_in(reported.implode()))
@@ -86,6 +87,19 @@ def models(session: Session) -> StageOutput:
         documents={"champions": {name: champion.as_dict() for name, champion in champions.items()}},
         facts={"because": {name: champion.because for name, champion in champions.items()}},
     )
+
+
+def _bars_and_features(session: Session, bundle: Bundle) -> tuple[pl.DataFrame, FeatureTable]:
+    """The bars up to the close that a bundle needs, and their features.
+
+    Those of the features stage, where it has the bundle's features on bars that begin no later.
+    """
+    window = session.bars.window(bundle.history)
+    if bundle.card["schema_hash"] == session.settings.first.features.schema_hash():
+        recent, table = session.recent
+        if span(recent)[0] <= span(window)[0]:
+            return recent, table
+    return window, bundle.features.table(window)
 
 
 def bundle_of(session: Session, trained: date, horizon: str) -> Bundle:

@@ -11,6 +11,7 @@ import polars as pl
 
 from tradsys.core.clock import utc_now
 from tradsys.core.errors import DataError
+from tradsys.core.plain_data import Json
 from tradsys.core.runs import digest_json
 from tradsys.core.tables import Array
 from tradsys.market import sessions
@@ -44,9 +45,15 @@ class DailyBars:
         return load_bars(self.experiment)
 
     @cached_property
+    def described(self) -> Json:
+        """The source's description, made once and without reading its bars."""
+        described: Json = self.experiment.data["source"].describe()
+        return described
+
+    @cached_property
     def source_digest(self) -> str:
-        """Digest of the source's description, without reading its bars."""
-        return digest_json(self.experiment.data["source"].describe())
+        """Digest of the source's description."""
+        return digest_json(self.described)
 
     @property
     def calendar(self) -> str:
@@ -185,15 +192,17 @@ def members(experiment: Experiment, bars: pl.DataFrame) -> Array:
     return np.ones(bars.height, dtype=bool) if experiment.events is None else experiment.events.mask(bars)
 
 
-def data_notes(data: Mapping[str, Any]) -> list[str]:
-    """Warnings about the data: survivors only, not point in time, synthetic."""
-    reported = data["source"].describe()
+def data_notes(data: Mapping[str, Any], source: Mapping[str, Any]) -> list[str]:
+    """Warnings about the data: survivors only, not point in time.
+
+    data: their config. source: its description.
+    """
     notes = []
     if data.get("survivors_only"):
         notes.append(
             "Survivors only: these names were picked with knowledge of who was still there at the end, so returns, hit "
             "rates and drawdowns look better than they could have been."
         )
-    for joined in reported.get("not_point_in_time", ()):
+    for joined in source.get("not_point_in_time", ()):
         notes.append(f"Not point in time: {joined}. Figures of earlier dates that use these columns have look-ahead.")
     return notes

@@ -31,7 +31,7 @@ from tradsys.research.panel.walk_forward import walk_forward
 from tradsys.research.pipeline.dataset import market_cut
 from tradsys.research.pipeline.ledger_anchors import FILE as LOOKED
 from tradsys.research.pipeline.provenance import provenance
-from tradsys.research.pipeline.settings import Timings, synthetic_note
+from tradsys.research.pipeline.settings import Timings, synthetic_note_of
 from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 
 FOLDER = "evaluation"
@@ -61,7 +61,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                     predictions.filter(horizon=name), horizon_bars=experiment.labels.horizon_bars,
                     costs=experiment.costs, evaluation=experiment.evaluation, seed=experiment.seed,
                 )  # fmt: skip
-        described = first.data["source"].describe()
+        described = data.described
         if "digest" not in described:  # synthetic bars have no stored digest, by which the ledger identifies data
             described = {**described, "digest": content_digest(bars.drop("segment"))}
         reported = provenance(settings.config, described)
@@ -74,7 +74,7 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
                 costs=first.costs, evaluation=first.evaluation, market_symbol=first.data["market_symbol"],
                 calendar=data.calendar,
                 context=LedgerContext(TrialLedger(ledger, runs), reported, str(folder)),
-                seed=first.seed, made_up=synthetic_note(first.data) is not None,
+                seed=first.seed, made_up=synthetic_note_of(described) is not None,
             )  # fmt: skip
         with timings.stage("refit on cut data"):
             refit = _refit(settings, data)
@@ -83,8 +83,8 @@ def evaluate(settings: DailySettings, parts: Mapping[str, Any]) -> Path:
             "name": settings.name,
             "question": first.question,
             "created": utc_now().isoformat(timespec="seconds"),
-            "synthetic": synthetic_note(first.data),
-            "notes": [*data_notes(first.data), *_cut_notes(settings, bars)],
+            "synthetic": synthetic_note_of(described),
+            "notes": [*data_notes(first.data, described), *_cut_notes(settings, bars)],
             "horizons": horizons,
             "strategies": books["rows"],
             "benchmark": books["benchmark"],
@@ -140,8 +140,8 @@ def signals(settings: DailySettings, parts: Mapping[str, Any]) -> tuple[Path, Js
         metrics = evaluate_signals(settings.first, parts["signals"], data.of(data.session(day)).bars)
         metrics_of_both: Json = {
             **metrics,
-            "synthetic": synthetic_note(settings.first.data),
-            "notes": data_notes(settings.first.data),
+            "synthetic": synthetic_note_of(data.described),
+            "notes": data_notes(settings.first.data, data.described),
         }
         folder = settings.folder / "signals" / f"date={day}"
         metrics_of_both["new"] = newly_above(parts["signals"].bar, _table_before(folder), table)

@@ -1,6 +1,5 @@
 """Stage outputs of daily runs on disk: one partition per session, valid only for its recorded inputs."""
 
-import functools
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -153,7 +152,7 @@ class Partitions:
                 "facts": _plain_json(output.facts),
                 "seconds": round(seconds, 4),
                 "written": utc_now().isoformat(timespec="seconds"),
-                "code_sha": _code(),
+                "code_sha": code_sha(),
             }
             write_json(draft / MANIFEST, {**manifest, "sha256": digest_json(manifest)})
         return manifest
@@ -196,12 +195,6 @@ def day_of(folder: Path) -> date | None:
         return date.fromisoformat(folder.name.partition("=")[2])
     except ValueError:
         return None
-
-
-@functools.cache
-def _code() -> str:
-    """The commit, read from git once per process."""
-    return code_sha()
 
 
 def _drafts(root: Path) -> Iterator[Path]:

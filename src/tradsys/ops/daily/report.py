@@ -33,7 +33,7 @@ from tradsys.ops.daily.trade_plan import (
 )
 from tradsys.ops.daily.training import table_of
 from tradsys.research.pipeline.provenance import config_digest
-from tradsys.research.pipeline.settings import synthetic_note
+from tradsys.research.pipeline.settings import synthetic_note_of
 from tradsys.serving import contributions
 
 N_IMPORTANT = 20
@@ -122,8 +122,8 @@ def _header(session: Session) -> Json:
         "next_close": None if upcoming is None else upcoming.isoformat(),
         "calendar": session.data.calendar,
         "question": settings.first.question,
-        "synthetic": synthetic_note(settings.first.data),
-        "notes": data_notes(settings.first.data),
+        "synthetic": synthetic_note_of(session.data.described),
+        "notes": data_notes(settings.first.data, session.data.described),
         "log": "../../log.jsonl",
     }
 
@@ -308,7 +308,7 @@ def _provenance(session: Session) -> Json:
         "created": utc_now().isoformat(timespec="seconds"),
         "code_sha": code_sha(),
         "config_digest": config_digest(settings.config),
-        "data": settings.first.data["source"].describe() | {"digest_of_bars": session.bars.digest},
+        "data": session.data.described | {"digest_of_bars": session.bars.digest},
         "command": settings.command("run", f"date={session.day}"),
         "config": masked(settings.config),
     }

@@ -16,9 +16,10 @@ from tradsys.core.errors import CombinationError, GateError
 from tradsys.core.masking import masked_text
 from tradsys.core.plain_data import Config, Json
 from tradsys.core.received import check_folder_name, override_key
-from tradsys.core.tables import FeatureTable
+from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.controls.drift import adversarial_validation
 from tradsys.market import daily_quality
+from tradsys.market.bars import starts_of_symbols
 from tradsys.ops.daily.day_data import DailyBars, DayBars, members
 from tradsys.ops.daily.gates import Check, Gates, Measure, stopped
 from tradsys.ops.daily.partitions import STOPPED, Partitions, StageOutput
@@ -106,6 +107,22 @@ class Session:
         """The bars up to the close."""
         return self.data.of(self.day)
 
+    @cached_property
+    def members(self) -> Array:
+        """bool [R] of the bars: members by the first experiment's events."""
+        return members(self.settings.first, self.bars.bars)
+
+    @cached_property
+    def recent(self) -> tuple[pl.DataFrame, FeatureTable]:
+        """The bars of the features stage and their table.
+
+        They are the least on which the features of the last `recent_sessions` equal those on all bars.
+        """
+        experiment = self.settings.first
+        since = self.bars.sessions_back(self.settings.recent_sessions - 1)
+        window = self.bars.window(experiment.features.warmup + experiment.lookback, since)
+        return window, experiment.features.table(window)
+
     def frame(self, stage: str, name: str | None = None) -> pl.DataFrame:
         """A frame of an earlier stage of this session."""
         return self.store.frame(stage, self.day, name)
@@ -165,9 +182,11 @@ def _price_measures(session: Session) -> PriceMeasures:
     """Counts over the members that traded within the last sessions: expected, absent today, frozen, repeated."""
     bars = session.bars
     since = bars.sessions_back(EXPECTED_SESSIONS)
-    marked = bars.bars.with_columns(member=pl.Series(members(session.settings.first, bars.bars)))
-    expected = marked.filter((pl.col("time") >= since) & pl.col("member"))["symbol"].unique()
-    tail = marked.filter(pl.col("symbol").is_in(expected.implode())).group_by("symbol").tail(FROZEN_BARS)
+    expected = bars.bars.filter((pl.col("time") >= since) & pl.Series(session.members))["symbol"].unique()
+    starts = starts_of_symbols(bars.bars)
+    to_the_end = np.repeat(np.append(starts[1:], bars.bars.height), np.diff(starts, append=bars.bars.height))
+    latest = pl.Series(to_the_end - np.arange(bars.bars.height) <= FROZEN_BARS)
+    tail = bars.bars.filter(latest).filter(pl.col("symbol").is_in(expected.implode()))
     numbers = ("open", "high", "low", "close", "volume")
     reported = tail.group_by("symbol").agg(
         present=pl.col("time").last() == bars.close,
@@ -192,10 +211,8 @@ def features(session: Session) -> StageOutput:
     the members' rows of the last sessions in time order, for the drift gate.
     """
     settings, bars = session.settings, session.bars
-    experiment = settings.first
     since = bars.sessions_back(settings.recent_sessions - 1)
-    window = bars.window(experiment.features.warmup + experiment.lookback, since)
-    table = experiment.features.table(window)
+    window, table = session.recent
     member = pl.Series("member", _member_rows(session, window))
     frame = window.select("symbol", "time").with_columns(member)
     frame = frame.with_columns(pl.Series(name, table.values[:, k]) for k, name in enumerate(table.names))
@@ -208,11 +225,9 @@ def features(session: Session) -> StageOutput:
     )
 
 
-def _member_rows(session: Session, window: pl.DataFrame) -> np.ndarray:
+def _member_rows(session: Session, window: pl.DataFrame) -> Array:
     """bool [R] of a window: membership by the complete history, since rules may count bars."""
-    bars = session.bars.bars
-    reported = members(session.settings.first, bars)
-    return reported[(bars["time"] >= window["time"].min()).to_numpy()]
+    return session.members[(session.bars.bars["time"] >= window["time"].min()).to_numpy()]
 
 
 class DroppedToday(TypedDict):
@@ -248,20 +263,34 @@ def _dropped_today(today: pl.DataFrame, table: FeatureTable) -> DroppedToday:
 
 def labels(session: Session) -> StageOutput:
     """Labels that resolved at this close: symbol, decided, horizon, y, ret."""
-    parts = [_newly_known(name, experiment, session.bars) for name, experiment in session.settings.experiments.items()]
+    experiments, bars = session.settings.experiments, session.bars
+    window = bars.window(max(_memory(one) + _lasting(one) for one in experiments.values()) + 2)
+    earlier = window["time"] < bars.close
+    parts = [_newly_known(name, experiment, window, earlier) for name, experiment in experiments.items()]
     return StageOutput(frames={"labels": pl.concat(parts)})
 
 
-def _newly_known(name: str, experiment: Experiment, bars: DayBars) -> pl.DataFrame:
-    memory = max(experiment.features.warmup, MEMORY_OF_ATR, int(experiment.labels.card().get("memory_bars", 0)))
-    lasting = experiment.labels.horizon_bars + int(getattr(experiment.labels, "dead_after_bars", 0) or 0)
-    window = bars.window(memory + lasting + 2)
-    before = window.filter(pl.col("time") < bars.close)
+def _memory(experiment: Experiment) -> int:
+    """Bars on which a label's entry and exits depend."""
+    return max(experiment.features.warmup, MEMORY_OF_ATR, int(experiment.labels.card().get("memory_bars", 0)))
+
+
+def _lasting(experiment: Experiment) -> int:
+    """Bars after which a label is decided, the wait for a delisting included."""
+    return experiment.labels.horizon_bars + int(getattr(experiment.labels, "dead_after_bars", 0) or 0)
+
+
+def _newly_known(name: str, experiment: Experiment, window: pl.DataFrame, earlier: pl.Series) -> pl.DataFrame:
+    """Labels that are known at the window's last close and were not with its earlier bars alone.
+
+    earlier: bool [R], bars before that close.
+    """
+    before = window.filter(earlier)
     now = outcomes_of(experiment, window)
     known = (now.end >= 0) & (now.y >= 0)
     if before.height:
         then = outcomes_of(experiment, before)
-        places = np.flatnonzero((window["time"] < bars.close).to_numpy())
+        places = np.flatnonzero(earlier.to_numpy())
         known[places[(then.end >= 0) & (then.y >= 0)]] = False
     return (
         window.select("symbol", decided="time")

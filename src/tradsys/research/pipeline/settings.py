@@ -164,5 +164,9 @@ class Timings:
 
 def synthetic_note(data: Mapping[str, Any]) -> str | None:
     """Note on a synthetic market; None on real data."""
-    reported = data["source"].describe()
-    return str(reported.get("note") or "a market that was made up") if reported.get("synthetic") else None
+    return synthetic_note_of(data["source"].describe())
+
+
+def synthetic_note_of(described: Mapping[str, Any]) -> str | None:
+    """`synthetic_note` of a source by its description."""
+    return str(described.get("note") or "a market that was made up") if described.get("synthetic") else None

@@ -155,11 +155,11 @@ def test_data_without_a_calendar_cannot_be_run_daily(holed):
 
 def test_what_a_reader_must_know_of_the_data_is_said(holed):
     plain = {"source": Frame(holed)}
-    assert data_notes(plain) == []
+    assert data_notes(plain, plain["source"].describe()) == []
     assert synthetic_note(plain) is None
-    assert "Survivors only" in data_notes(plain | {"survivors_only": True})[0]
+    assert "Survivors only" in data_notes({"survivors_only": True}, plain["source"].describe())[0]
     joined = Frame(holed, {"point_in_time": False, "not_point_in_time": ["pe from x.csv: a snapshot"]})
-    assert data_notes({"source": joined}) == [
+    assert data_notes({}, joined.describe()) == [
         "Not point in time: pe from x.csv: a snapshot. Figures of earlier dates that use these columns have look-ahead."
     ]
     assert synthetic_note({"source": PANEL}).startswith("synthetic panel")
