@@ -31,6 +31,7 @@ close.
 there counts with its last equity.
 """
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -77,7 +78,7 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
         own = entries.filter(pl.col("symbol") == symbol)
         wanted = {row["time"]: Order(**row) for row in own.drop("symbol").iter_rows(named=True)}
         account = _Account(symbol=symbol, costs=costs, cash=1 / len(symbols))
-        account.run(_bars_of(rows), wanted, delay_bars, death.filter(bars["symbol"] == symbol).to_list())
+        account.run(_bars_of(rows), wanted, delay_bars, death.filter(bars["symbol"] == symbol))
         accounts.append(account)
     equity = _union_equity(accounts, bars, 1 / len(symbols))
     check_equity(equity)
@@ -89,8 +90,8 @@ def simulate(bars: pl.DataFrame, targets: pl.DataFrame, costs: Costs, delay_bars
     )
 
 
-def _bars_of(rows: pl.DataFrame) -> list[Bar]:
-    """One symbol's rows as the bars of the fill rule."""
+def _bars_of(rows: pl.DataFrame) -> Iterator[Bar]:
+    """One symbol's rows as the bars of the fill rule, one at a time: all as objects would take much memory."""
     extra = rows.select("time", *PRICES, "segment").with_columns(
         volume=pl.Series(traded_volume(rows)),
         before=pl.Series(close_before(rows)),
@@ -98,7 +99,7 @@ def _bars_of(rows: pl.DataFrame) -> list[Bar]:
         funding=pl.Series(event(rows, "funding_due")),
         dividend=pl.Series(event(rows, "dividend_due")),
     )
-    return [Bar(*row) for row in extra.iter_rows()]
+    return (Bar(*row) for row in extra.iter_rows())
 
 
 def delisted_at(bars: pl.DataFrame, costs: Costs) -> pl.Series:
@@ -125,34 +126,31 @@ class _Account:
         self.open_trades: list[dict[str, Any]] = []
         self.marks: list[tuple[datetime, float, float]] = []
 
-    def run(
-        self, bars: list[Bar], wanted: dict[datetime, Order], delay_bars: int, death: list[datetime | None]
-    ) -> None:
+    def run(self, bars: Iterable[Bar], wanted: dict[datetime, Order], delay_bars: int, death: pl.Series) -> None:
         """Runs over the bars: order, position, signal, valuation.
 
         A delisting that follows a bar is booked there.
         """
-        pending: tuple[int, Order] | None = None
-        for i, bar in enumerate(bars):
-            if pending and bar.segment != bars[pending[0]].segment:
+        pending: tuple[int, Bar, Order] | None = None
+        for i, (bar, moment) in enumerate(zip(bars, death, strict=True)):
+            if pending and bar.segment != pending[1].segment:
                 self.n_cancelled += 1
                 pending = None
-            elif pending and i >= pending[0] + delay_bars and self._enter(pending[1], i, bar):
+            elif pending and i >= pending[0] + delay_bars and self._enter(pending[2], i, bar):
                 pending = None
             if self.held:
                 self._advance(self.held, i, bar)
             if not self.held and not pending and not self._bust() and bar.time in wanted:
-                pending = (i, wanted[bar.time])
+                pending = (i, bar, wanted[bar.time])
             value = self.held.order.side * self.held.quantity * bar.close if self.held else 0.0
             self.marks.append((bar.time, max(self.cash + value, 0.0), abs(value)))
-            moment = death[i]
             if self.held and moment is not None:
                 self._close(close_delisted(self.held, bar.close, self.cash, self.costs), i, bar, moment)
                 self.marks.append((moment, self.cash, 0.0))
-        if self.held:
-            row = self._row(self.held, len(bars) - 1, bars[-1])
-            money = _money(self.held, bars[-1].close, bars[-1].close, self.held.fee)
-            self.open_trades.append(row | money | {"mark_time": bars[-1].time, "mark_price": bars[-1].close})
+        if self.held:  # past the last bar
+            row = self._row(self.held, i, bar)
+            money = _money(self.held, bar.close, bar.close, self.held.fee)
+            self.open_trades.append(row | money | {"mark_time": bar.time, "mark_price": bar.close})
 
     def _enter(self, order: Order, i: int, bar: Bar) -> bool:
         entered = enter(order, bar, self.cash, self.costs)
