@@ -52,17 +52,19 @@ def _rank_shares(value_N: Array, time_N: Array) -> Array:
     values do once the sign bit of positive ones is set and all bits of negative ones are flipped.
     """
     bits = (value_N + np.float32(0)).view(np.uint32)  # minus zero becomes zero
-    key_N = (time_N << np.uint64(32)) | np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    flipped = (bits.view(np.int32) >> 31).view(np.uint32) | np.uint32(1 << 31)
+    key_N = (time_N << np.uint64(32)) | (bits ^ flipped)
     order = np.argsort(key_N)
-    first_tie, n_ties = _runs_of_equals(key_N[order])
-    first, n = _runs_of_equals(time_N[order])
+    sorted_N = key_N[order]
+    tie, n_ties = _runs_of_equals(sorted_N)
+    first, n = _runs_of_equals((sorted_N >> np.uint64(32)).astype(np.uint32))
+    middle_N = np.repeat(tie + n_ties / 2, n_ties)
     share_N = np.empty(len(value_N))
-    share_N[order] = (first_tie - first + n_ties / 2) / n
+    share_N[order] = (middle_N - np.repeat(first, n)) / np.repeat(n, n)
     return share_N
 
 
 def _runs_of_equals(sorted_N: Array) -> tuple[Array, Array]:
-    """Position [N] where each element's run of equals starts, and the length [N] of that run."""
+    """Positions at which the runs of equal elements start, and their lengths."""
     starts = np.flatnonzero(np.append(True, sorted_N[1:] != sorted_N[:-1])[: len(sorted_N)])
-    lengths = np.diff(starts, append=len(sorted_N))
-    return np.repeat(starts, lengths), np.repeat(lengths, lengths)
+    return starts, np.diff(starts, append=len(sorted_N))
