@@ -21,6 +21,7 @@ from tests.forks import forks
 from tests.integration.test_tune import NET, run_study
 from tradsys.research.pipeline.trial_ledger import TrialLedger
 from tradsys.research.sweeps.storage import open_storage
+from tradsys.research.sweeps.trial_queue import attributes_of
 
 N_TRIALS, N_WORKERS, N_KILLS = 6, 3, 4
 SETTINGS = [
@@ -137,7 +138,7 @@ def test_killed_workers_lose_nothing_and_double_nothing(url, tmp_path, undisturb
     assert 1 <= len(deaths) <= N_KILLS  # a worker may die between two trials
 
     same_study(done, undisturbed, theirs)
-    best = max(done, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs["place"]))
+    best = max(done, key=lambda t: (attributes_of(t)["lower_bound"], -t.user_attrs["place"]))
     assert best.user_attrs["place"] == undisturbed["best"]
 
     fits = sorted(theirs.glob("tune/killed/trials/*/fits/fold_*"))
@@ -170,7 +171,7 @@ def same_study(done, report, runs, atol=0.0):
         same = ours[trial.user_attrs["place"]]
         assert trial.params == same["params"]
         np.testing.assert_allclose(trial.values, same["values"], rtol=0, atol=atol)
-        np.testing.assert_allclose(trial.user_attrs["skills"], same["skills"], rtol=0, atol=atol)
+        np.testing.assert_allclose(attributes_of(trial)["skills"], same["skills"], rtol=0, atol=atol)
     looks = collections.Counter(row["run"] for row in TrialLedger(runs / "ledger.db").entries())
     assert looks == {str(runs / "tune/killed/trials" / f"{k:05d}"): 1 for k in range(N_TRIALS)}
 

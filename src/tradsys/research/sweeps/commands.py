@@ -26,7 +26,7 @@ from tradsys.research.sweeps.selection import paired_gain
 from tradsys.research.sweeps.side_by_side import work_on
 from tradsys.research.sweeps.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url
 from tradsys.research.sweeps.trial import Compose, Composed
-from tradsys.research.sweeps.trial_queue import PLACE
+from tradsys.research.sweeps.trial_queue import PLACE, attributes_of
 from tradsys.research.sweeps.workers import n_processes, run_workers
 
 LOG = logging.getLogger(__name__)
@@ -186,10 +186,11 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
     config = compose(overrides).config
     study = load_study(config, str(config["study_name"]))
     trial = _chosen(study, config["trial"])
-    bound = trial.user_attrs.get("lower_bound")
+    its = attributes_of(trial)
+    bound = its.get("lower_bound")
     if not config["force"] and not (bound is not None and bound > 0):
         raise SweepError(
-            f"sweep: trial {trial.user_attrs[PLACE]} has the lower bound {bound}; a promoted model beats the base "
+            f"sweep: trial {its[PLACE]} has the lower bound {bound}; a promoted model beats the base "
             "rate, whose skill is 0; give force=true to promote it for research all the same"
         )
     name = str(config["name"] or study.study_name)
@@ -203,10 +204,9 @@ def promote(compose: Compose, overrides: Sequence[str], folder: Path, check: Che
     around = [o for o in [*stored, *values] if not _of_model(o)]
     lines = [
         f"{HEADER}train with: python -m tradsys.train {shlex.join(['model=' + path.stem, *around])}",
-        f"# study: {study.study_name}, trial: {trial.user_attrs[PLACE]} (number {trial.number}), "
+        f"# study: {study.study_name}, trial: {its[PLACE]} (number {trial.number}), "
         f"date: {utc_now():%Y-%m-%d}, code: {code_sha()}, study begun on code: {study.user_attrs['code_sha']}",
-        f"# mean skill: {trial.user_attrs['mean_skill']!r}, lower bound: {trial.user_attrs['lower_bound']!r}, "
-        f"seeds: {study.user_attrs['seeds']}",
+        f"# mean skill: {its['mean_skill']!r}, lower bound: {its['lower_bound']!r}, seeds: {study.user_attrs['seeds']}",
         f"# data digest: {study.user_attrs[IDENTITY]['data_digest']}",
     ]
     text = yaml.safe_dump(
@@ -254,7 +254,7 @@ def _chosen(study: optuna.Study, place: int | None) -> FrozenTrial:
 
 def _lower_bound(trial: FrozenTrial) -> float:
     assert trial.state == TrialState.COMPLETE
-    return float(trial.user_attrs["lower_bound"])
+    return float(attributes_of(trial)["lower_bound"])
 
 
 def _of_model(override: str) -> bool:

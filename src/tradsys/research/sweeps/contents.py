@@ -18,7 +18,7 @@ from tradsys.core.received import one_line
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError
 from tradsys.research.sweeps.selection import stability
 from tradsys.research.sweeps.storage import RetryPolicy
-from tradsys.research.sweeps.trial_queue import CAUSE, DRAWN, PLACE, PRICE, SHARE
+from tradsys.research.sweeps.trial_queue import CAUSE, CURVE, DRAWN, PLACE, PRICE, RESULT, SHARE, attributes_of
 
 MOST = 1e15
 ALIKE = 1e-9
@@ -66,6 +66,12 @@ def _is_table(value: Any) -> bool:
     return bool(rows) and len({len(row) for row in value}) == 1 and all(_is_figure(v) for row in value for v in row)
 
 
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list) and len(row) == 2 and _is_whole(row[0]) and _is_figure(row[1]) for row in value
+    )
+
+
 def _or_null(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or kind(value)
 
@@ -85,8 +91,9 @@ OF_TRIAL: Kinds = {
     "skill_over_base_rate": _or_null(_is_figure), "failed_share": _or_null(_is_amount),
     "errors": _or_null(_is_list_of(_is_text)), "block_gains": _or_null(_is_list_of(_is_figure)),
     "fit_seconds": _is_amount, "seconds": _is_amount, "peak_mb": _or_null(_is_amount),
-    "n_parameters": _or_null(_is_whole), "checkpoints_used": _or_null(_is_whole),
+    "n_parameters": _or_null(_is_whole), "checkpoints_used": _or_null(_is_whole), CURVE: _is_curve,
 }  # fmt: skip
+HAS_RESULT: Kinds = {RESULT: lambda value: isinstance(value, dict)}
 ALWAYS_OF_COMPLETE = ("mean_skill", "lower_bound", "skills", "failed_share")
 
 
@@ -105,19 +112,20 @@ def check_contents(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         raise _damaged(where, f"its trials are numbered {one_line(numbers, 60)}")
     space = SearchSpace.of(about["space"]) if about.get("space") else None
     for trial in trials:
-        attributes = trial.user_attrs
-        is_complete = trial.state == TrialState.COMPLETE and PLACE in attributes
         here = f"{where}: trial {trial.number}"
+        _check(here, trial.user_attrs, HAS_RESULT, ())
+        attributes = attributes_of(trial)
+        is_complete = trial.state == TrialState.COMPLETE and PLACE in trial.user_attrs
         _check(here, attributes, OF_TRIAL, ALWAYS_OF_COMPLETE if is_complete else ())
         _check_params(here, trial)
         _check_curve(here, trial)
         if trial.state == TrialState.COMPLETE:
-            if PLACE not in attributes and "identity" in about:  # it would be left out, and another one win
+            if PLACE not in trial.user_attrs and "identity" in about:  # it would be left out, and another one win
                 raise _damaged(here, f"it is finished and lacks {PLACE}")
             _check_values(here, trial, len(study.directions))
         if is_complete:
             _check_figures(here, attributes)
-            _check_score(here, trial)
+            _check_score(here, attributes["skills"], trial.values or [])
             _check_drawn(here, trial, space)
 
 
@@ -172,9 +180,8 @@ def _check_drawn(where: str, trial: FrozenTrial, space: SearchSpace | None) -> N
         raise _damaged(where, f"it lacks, or has beyond the space, the parameters {one_line(odd, 60)}")
 
 
-def _check_score(where: str, trial: FrozenTrial) -> None:
-    skill_FS = np.array(trial.user_attrs["skills"])
-    values = trial.values or []
+def _check_score(where: str, skills: Sequence[Sequence[float]], values: Sequence[float]) -> None:
+    skill_FS = np.array(skills)
     own_values = [float(skill_FS.mean()), *([stability(skill_FS)] if len(values) > 1 else [])]
     for value, own in zip(values, own_values, strict=True):
         if not math.isclose(value, own, rel_tol=ALIKE, abs_tol=ALIKE):

@@ -13,7 +13,7 @@ from tradsys.research.pipeline.settings import synthetic_note
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.selection import Gain, overfitting
 from tradsys.research.sweeps.sweep import IDENTITY, Joined
-from tradsys.research.sweeps.trial_queue import CAUSE, PLACE, spent
+from tradsys.research.sweeps.trial_queue import CAUSE, CURVE, PLACE, attributes_of, spent
 
 LOG = logging.getLogger(__name__)
 REPORTED = (
@@ -37,15 +37,15 @@ def best_of(study: optuna.Study) -> FrozenTrial:
     which is a penalty to
     the sampler and no measurement.
     """
-    done = complete_trials(study)
-    worked = [t for t in done if not t.user_attrs.get("failed_share") and t.user_attrs.get("lower_bound") is not None]
+    done = [(trial, attributes_of(trial)) for trial in complete_trials(study)]
+    worked = [(t, its) for t, its in done if not its.get("failed_share") and its.get("lower_bound") is not None]
     if not worked:
-        why = sorted({error for t in done for error in t.user_attrs.get("errors") or []})[:1]
+        why = sorted({error for _, its in done for error in its.get("errors") or []})[:1]
         raise SweepError(
             f"sweep: study {study.study_name!r} has no winner: of {len(done)} finished trials none fitted every fold"
             f"{f' ({why[0]})' if why else ''}; let it run on, or change sweep.space"
         )
-    return max(worked, key=lambda t: (t.user_attrs["lower_bound"], -t.user_attrs[PLACE]))
+    return max(worked, key=lambda one: (one[1]["lower_bound"], -one[1][PLACE]))[0]
 
 
 def _best_place(study: optuna.Study) -> int | None:
@@ -106,23 +106,24 @@ def sweep_report(joined: Joined, rematch: Rematch | None) -> Json:
         "best": _best_place(study),
         "importances": importances(study),
         "importance_intervals": importance_intervals(study),
-        "overfitting": overfitting([t.user_attrs.get("block_gains") for t in done]),
+        "overfitting": overfitting([attributes_of(t).get("block_gains") for t in done]),
         "rematch": rematch,
     }
 
 
 def _trial_row(trial: FrozenTrial, in_front: bool) -> Json:
-    reported = {name: trial.user_attrs.get(name) for name in REPORTED}
+    its = attributes_of(trial)
+    reported = {name: its.get(name) for name in REPORTED}
     values = list(trial.values) if trial.state == TrialState.COMPLETE else None
     return {
-        "place": trial.user_attrs[PLACE],
+        "place": its[PLACE],
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "cause": trial.user_attrs.get(CAUSE),
+        "cause": its.get(CAUSE),
         "values": values,
         "params": trial.params,
         "in_front": in_front,
-        "curve": sorted(trial.intermediate_values.items()),
+        "curve": sorted(its.get(CURVE) or trial.intermediate_values.items()),
         **reported,
     }
 

@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Generator, Iterator
-from functools import partial
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -20,7 +19,7 @@ from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.storage import disk_full
 from tradsys.research.sweeps.sweep import Joined
 from tradsys.research.sweeps.trial import RefusedError, TrialFits
-from tradsys.research.sweeps.trial_queue import HARMLESS, PRICE, SHARE, WORKER, Lease
+from tradsys.research.sweeps.trial_queue import HARMLESS, PRICE, RESULT, SHARE, WORKER, Lease
 
 LOG = logging.getLogger(__name__)
 
@@ -176,8 +175,7 @@ def _steps(joined: Joined, lease: Lease) -> Generator[TrialFits, None, None]:
         except UpdateFinishedTrialError:
             reported = False
         else:
-            for key, value in score.attributes.items():
-                patience(partial(trial.set_user_attr, key, value))
+            patience(lambda: trial.set_user_attr(RESULT, score.attributes))
             reported = queue.tell(lease, TrialState.COMPLETE, score.values)
     if reported:
         runner.clean(lease)

@@ -30,7 +30,7 @@ from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overri
 from tradsys.research.sweeps.selection import lower_bound, out_of_race, spreads, stability
 from tradsys.research.sweeps.settings import SweepSettings
 from tradsys.research.sweeps.storage import RetryPolicy
-from tradsys.research.sweeps.trial_queue import DRAWN, Lease
+from tradsys.research.sweeps.trial_queue import CURVE, DRAWN, Lease, attributes_of
 
 LOG = logging.getLogger(__name__)
 PURPOSE = "tune"
@@ -95,7 +95,8 @@ class TrialRunner:
             write_text(folder / "overrides.txt", override_lines([*self.base, *overrides]))
             config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
             write_text(folder / "config.yaml", config)
-            fits = self.fits(composed, dataset, folder / "fits", self.settings.seeds, _Reports(self, trial))
+            reports = _Reports(self, trial)
+            fits = self.fits(composed, dataset, folder / "fits", self.settings.seeds, reports)
         about = {"study": self.study, "place": lease.place, "trial": trial.number, "overrides": overrides}
         results = fits.results
         try:
@@ -107,7 +108,7 @@ class TrialRunner:
             self._record(composed, dataset, folder, results)
             write_json(folder / "metrics.json", about | {"state": "pruned"} | self._summary(results, began))
             raise
-        score = self._score(results, began)
+        score = self._score(results, began, reports)
         self._record(composed, dataset, folder, results)
         write_json(folder / "metrics.json", about | {"state": "complete", "values": score.values} | score.attributes)
         return score
@@ -161,12 +162,13 @@ class TrialRunner:
         flat = [self.settings.failed_skill if r.skill is None else r.skill for r in results]
         return np.array(flat).reshape(-1, len({r.seed for r in results}))
 
-    def _score(self, results: Sequence[FitResult], began: float) -> Score:
+    def _score(self, results: Sequence[FitResult], began: float, reports: "_Reports") -> Score:
         skill_FS = self.skills(results)
         known = {"skill": float(skill_FS.mean())}
         if "stability" in self.settings.objectives:
             known["stability"] = stability(skill_FS)
-        return Score(tuple(known[name] for name in self.settings.objectives), self._summary(results, began))
+        attributes = self._summary(results, began) | ({} if reports.are_compared else {CURVE: reports.curve})
+        return Score(tuple(known[name] for name in self.settings.objectives), attributes)
 
     def _summary(self, results: Sequence[FitResult], began: float) -> Json:
         """Attributes stored with a trial; sums over the fits that ended."""
@@ -282,14 +284,24 @@ def n_epochs(experiment: Experiment) -> int:
 
 
 class _Reports:
-    """Reports a trial's state to the pruner after each epoch: the mean over folds so far of the best skill."""
+    """Reports a trial's state to the pruner after each epoch: the mean over folds so far of the best skill.
+
+    are_compared: whether a pruner or a sampler reads them while the trial runs, so that each is stored at once; else
+    all of them are stored with the result. curve: step and value of all.
+    """
 
     def __init__(self, runner: TrialRunner, trial: optuna.Trial) -> None:
         self.runner, self.trial = runner, trial
         self.silent = len(runner.settings.objectives) > 1
+        self.are_compared = runner.settings.pruner != "none"
         self.ended: list[float] = []
         self.results: list[FitResult] = []
-        self.steps: set[int] = set()
+        self.values: dict[int, float] = {}
+
+    @property
+    def curve(self) -> list[list[float]]:
+        """Step and value of every report, in order."""
+        return [[step, value] for step, value in self.values.items()]
 
     def of(self, k: int, epochs: int) -> Callable[[int, float], None]:
         """The watch function of the k-th fit."""
@@ -315,7 +327,8 @@ class _Reports:
         finished = self.runner.patience(
             lambda: self.trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         )
-        known = [np.asarray(t.user_attrs["skills"]) for t in finished if t.user_attrs.get("skills") is not None]
+        tables = [attributes_of(trial).get("skills") for trial in finished]
+        known = [np.asarray(table) for table in tables if table is not None]
         skill_FS = np.array(
             [self.runner.settings.failed_skill if r.skill is None else r.skill for r in self.results]
         ).reshape(-1, n_seeds)
@@ -325,10 +338,12 @@ class _Reports:
             raise optuna.TrialPruned
 
     def _report(self, step: int, values: Sequence[float]) -> None:
-        if self.silent or step in self.steps:
+        if self.silent or step in self.values:
             return
-        self.steps.add(step)
-        self.runner.patience(lambda: self.trial.report(float(np.mean(values)), step))
+        value = self.values[step] = float(np.mean(values))
+        if not self.are_compared:
+            return
+        self.runner.patience(lambda: self.trial.report(value, step))
         if self.runner.patience(self.trial.should_prune):
             raise optuna.TrialPruned
 

@@ -17,12 +17,15 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tradsys.core.plain_data import Json
 from tradsys.research.sweeps.search_space import SweepError
 from tradsys.research.sweeps.storage import StudyStorage
 
 LOG = logging.getLogger(__name__)
 PLACE, CAUSE, DRAWN = "place", "cause", "drawn"
 SHARE, PRICE, WORKER = "share_of_machine", "price_per_hour", "worker"
+CURVE = "curve"  # of a result: step and value of the reports that no pruner read
+RESULT = "result"  # what a finished trial measured, one attribute: a database stores each in a transaction of its own
 # causes of a FAIL that leave the slot open without counting as a death
 HARMLESS = ("surplus", "interrupted", "disk full", "storage")
 # slots given up before the sweep itself is
@@ -81,6 +84,11 @@ def spent(trials: Sequence[FrozenTrial]) -> tuple[float, float]:
     return hours, money
 
 
+def attributes_of(trial: FrozenTrial) -> Json:
+    """A trial's user attributes, and each figure of its result by name."""
+    return {**trial.user_attrs.get(RESULT, {}), **trial.user_attrs}
+
+
 @dataclass(frozen=True)
 class Lease:
     """A trial leased by this worker.
@@ -120,14 +128,16 @@ class TrialQueue:
             trials = self.trials()
             waiting = [t for t in trials if t.state == TrialState.WAITING]
             for trial in waiting:
-                if (lease := self._lease(trial, marks)) is not None:
+                if (lease := self._lease(trial._trial_id, trial.user_attrs, marks)) is not None:
                     return lease
             if waiting:
                 continue  # others took them all, or they were surplus; look again
             place = self._open_place(trials)
             if place is None:
                 return None
-            self._add(place, trials)
+            added = self._add(place, trials, marks)
+            if (lease := self._lease(added, {PLACE: place, **marks}, marks)) is not None:
+                return lease
 
     def is_over(self) -> bool:
         """Whether every slot is filled or given up, and nothing runs that could still die."""
@@ -142,11 +152,11 @@ class TrialQueue:
         """
 
         def end() -> bool:
-            if self.storage.storage.get_trial(lease.trial_id).state != TrialState.RUNNING:
+            trial = self.storage.storage.get_trial(lease.trial_id)
+            if trial.state != TrialState.RUNNING:
                 return False
             if cause:
                 self.storage.storage.set_trial_user_attr(lease.trial_id, CAUSE, cause)
-            trial = self.storage.storage.get_trial(lease.trial_id)
             self.study.tell(trial.number, list(values) if values is not None else None, state)
             return True
 
@@ -155,16 +165,18 @@ class TrialQueue:
         except UpdateFinishedTrialError:
             return False
 
-    def _lease(self, trial: FrozenTrial, marks: Mapping[str, Any]) -> Lease | None:
-        place, storage = trial.user_attrs.get(PLACE), self.storage.storage
+    def _lease(self, trial_id: int, has: Mapping[str, Any], marks: Mapping[str, Any]) -> Lease | None:
+        """The waiting trial, now running here, with these marks; None where it is another's. has: its attributes."""
+        place, storage = has.get(PLACE), self.storage.storage
 
         def run() -> bool:
             # the heartbeat comes first: a running trial without one could never be detected as dead
-            self.storage.beat(trial._trial_id, 0)
-            if not storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            self.storage.beat(trial_id, 0)
+            if not storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                 return False
             for name, value in marks.items():
-                storage.set_trial_user_attr(trial._trial_id, name, value)
+                if name not in has or has[name] != value:
+                    storage.set_trial_user_attr(trial_id, name, value)
             return True
 
         try:
@@ -172,14 +184,14 @@ class TrialQueue:
                 return None
         except UpdateFinishedTrialError:
             return None
-        lease = Lease(-1 if place is None else place, trial._trial_id, 0)
+        lease = Lease(-1 if place is None else place, trial_id, 0)
         same = [t for t in self.trials() if t.user_attrs.get(PLACE) == place]
-        first = next(t for t in same if t.state != TrialState.FAIL or t._trial_id == trial._trial_id)
-        if place is None or first._trial_id != trial._trial_id:
+        first = next(t for t in same if t.state != TrialState.FAIL or t._trial_id == trial_id)
+        if place is None or first._trial_id != trial_id:
             self.tell(lease, TrialState.FAIL, cause="surplus")
             return None
         ended = [t for t in same if t.state == TrialState.FAIL and t.user_attrs.get(CAUSE) != "surplus"]
-        return Lease(place, trial._trial_id, len(ended), _n_died(ended))
+        return Lease(place, trial_id, len(ended), _n_died(ended))
 
     def _open_place(self, trials: Sequence[FrozenTrial]) -> int | None:
         """The lowest slot without a live attempt, inside the budget. SweepError where too many were given up."""
@@ -208,8 +220,11 @@ class TrialQueue:
             return False
         return _n_died(attempts) > self.max_retries
 
-    def _add(self, place: int, trials: Sequence[FrozenTrial]) -> None:
-        """Adds a waiting attempt at the slot, with the parameters of the previous one."""
+    def _add(self, place: int, trials: Sequence[FrozenTrial], marks: Mapping[str, Any]) -> int:
+        """Adds a waiting attempt at the slot, with the parameters of the previous one; returns its id.
+
+        marks: of the worker that adds it, and hardly ever does another take it.
+        """
         before = [t for t in trials if t.user_attrs.get(PLACE) == place and t.user_attrs.get(DRAWN)]
         params, distributions = (before[-1].params, before[-1].distributions) if before else ({}, {})
         if before:
@@ -218,9 +233,10 @@ class TrialQueue:
             state=TrialState.WAITING,
             params=params,
             distributions=distributions,
-            user_attrs={PLACE: place} | ({DRAWN: True} if before else {}),
+            user_attrs={PLACE: place, **marks} | ({DRAWN: True} if before else {}),
         )
-        self.storage.patience(lambda: self.study.add_trial(again))
+        # as `study.add_trial`, which returns no id
+        return self.storage.patience(lambda: self.storage.storage.create_new_trial(self.study._study_id, again))
 
 
 def _n_died(failed: Sequence[FrozenTrial]) -> int:

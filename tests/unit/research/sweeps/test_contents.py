@@ -17,6 +17,7 @@ TRIAL = {
     "skill_over_base_rate": 0.1, "failed_share": 0.0, "block_gains": [0.1, -0.1], "fit_seconds": 0.5, "seconds": 1.0,
     "peak_mb": 400.0, "n_parameters": None, "checkpoints_used": 0,
 }  # fmt: skip
+QUEUED = ("place", "share_of_machine", "price_per_hour", "worker", "drawn")
 RANGES = {"model.C": FloatDistribution(0.1, 10.0), "model.kind": CategoricalDistribution(("a", "b"))}
 
 
@@ -39,6 +40,35 @@ def study(about=(), trial=(), params=(), direction="maximize"):
 def test_what_tune_writes_is_taken():
     check_contents(*study())
     check_contents(*study(about=dict.fromkeys(ABOUT, ...)))  # a study that has only been made
+    check_contents(*study(trial=as_result()))
+
+
+def as_result(**changed):
+    """The attributes of a trial with its figures as one of them, and those figures changed."""
+    figures = {k: v for k, v in TRIAL.items() if k not in QUEUED} | {"curve": [[0, 0.1], [2, 0.2]]} | changed
+    return dict.fromkeys(set(TRIAL) - set(QUEUED), ...) | {"result": {k: v for k, v in figures.items() if v is not ...}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"mean_skill": 0.2}, "mean_skill"),
+        ({"lower_bound": ...}, "lacks lower_bound"),
+        ({"peak_mb": "x"}, "peak_mb"),
+        ({"skills": [[0.3], [0.4]], "mean_skill": 0.35}, "its value"),
+        *(({"curve": curve}, "curve") for curve in ("x", [0.1], [[0]], [[-1, 0.1]], [[0, float("nan")]], [[0, 1, 2]])),
+    ],
+)
+def test_figures_within_a_result_are_checked_as_those_on_their_own(changed, why):
+    with pytest.raises(SweepError, match=why):
+        check_contents(*study(trial=as_result(**changed)))
+
+
+def test_a_result_is_a_mapping_and_names_no_slot():
+    with pytest.raises(SweepError, match="result="):
+        check_contents(*study(trial=as_result() | {"result": [1]}))
+    with pytest.raises(SweepError, match="lacks place"):
+        check_contents(*study(trial=as_result(place=0) | {"place": ...}))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tradsys.research.sweeps.search_space import SweepError
-from tradsys.research.sweeps.storage import open_storage
+from tradsys.research.sweeps.storage import PULSE, open_storage
 from tradsys.research.sweeps.sweep import budget_of
 from tradsys.research.sweeps.trial_queue import MOST_LOST, PLACE, PRICE, SHARE, WORKER, Budget, TrialQueue, spent
 
@@ -54,13 +54,22 @@ def test_a_dead_attempt_is_followed_by_one_of_the_same_parameters(make_queue):
 def test_of_attempts_added_at_one_moment_the_lowest_number_counts(make_queue):
     queue, other = make_queue(n_trials=1), make_queue(n_trials=1)
     for each in (queue, other):
-        each._add(0, [])
+        each._add(0, [], {})
     first = queue.take({})
     assert other.take({}) is None
     finish(queue, first)
     assert other.is_over()
     states = [(t.state, t.user_attrs.get("cause")) for t in queue.trials()]
     assert states == [(TrialState.COMPLETE, None), (TrialState.FAIL, "surplus")]
+
+
+def test_a_trial_has_the_marks_of_the_worker_that_runs_it(make_queue):
+    queue, marks = make_queue(n_trials=2), {WORKER: "a:1", SHARE: 0.5, PRICE: None}
+    queue.take(marks)
+    queue._add(1, queue.trials(), {WORKER: "dead:1", SHARE: 1.0, PRICE: 2.0})  # which ended before it could take it
+    assert queue.take(marks).place == 1
+    has = [{key: value for key, value in t.user_attrs.items() if key != PULSE} for t in queue.trials()]
+    assert has == [{PLACE: 0} | marks, {PLACE: 1} | marks]
 
 
 def test_a_trial_that_nobody_of_the_sweep_added_is_not_run(make_queue):
@@ -160,8 +169,8 @@ def test_a_budget_that_never_ends_or_begins_is_refused(limits, said):
 
 def test_places_survive_a_worker_that_takes_ones_while_another_reads(make_queue):
     queue = make_queue(n_trials=2)
-    queue._add(0, [])
+    queue._add(0, [], {})
     stale = queue.trials()  # what a slower worker saw before the place was taken
     lease = queue.take({})
-    assert queue._lease(stale[0], {}) is None
+    assert queue._lease(stale[0]._trial_id, stale[0].user_attrs, {}) is None
     assert [t.user_attrs[PLACE] for t in queue.trials() if t.state == TrialState.RUNNING] == [lease.place]
