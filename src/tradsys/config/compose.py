@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tradsys.config import composition, kinds, own_data, own_parts
 from tradsys.config import explain as wrong
 from tradsys.config.as_of import spread_as_of
-from tradsys.config.copies import objects_of
+from tradsys.config.copies import objects_of, resolved, written
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
 from tradsys.core.endings.stops import Terminated, end_with_parent, exit_code, stoppable
@@ -101,7 +101,7 @@ def _wrong_key(conf: Path, command: str, overrides: Sequence[str], config: DictC
 
 def _with_known_secrets(config: DictConfig) -> DictConfig:
     """The same config; registers its environment values and URL secrets for masking."""
-    for _, value in leaves({"": OmegaConf.to_container(config, resolve=False)}):
+    for _, value in leaves({"": written(config)}):
         for text in value if isinstance(value, list) else [value]:
             for name in ENVIRONMENT.findall(str(text)):
                 remember_environment(name)
@@ -125,7 +125,7 @@ def build(config: DictConfig, kept: Kept | None = None) -> Config:
     settings is used again, so that trials of a study build only what they change.
     """
     try:
-        plain, raw = (OmegaConf.to_container(config, resolve=resolve) for resolve in (True, False))
+        plain, raw = resolved(config), written(config)
         # before building: a net that is too large, or a part that lacks a method, would fail much later
         if line := kinds.beyond_sense(plain, raw) or own_parts.wrong_part(raw):
             raise ConfigError(line)
@@ -175,19 +175,19 @@ def as_dict(config: DictConfig) -> Config:
         known = studies("compare") if missing[0] == "study" else choices_of(conf_folder(), missing[0])
         choices = f" (one of {', '.join(known)})" if known else ""
         raise ConfigError(f"config: {missing[0]!r} has no value; it has no default; give {missing[0]}=...{choices}")
-    plain = _with_references(plain, OmegaConf.to_container(config, resolve=False), _from_environment(plain, config))
+    raw = written(config)
+    plain = _with_references(plain, raw, _from_environment(plain, raw))
     seed = plain.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise ConfigError(f"config: seed={seed!r}; a seed is a whole number from 0 to 2^31 - 1; give another")
     return plain
 
 
-def _from_environment(plain: Any, config: DictConfig) -> dict[str, str]:
+def _from_environment(plain: Any, raw: Any) -> dict[str, str]:
     """Resolved text -> its `${oc.env:NAME}`, of the settings that read the environment."""
-    written = dict(leaves({"": OmegaConf.to_container(config, resolve=False)}))
-    resolved = dict(leaves({"": plain}))
-    found = {k: v for k, v in written.items() if isinstance(v, str) and ENVIRONMENT.search(v)}
-    return {resolved[k]: v for k, v in found.items() if isinstance(resolved.get(k), str) and resolved[k]}
+    found = {k: v for k, v in leaves({"": raw}) if isinstance(v, str) and ENVIRONMENT.search(v)}
+    values = dict(leaves({"": plain})) if found else {}
+    return {values[k]: v for k, v in found.items() if isinstance(values.get(k), str) and values[k]}
 
 
 def _with_references(value: Any, written: Any, known: Mapping[str, str]) -> Any:

@@ -27,6 +27,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig
 from omegaconf import _utils as omegaconf_utils
+from omegaconf import base as omegaconf_base
 from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.config.copies import copied
@@ -53,6 +54,10 @@ def yaml_loader(stream: Any) -> Any:
 
 # for OmegaConf.load, which Hydra reads every file with; the parser in Python took a fifth of a composition
 omegaconf_utils.get_yaml_loader = lambda: yaml_loader
+
+
+# configurations of a study hold the same interpolations, resolved some ten times each; to parse one takes half a ms
+omegaconf_base.parse = lru_cache(maxsize=1024)(omegaconf_base.parse)
 
 
 def _map_where_read(overrides: Any, defaults_list: list[InputDefault], self_added: bool) -> DictConfig:

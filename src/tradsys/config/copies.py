@@ -1,10 +1,11 @@
-"""Copies of OmegaConf's nodes, six times as fast as `copy.deepcopy`, and the objects built from one."""
+"""Copies, plain values and objects of OmegaConf's nodes, several times as fast as its own."""
 
 import copy
 from typing import Any, cast
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, ValueNode, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, ValueNode, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.core.plain_data import Config
 
@@ -20,6 +21,33 @@ def objects_of(config: DictConfig) -> Config:
     with open_dict(own):
         own["_convert_"] = "all"  # Hydra would merge an argument of `instantiate` into one more copy
     return cast(Config, instantiate(own))
+
+
+def written(config: DictConfig) -> Any:
+    """`OmegaConf.to_container`: plain values, interpolations as texts."""
+    return _plain_of(config, resolve=False)
+
+
+def resolved(config: DictConfig) -> Any:
+    """`OmegaConf.to_container` with `resolve`: plain values, interpolations followed.
+
+    Raises what it raises.
+    """
+    try:
+        return _plain_of(config, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_container(config, resolve=True)  # whose error names the key
+
+
+def _plain_of(node: Any, *, resolve: bool) -> Any:
+    if resolve and isinstance(text := node._value(), str) and "${" in text:
+        node = node._dereference_node()
+    content = node._value()
+    if isinstance(node, DictConfig) and isinstance(content, dict):
+        return {key: _plain_of(inner, resolve=resolve) for key, inner in content.items()}
+    if isinstance(node, ListConfig) and isinstance(content, list):
+        return [_plain_of(inner, resolve=resolve) for inner in content]
+    return content
 
 
 def _copy_of(node: Any, parent: Any) -> Any:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tradsys.config.composition import REFUSALS, Files, composed, files_of, project_conf, searched_folders
+from tradsys.config.copies import resolved
 from tradsys.config.packages import conf_packages
 from tradsys.core.errors import TradsysError, nearest
 from tradsys.core.plain_data import Config
@@ -378,7 +379,7 @@ def plain_config(config: DictConfig) -> tuple[Config, list[str]]:
     Raises ConfigError where an interpolation has no target.
     """
     try:
-        plain: Any = OmegaConf.to_container(config, resolve=True)
+        plain: Any = resolved(config)
         # listing them costs as much as resolving all values, and hardly any config lacks a value
         missing = sorted(OmegaConf.missing_keys(config)) if _lacks_a_value(plain) else []
     except OmegaConfBaseException as error:

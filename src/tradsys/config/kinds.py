@@ -21,6 +21,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from tradsys.config.copies import written
 from tradsys.config.explain import leaves, value_at
 from tradsys.config.meanings import Meanings
 from tradsys.config.settings_walk import every_setting, every_text
@@ -102,8 +103,7 @@ def wrong_key(
     None where all fit. keys: dotted paths that a command line sets. Arguments of a constructor are left to
     `wrong_value`. meanings: read only where a key with a default is set to null.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    before: Any = OmegaConf.to_container(defaults, resolve=False)
+    plain, before = written(config), written(defaults)
     followed = _followed_by_arguments(before)
     for key in keys:
         last = key.rpartition(".")[2]
@@ -113,7 +113,7 @@ def wrong_key(
         outer = [value_at(before, ".".join(key.split(".")[:k])) for k in range(1, key.count(".") + 1)]
         if known is ... or value is ... or any(not isinstance(one, Mapping) or "_target_" in one for one in outer):
             continue
-        written, value = value, _resolved(config, key, value)
+        shown, value = value, _resolved(config, key, value)
         if value is ...:
             continue
         if value is None and (known is None or "null" in meanings().of(command, before, key)):
@@ -122,10 +122,10 @@ def wrong_key(
         if value == "" and known:
             return f"config: {key}=''; it takes a text that is not empty, such as {_short(known)}; give {key}=..."
         if _fits(hint, value) and (takes := _no_amount(key, value) or too_large(last, value)):
-            return f"config: {key}={_short(written)}; it takes {takes}; give {key}=..."
+            return f"config: {key}={_short(shown)}; it takes {takes}; give {key}=..."
         if not _fits(hint, value):
             quoted = f"; quote text that looks like one: {key}=\"'{value}'\"" if hint is str else ""
-            return f"config: {key}={_short(written)}; it takes {_kind_words(hint)}; give {key}=...{quoted}"
+            return f"config: {key}={_short(shown)}; it takes {_kind_words(hint)}; give {key}=...{quoted}"
     return None
 
 
@@ -134,7 +134,7 @@ def hidden_text(config: DictConfig) -> str | None:
 
     None otherwise.
     """
-    for path, text in every_text(OmegaConf.to_container(config, resolve=False)):
+    for path, text in every_text(written(config)):
         prose = path.rpartition(".")[2] in PROSE
         if plain_text(text) != text or not (prose or is_one_line(text)):
             what = "a line break, a tab or a character that is not seen"

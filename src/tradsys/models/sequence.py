@@ -37,6 +37,7 @@ from tradsys.samples.loader import WindowLoader
 
 # settings added later, at their neutral value: fits without them keep their fingerprint
 NEUTRAL: dict[str, Any] = {"patch": 1, "auxiliary": {}}
+BARS_AT_ONCE = 16_384  # of a prediction, in windows that overlap: fewer would take more calls than arithmetic
 PROBE_FEATURES = 4096  # of a net built only to check its settings: more than any net needs
 
 
@@ -59,7 +60,7 @@ class SequenceModel:
 
     net: called with n_features, n_classes and lookback, all known from the samples; gives an nn.Module.
     module: called with that net; gives the LightningModule that holds loss, optimiser and metrics.
-    lookback: rows per window. batch_size: samples per step, and per batch of a prediction.
+    lookback: rows per window. batch_size: samples per step; a prediction takes more at a time where windows are short.
     seed: fixes weights, order and dropout; a CPU repeats a fit to the bit. Global generators are left alone.
     wide: adds a linear path from the last row's features to the scores; the net's head starts at zero, so training
     begins as the logistic regression of inverse penalty `wide_C` (under the same loss); null starts that path at zero.
@@ -198,8 +199,9 @@ class SequenceModel:
             end=np.asarray(rows),
             ret=np.zeros(n),
         )
+        loader = self.loader(requested, device, batch_size=max(self.batch_size, BARS_AT_ONCE // self.lookback))
         with torch.inference_mode():
-            results = [compute(net, window_NTF).cpu() for window_NTF, *_ in self.loader(requested, device)]
+            results = [compute(net, window_NTF).cpu() for window_NTF, *_ in loader]
         net.cpu()
         return torch.cat(results).numpy() if results else np.empty((0, int(getattr(net, width))))
 
@@ -234,17 +236,22 @@ class SequenceModel:
         return auxiliary_targets(train, names) if names else None
 
     def loader(
-        self, samples: Samples, device: torch.device, shuffle: bool = False, targets: Array | None = None
+        self,
+        samples: Samples,
+        device: torch.device,
+        shuffle: bool = False,
+        targets: Array | None = None,
+        batch_size: int | None = None,
     ) -> WindowLoader:
         """Batches of these samples' windows on the device.
 
-        Where they are shuffled, the seed sets the order.
+        Where they are shuffled, the seed sets the order. batch_size: other than the model's.
         """
         return WindowLoader.from_samples(
             samples,
             targets=targets,
             lookback=self.lookback,
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
             shuffle=shuffle,
             balanced=shuffle and self.balanced,
             seed=self.seed,

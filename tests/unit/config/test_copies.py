@@ -4,9 +4,10 @@ import copy
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from tradsys.config.compose import compose
-from tradsys.config.copies import copied
+from tradsys.config.copies import copied, resolved, written
 
 
 def nodes(node, path=""):
@@ -69,3 +70,39 @@ def test_a_change_of_one_does_not_show_in_the_other():
     assert config.a.b[1][0] == 2.0
     assert config.a._metadata.resolver_cache["now"]["x"] == [1]
     assert OmegaConf.is_readonly(config.a)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        odd,
+        lambda: compose("train", ["seed=3"]),
+        lambda: compose("tune", ["sweep=transformer", "model=transformer"]),
+        lambda: compose("train", []).model,
+        lambda: compose("compare", ["+study=losses"]),
+        lambda: OmegaConf.create({"a": "${b}", "b": "${c.0}", "c": [{"x": "${.y} and ${d}", "y": 1}], "d": "\\${a}"}),
+        lambda: OmegaConf.create({"a": None, "b": {"c": "${a}", 1: [], "e": {}}, "f": "${b}"}),
+    ],
+)
+def test_plain_values_are_those_of_omegaconf(made):
+    config = made()
+    for _ in range(2):  # the second time from what is known of the interpolations
+        assert written(config) == OmegaConf.to_container(config, resolve=False)
+        assert list(map(str, written(config))) == list(map(str, config))
+        assert repr(resolved(config)) == repr(OmegaConf.to_container(config, resolve=True))
+
+
+def test_an_interpolation_without_a_target_is_an_error_that_names_its_key():
+    config = OmegaConf.create({"a": {"b": ["${nowhere}"]}})
+    with pytest.raises(InterpolationKeyError) as expected:
+        OmegaConf.to_container(config, resolve=True)
+    with pytest.raises(InterpolationKeyError) as mine:
+        resolved(config)
+    assert str(mine.value) == str(expected.value)
+    assert "a.b[0]" in str(mine.value)
+
+
+def test_an_interpolation_that_was_read_before_follows_its_own_config():
+    first, second = (OmegaConf.create({"a": "x ${b.c} ${oc.decode:'[1, ${b.c}]'}", "b": {"c": c}}) for c in (1, 2))
+    assert (resolved(first)["a"], resolved(second)["a"]) == ("x 1 [1, 1]", "x 2 [1, 2]")
+    assert resolved(first)["a"] == "x 1 [1, 1]"
