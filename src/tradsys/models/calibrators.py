@@ -116,6 +116,7 @@ class Temperature:
         Raises TrainingError when a class is absent.
         """
         from scipy.optimize import minimize  # noqa: PLC0415 - only fitting needs it
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         proba_NC, y_N, weight_N = _checked_scores("temperature", proba_NC, y_N, weight_N)
         logp_NC = np.log(np.maximum(proba_NC, FLOOR))
@@ -133,7 +134,8 @@ class Temperature:
         start = np.concatenate([[1.0], np.zeros(n_classes)])
         bounds = [(1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE), *([(None, None)] * n_classes)]
         options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
-        theta = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+        with threadpool_limits(1, user_api="blas"):  # on matrices this small threads only wait
+            theta = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
         if not np.isfinite(theta).all():
             raise TrainingError(
                 f"temperature: the fit ended at {theta.tolist()}; parameters must be finite; check the held-out scores"

@@ -152,13 +152,15 @@ class TrialQueue:
         """
 
         def end() -> bool:
-            trial = self.storage.storage.get_trial(lease.trial_id)
-            if trial.state != TrialState.RUNNING:
-                return False
+            storage = self.storage.storage
             if cause:
-                self.storage.storage.set_trial_user_attr(lease.trial_id, CAUSE, cause)
-            self.study.tell(trial.number, list(values) if values is not None else None, state)
-            return True
+                storage.set_trial_user_attr(lease.trial_id, CAUSE, cause)
+            if state != TrialState.PRUNED:
+                return storage.set_trial_state_values(lease.trial_id, state, values)
+            trial = storage.get_trial(lease.trial_id)
+            if trial.state == TrialState.RUNNING:
+                self.study.tell(trial.number, state=state)  # with the value that it reported last
+            return trial.state == TrialState.RUNNING
 
         try:
             return self.storage.patience(end)
