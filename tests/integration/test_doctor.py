@@ -112,7 +112,7 @@ def test_the_health_check_is_silent(tmp_path):
 
 
 def test_missing_data_are_reported_with_the_command_that_brings_them(tmp_path):
-    done = run("doctor", "data=btc_hourly", cwd=tmp_path)
+    done = forked("doctor", "data=btc_hourly", cwd=tmp_path)
     assert done.returncode == 2
     assert "python -m tradsys.fetch" in done.stderr
 

@@ -1,6 +1,7 @@
 """What every file of the repository keeps to."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -13,6 +14,14 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 ENTRY = ("__init__.py", "__main__.py", "cli.py")
 COMMANDS = [p for p in (ROOT / "src" / "tradsys").glob("*.py") if p.name not in ENTRY]
+
+
+@functools.cache
+def defined():
+    """Every function and class of the sources: [path, node]."""
+    trees = ((path, ast.parse(path.read_text())) for path in SOURCES)
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [(path, node) for path, tree in trees for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda p: p.stem)
@@ -32,24 +41,22 @@ def test_no_module_is_longer_than_400_lines(path):
 
 def test_no_function_is_longer_than_sixty_lines():
     long = []
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef):
-                body = node.body[1:] if ast.get_docstring(node) else node.body
-                size = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-                if size > 60:
-                    long.append(f"{path.name}:{node.name} {size}")
+    for path, node in defined():
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            size = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            if size > 60:
+                long.append(f"{path.name}:{node.name} {size}")
     assert long == []
 
 
 def test_public_docstrings_have_a_first_line_of_at_most_80_characters():
     long = []
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                first = (ast.get_docstring(node) or "").partition("\n")[0]
-                if len(first) > 80:
-                    long.append(f"{path.name}:{node.name}")
+    for path, node in defined():
+        if not node.name.startswith("_"):
+            first = (ast.get_docstring(node) or "").partition("\n")[0]
+            if len(first) > 80:
+                long.append(f"{path.name}:{node.name}")
     assert long == []
 
 

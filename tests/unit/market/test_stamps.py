@@ -21,7 +21,8 @@ def test_no_format_is_ruled_out_by_what_it_reads(form):
     """Every text of every format: what the parser reads is let through."""
     read = times._try(TEXTS, form).is_not_null()
     assert read.any() or "%d" not in form
-    ruled_out = [t for t, signs, is_read in zip(TEXTS, SIGNS, read) if is_read and not could_read(form, signs)]
+    rows = zip(TEXTS, SIGNS, read, strict=True)
+    ruled_out = [t for t, signs, is_read in rows if is_read and not could_read(form, signs)]
     assert ruled_out == []
 
 

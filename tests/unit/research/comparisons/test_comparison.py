@@ -225,8 +225,10 @@ def answers_to(_):
     return signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_ctrl_c_of_a_terminal_is_left_to_the_caller_of_the_workers():
+def test_ctrl_c_of_a_terminal_is_left_to_the_caller_of_the_workers(monkeypatch):
     """A worker that only loads its libraries answered it with a traceback."""
+    importlib.import_module("tabnanny")
+    monkeypatch.setattr("tradsys.research.comparisons.comparison.LARGE", ("tabnanny",))  # which ones does not matter
     for answer, blocked in run_jobs(answers_to, range(2), 2, "loky"):
         assert answer is signal.SIG_IGN
         assert not blocked & {signal.SIGINT, signal.SIGTERM}
