@@ -16,13 +16,32 @@ def served(run_folder):
     return bundle, bundle_bars(bundle)
 
 
+KINDS = [
+    "the bar before again", "one symbol of it again", "an older bar", "a symbol twice", "two moments", "no bar",
+    "no time", "an infinite price", "a price of text", "a negative volume", "a high below the close",
+    "no volume column", "a symbol that is null", "a bar that is yet to come", "a frame of pandas", "no frame",
+]  # fmt: skip
+N_EACH = 4  # moments of each kind: one before the bad bar, three after it
+
+
+def first_session(served):
+    """A session before the first of those moments, and they."""
+    bundle, bars = served
+    times = bars["time"].unique().sort()[-N_EACH * len(KINDS) :]
+    return Session(bundle, bars.filter(pl.col("time") < times[0])), times
+
+
 @pytest.fixture(scope="module")
 def undisturbed(served):
-    """What a session that no bad bar ever reached says of the last three moments."""
-    bundle, bars = served
-    times = bars["time"].unique().sort()
-    session = Session(bundle, bars.filter(pl.col("time") < times[-4]))
-    return [session.step(at(bars, moment)) for moment in times[-4:]][1:]
+    """What a session that no bad bar ever reached says of each moment."""
+    session, times = first_session(served)
+    return {moment: session.step(at(served[1], moment)) for moment in times}
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    """The session of the kinds so far, each of which left it as it was; none after one that did not."""
+    return []
 
 
 def at(bars: pl.DataFrame, moment: object) -> pl.DataFrame:
@@ -52,23 +71,18 @@ def spoil(bars: pl.DataFrame, times: pl.Series, how: str) -> pl.DataFrame:
     }[how]
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "the bar before again", "one symbol of it again", "an older bar", "a symbol twice", "two moments", "no bar",
-        "no time", "an infinite price", "a price of text", "a negative volume", "a high below the close",
-        "no volume column", "a symbol that is null", "a bar that is yet to come", "a frame of pandas", "no frame",
-    ],
-)  # fmt: skip
-def test_a_refused_bar_leaves_the_session_as_it_was(served, undisturbed, how):
-    bundle, bars = served
-    times = bars["time"].unique().sort()
-    session = Session(bundle, bars.filter(pl.col("time") < times[-4]))
-    session.step(at(bars, times[-4]))
+@pytest.mark.parametrize("how", KINDS)
+def test_a_refused_bar_leaves_the_session_as_it_was(served, undisturbed, sessions, how):
+    bars = served[1]
+    session, moments = first_session(served) if not sessions else (sessions.pop(), bars["time"].unique().sort())
+    until = bars["time"].unique().sort()[: bars["time"].n_unique() - N_EACH * (len(KINDS) - 1 - KINDS.index(how))]
+    for moment in moments.filter(moments.is_between(session.past["time"].max(), until[-4], closed="right")):
+        assert session.step(at(bars, moment)).equals(undisturbed[moment])
     with pytest.raises(DataError, match=r"^(session|bars|features): "):
-        session.step(spoil(bars, times, how))
-    for moment, clean in zip(times[-3:], undisturbed, strict=True):
-        assert session.step(at(bars, moment)).equals(clean)
+        session.step(spoil(bars, until, how))
+    for moment in until[-3:]:
+        assert session.step(at(bars, moment)).equals(undisturbed[moment])
+    sessions.append(session)
 
 
 def spaced(bars, times, minutes, n):
