@@ -17,11 +17,16 @@ COMMANDS = [p for p in (ROOT / "src" / "tradsys").glob("*.py") if p.name not in 
 
 
 @functools.cache
+def trees():
+    """Every module of the sources: [path, tree]."""
+    return [(path, ast.parse(path.read_text())) for path in SOURCES]
+
+
+@functools.cache
 def defined():
     """Every function and class of the sources: [path, node]."""
-    trees = ((path, ast.parse(path.read_text())) for path in SOURCES)
     kinds = (ast.FunctionDef, ast.ClassDef)
-    return [(path, node) for path, tree in trees for node in ast.walk(tree) if isinstance(node, kinds)]
+    return [(path, node) for path, tree in trees() for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda p: p.stem)
@@ -131,9 +136,9 @@ def test_serving_loads_without_torch():
 def test_no_name_is_private_in_three_modules():
     """A rule in three places is one public function; three different things have three names."""
     modules = Counter()
-    for path in SOURCES:
+    for _, tree in trees():
         names = set()
-        for node in ast.parse(path.read_text()).body:
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names.add(node.name)
             elif isinstance(node, ast.Assign | ast.AnnAssign):
