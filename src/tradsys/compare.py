@@ -11,7 +11,7 @@ question are evaluated on the same samples of the same purged folds. An interrup
 
 from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf
+from omegaconf import open_dict
 
 from tradsys.config.compose import ConfigError, as_dict, build, compose, run_command
 from tradsys.core.errors import TradsysError
@@ -27,7 +27,8 @@ def _variant(name: str, choice: "VariantChoice", settings: "ComparisonSettings",
 
     try:
         config = compose("compare", [*settings.common, *argv, *choice.overrides])
-        config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "study"])
+        with open_dict(config):
+            del config["study"]
         return Variant(
             name, Experiment.of(build(config)), as_dict(config), choice.seeds, choice.against, choice.mean_of
         )

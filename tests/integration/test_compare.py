@@ -9,12 +9,12 @@ import time
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from tests.forks import forks
 from tests.integration.conftest import inside
 from tradsys.compare import work
 from tradsys.config.compose import ConfigError, compose, help_text, studies
+from tradsys.config.copies import written
 from tradsys.core.errors import TradsysError
 from tradsys.reports.comparison.page import notes
 from tradsys.research.pipeline.trial_ledger import TrialLedger
@@ -236,7 +236,7 @@ def test_every_study_composes_and_every_variant_of_it():
 
 
 def _beside_study(config):
-    return OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "study"]))
+    return {key: value for key, value in written(config).items() if key != "study"}
 
 
 @pytest.mark.parametrize(
