@@ -103,7 +103,8 @@ def disturbed(place, arguments, runs, seed, n_kills=N_KILLS, middle=in_the_middl
             if busy and kills < n_kills and time.monotonic() > due:
                 victim = rng.choice(busy).pid
                 os.kill(victim, signal.SIGSTOP)
-                begun = middle(runs, victim, under_way[victim])
+                places = at_work(study).get(victim, [])  # one of them may have ended since the look
+                begun = bool(places) and middle(runs, victim, places)
                 if kills % 2 and not begun:
                     os.kill(victim, signal.SIGCONT)
                     continue

@@ -268,7 +268,7 @@ def _counted_steps(bars: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "symbol": bars["symbol"].gather(starts[codes // max(len(kinds), 1)]),
-            "step": pl.Series(kinds[codes % max(len(kinds), 1)]).cast(pl.Duration("us")),
+            "step": pl.Series(kinds[codes % max(len(kinds), 1)]).cast(pl.Duration(bars["time"].dtype.time_unit)),  # type: ignore[attr-defined]
             "n": n,
         }
     )
