@@ -102,14 +102,14 @@ def _checked_difference(name: str, got_NC: Array, expected_NC: Array, *, decides
 def _graph(scaler: Any, model: Any, calibrator: Any, n_features: int, n_classes: int) -> onnx.ModelProto:
     graph = GraphWriter(n_features)
     seen = scaling(scaler, graph, WINDOW)
-    outputs = {}
+    spread = None
     if isinstance(model, Average | SeedAverage):
-        outputs["score"], spread = _mean_and_spread(model, graph, seen)
-        outputs["probability"] = calibration(calibrator, graph, outputs["score"])
-        outputs["spread"] = spread
+        score, spread = _mean_and_spread(model, graph, seen)
     else:
-        outputs["score"] = scores(model, graph, seen)
-        outputs["probability"] = calibration(calibrator, graph, outputs["score"])
+        score = scores(model, graph, seen)
+    outputs = {"score": score, "probability": calibration(calibrator, graph, score)}
+    if spread is not None:
+        outputs["spread"] = spread
     return graph.model(outputs, model.lookback, n_classes)
 
 

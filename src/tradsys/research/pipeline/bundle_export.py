@@ -173,7 +173,7 @@ def is_pool(model: Any) -> bool:
 def has_graph(model: Any) -> bool:
     """Whether one ONNX graph can hold the model.
 
-    The exporter and torch are imported for models that need them.
+    The exporter is imported for models that need it.
     """
     kinds = set(_leaf_kinds(model))
     if kinds & {LightGbm, Xgboost}:
