@@ -36,11 +36,6 @@ PREDICTIONS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def prepare_horizons(experiments: Mapping[str, Experiment], bars: pl.DataFrame) -> dict[str, Prepared]:
-    """Every experiment prepared on the same bars, as `prepared_in_turn`."""
-    return dict(prepared_in_turn(experiments, bars))
-
-
 def prepared_in_turn(experiments: Mapping[str, Experiment], bars: pl.DataFrame) -> Iterator[tuple[str, Prepared]]:
     """Each experiment prepared on the same bars once it is asked for.
 

@@ -16,7 +16,7 @@ from tradsys.market.universe import Members
 from tradsys.models.transforms import RobustScaler
 from tradsys.research.leakage import refit_check as module
 from tradsys.research.leakage.refit_check import refit_check
-from tradsys.research.panel.walk_forward import prepare_horizons
+from tradsys.research.panel.walk_forward import prepared_in_turn
 from tradsys.research.pipeline.as_of import as_of_fold, known_by
 from tradsys.samples.splits import WalkForward
 
@@ -139,7 +139,7 @@ def test_a_scaler_fitted_on_all_rows_is_caught_by_the_prediction_alone(experimen
 
 
 def test_a_fold_as_of_a_date_knows_no_later_label(experiments, bars, at):
-    prepared = prepare_horizons({"5d": experiments["5d"]}, bars)["5d"]
+    prepared = dict(prepared_in_turn({"5d": experiments["5d"]}, bars))["5d"]
     fold = as_of_fold(prepared.samples, at, 60)
     table, now = prepared.table, np.datetime64(at.replace(tzinfo=None), "us")
     valid, train = prepared.samples.take(fold.valid), prepared.samples.take(fold.train)

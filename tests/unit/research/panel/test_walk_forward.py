@@ -9,7 +9,7 @@ import pytest
 from tests.unit.research.panels_for_tests import bars_of, experiments_of
 from tradsys.core.errors import DataError
 from tradsys.features.feature_set import FeatureSet
-from tradsys.research.panel.walk_forward import prepare_horizons, walk_forward
+from tradsys.research.panel.walk_forward import prepared_in_turn, walk_forward
 from tradsys.research.pipeline.dataset import check_symbols, prepare
 from tradsys.samples.splits import WalkForward
 
@@ -34,7 +34,7 @@ def test_horizons_share_one_table_and_each_is_what_it_would_be_alone(experiments
     real, mask = FeatureSet.table, type(experiments["1d"].events).mask
     monkeypatch.setattr(FeatureSet, "table", lambda self, b: made.append(1) or real(self, b))
     monkeypatch.setattr(type(experiments["1d"].events), "mask", lambda self, b: masked.append(1) or mask(self, b))
-    together = prepare_horizons(experiments, bars)
+    together = dict(prepared_in_turn(experiments, bars))
     assert (len(made), len(masked)) == (1, 1)
     assert together["1d"].table is together["5d"].table
     for name, experiment in experiments.items():
@@ -47,7 +47,7 @@ def test_horizons_share_one_table_and_each_is_what_it_would_be_alone(experiments
 
 def test_another_feature_set_gets_a_table_of_its_own(experiments, bars):
     less = replace(experiments["1d"], features=experiments["1d"].features.like(experiments["1d"].features.features[:5]))
-    found = prepare_horizons({"1d": experiments["1d"], "less": less}, bars)
+    found = dict(prepared_in_turn({"1d": experiments["1d"], "less": less}, bars))
     assert len(found["less"].table.names) < len(found["1d"].table.names)
 
 

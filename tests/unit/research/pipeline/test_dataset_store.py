@@ -11,7 +11,7 @@ from tradsys.config.compose import as_dict, build, compose
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Fold
 from tradsys.research.comparisons.aligned_datasets import aligned_datasets
-from tradsys.research.panel.walk_forward import prepare_horizons
+from tradsys.research.panel.walk_forward import prepared_in_turn
 from tradsys.research.pipeline.dataset import Dataset, build_dataset, label_rows, load_bars, prepare
 from tradsys.research.pipeline.dataset_store import ABOUT, OF_SAMPLES, dataset_digest, load_dataset, save_dataset
 from tradsys.research.pipeline.settings import Experiment
@@ -59,7 +59,7 @@ def assert_same_samples(one, other):
 def test_every_command_makes_the_same_samples_of_one_config(experiment, bars, dataset, tmp_path):
     config = as_dict(compose("train", OVERRIDES))
     assert experiment.lookback == experiment.model.lookback
-    run, daily = prepare(experiment, bars), prepare_horizons({"h": experiment}, bars)["h"]
+    run, daily = prepare(experiment, bars), dict(prepared_in_turn({"h": experiment}, bars))["h"]
     compared = aligned_datasets({"a": (experiment, config)}, experiment.split)["a"].dataset
     audited = label_rows(experiment, bars, features=dataset.features).samples()
     for samples in (run.samples, daily.samples, compared.samples, audited):
