@@ -72,8 +72,10 @@ def _with_own_fields(node: Any, parent: Any) -> Any:
     """A node with the same content, and its own flags and other metadata."""
     new, metadata = object.__new__(type(node)), node.__dict__["_metadata"]
     own = object.__new__(type(metadata))
+    own.__dict__.update(metadata.__dict__)
     for name, value in metadata.__dict__.items():
-        own.__dict__[name] = copy.deepcopy(value) if isinstance(value, dict) and value else copy.copy(value)
+        if isinstance(value, dict):  # the rest is types, flags and texts
+            own.__dict__[name] = copy.deepcopy(value) if value else copy.copy(value)
     known_flags = node.__dict__["_flags_cache"]
     new.__dict__.update(node.__dict__)
     new.__dict__.update(_metadata=own, _parent=parent, _flags_cache=known_flags and dict(known_flags))

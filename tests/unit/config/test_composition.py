@@ -73,6 +73,24 @@ def test_a_refusal_is_hydras(wrong):
     assert (type(mine.value), str(mine.value)) == (type(hydras.value), str(hydras.value))
 
 
+def test_a_file_that_cannot_be_merged_is_named_as_hydra_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/data").mkdir(parents=True)
+    (tmp_path / "conf/data/mine.yaml").write_text("# @package hydra.job\nchdir: sideways\n")
+    with pytest.raises(composition.REFUSALS, match=r"(?s)^In 'data/mine': ValidationError.*'sideways'"):
+        composed(conf_folder(), "train", ["data=mine"])
+
+
+def test_one_file_in_two_packages_is_two_nodes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/study").mkdir(parents=True)
+    (tmp_path / "conf/study/mine.yaml").write_text(
+        "# @package _global_\ndefaults: [/model@pair.a: logistic, /model@pair.b: logistic, _self_]\npair: {a: {C: 5}}\n"
+    )
+    pair = composed(conf_folder(), "train", ["+study=mine"]).pair
+    assert (pair.a.C, pair.b.C) == (5, composed(conf_folder(), "train", ["model=logistic"]).model.C)
+
+
 def test_what_a_caller_changes_stays_with_the_caller():
     first = compose("train", ["seed=3"])
     OmegaConf.set_struct(first, False)
