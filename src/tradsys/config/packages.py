@@ -31,7 +31,7 @@ def conf_packages() -> dict[str, Path]:
 
 def check_names(conf: Path, packages: dict[str, Path]) -> None:
     """Raises TradsysError where a file of one config folder would hide another."""
-    owner = {path: "tradsys" for path in _yaml_files(conf)}
+    owner = {path: "tradsys" for path in _yaml_files(conf)} if packages else {}
     for name, folder in packages.items():
         for path in _yaml_files(folder):
             if path in owner:

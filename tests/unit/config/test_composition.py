@@ -21,6 +21,9 @@ COMMAND_LINES = [
     ("train", ["strategy=[cost_aware,reckless]", "+experiment=demo", "++data.bar_minutes=30", "seed='7'"]),
     ("train", ["~model.lookback", "+labels.new={a:1,b:[2,3]}", "labels.new.a=4"]),
     ("train", ["data={seed:3}", "data.seed=4"]),
+    ("train", ["model=base_rate"]),  # one file at two places, the other as a baseline
+    ("audit", ["study=power"]),
+    ("daily", ["+experiment=foundry"]),
     ("tune", ["sweep=transformer", "~sweep.space", "+sweep.space={model.module.lr:{type:log,low:0.0005,high:0.05}}"]),
     ("compare", ["+study=losses", "~study.variants", '+study.variants={a:["model=logistic"]}', "study.seeds=[1,2]"]),
 ]
@@ -41,6 +44,36 @@ def test_it_is_what_hydra_composes(command, overrides):
     config, expected = composed(conf_folder(), command, overrides), by_hydra(command, overrides)
     assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(expected)
     assert flags(config) == flags(expected)
+
+
+def nodes(config):
+    """Every node below a config; each has its place and is at no other."""
+    content = config.__dict__.get("_content")
+    for node in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        assert node._get_parent() is config
+        yield node
+        yield from nodes(node)
+
+
+@pytest.mark.parametrize(("command", "overrides"), COMMAND_LINES)
+def test_no_two_keys_share_a_node(command, overrides):
+    groups, _ = composition.groups_and_keys(conf_folder(), overrides)
+    found = list(nodes(composition.of_groups(conf_folder(), command, [one for one in groups if one[0] not in "+~"])))
+    assert len(found) == len({id(node) for node in found}) > 100
+
+
+def test_a_file_that_sets_keys_of_hydra_is_composed_by_hydra(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "keys"):
+        (tmp_path / "conf" / name).mkdir(parents=True)
+    (tmp_path / "conf/data/mine.yaml").write_text("defaults: [synthetic, /keys@_global_: mine, _self_]\n")
+    keys = tmp_path / "conf/keys/mine.yaml"
+    keys.write_text("hydra: {job: {name: mine}}\n")
+    mine, plain = (composed(conf_folder(), "train", [f"data={name}"]) for name in ("mine", "synthetic"))
+    assert mine == plain
+    keys.write_text("hydra: {job: {name: mine, nothing: 1}}\n")
+    with pytest.raises(composition.REFUSALS, match="Key 'nothing' not in 'JobConf'"):
+        composed(conf_folder(), "train", ["data=mine"])
 
 
 def test_an_interpolation_in_a_list_of_defaults_is_read(tmp_path, monkeypatch):
@@ -102,7 +135,7 @@ def test_what_a_caller_changes_stays_with_the_caller():
 
 def test_keys_alone_cost_no_second_composition(monkeypatch):
     compose("train", ["data=synthetic"])
-    monkeypatch.setattr(composition, "_composed_anew", None)
+    monkeypatch.setattr(composition, "_loader_of", None)
     assert compose("train", ["data=synthetic", "data.n_bars=1234"]).data.n_bars == 1234
 
 
