@@ -43,23 +43,23 @@ def work(argv: list[str]) -> None:
     from tradsys.reports.sweep.console import print_sweep
     from tradsys.reports.terminal import prose
     from tradsys.research.pipeline.trial_ledger import check_ledger
-    from tradsys.research.sweeps.commands import promote, tune
-    from tradsys.research.sweeps.workers import is_worker
+    from tradsys.research.sweeps import commands, workers
 
     verbs = [a for a in argv if "=" not in a and not a.startswith("~")]
     overrides = [a for a in argv if a not in verbs]
     if verbs not in ([], ["promote"]):
         raise ConfigError(f"tune: {verbs} is not understood; the only verb is promote; the rest is key=value")
     if verbs:
-        path = promote(composed, overrides, project_conf() / "model", checked_overrides)
-        prose().print(f"model    {path}")
+        prose().print(f"model    {commands.promote(composed, overrides, project_conf() / 'model', checked_overrides)}")
+        return
+    if workers.is_worker():
+        commands.tune_as_worker(composed, overrides, checked_overrides)
         return
     plain = composed(overrides).config
     check_ledger(plain["paths"]["ledger"], plain["paths"]["runs"], writes=True)
     check(plain, CONTAINER, int(plain["n_workers"] or plain["trials_per_gpu"]))
-    # trials of all workers are logged once, by the process that started them
-    tracker = open_tracker({**plain, "logger": {"kind": "none"}} if is_worker() else plain)
-    report, failed = tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
+    tracker = open_tracker(plain)
+    report, failed = commands.tune(composed, overrides, [sys.executable, "-m", "tradsys.tune"], checked_overrides)
     tracker.log_finished("tune", plain, *study_records(report))
     print_sweep(report, Path(report["folder"]))
     if failed or report["best"] is None:

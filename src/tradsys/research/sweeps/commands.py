@@ -1,5 +1,6 @@
 """Search, refined search and promotion, as called by the command `tune`."""
 
+import contextlib
 import logging
 import re
 import shlex
@@ -27,7 +28,7 @@ from tradsys.research.sweeps.side_by_side import work_on
 from tradsys.research.sweeps.sweep import IDENTITY, PLACES, Joined, join, storage_of, storage_url
 from tradsys.research.sweeps.trial import Compose, Composed
 from tradsys.research.sweeps.trial_queue import PLACE, attributes_of
-from tradsys.research.sweeps.workers import n_processes, run_workers
+from tradsys.research.sweeps.workers import n_processes, run_workers, wait_for_study, waiting_workers
 
 LOG = logging.getLogger(__name__)
 # seeds of a refined search and of its re-evaluation are its parent's plus these, so no seed both selects and evaluates
@@ -49,22 +50,36 @@ def tune(compose: Compose, overrides: Sequence[str], command: Sequence[str], che
     Returns its report and how many workers failed. command: starts one worker process when overrides are added. check:
     of a parent study's overrides, for a refined search. Writes report.html and report.json.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     composed = compose(overrides)
-    folder = Path(composed.config["paths"]["runs"]) / "tune" / study_name(composed)
-    with logged_in(folder, yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True), overrides):
-        joined = joined_study(compose, overrides, composed, check)
+    with _logged(composed, overrides):
         trainer = getattr(composed.experiment.model, "trainer", None)
         device = "cpu" if trainer is None else trainer.device().type
-        n = n_processes(composed.config, device)
-        if n > 1:
-            failed = run_workers(command, overrides, n, device)
-        else:
-            work_on(joined)
-            failed = 0
+        failed = 0
+        with waiting_workers(command, overrides, n_processes(composed.config, device), device) as workers:
+            joined = joined_study(compose, overrides, composed, check)
+            if workers:
+                failed = run_workers(workers)
+            else:
+                work_on(joined)
         report = sweep_report(joined, _reevaluation(joined, compose, check) if composed.settings.zoom else None)
         write_sweep(report, joined.runner.folder)
     return report, failed
+
+
+def tune_as_worker(compose: Compose, overrides: Sequence[str], check: Check) -> None:
+    """Runs trials of the study that the parent process prepares and reports on."""
+    composed = compose(overrides)
+    wait_for_study()
+    with _logged(composed, overrides):
+        work_on(joined_study(compose, overrides, composed, check))
+
+
+def _logged(composed: Composed, overrides: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """Writes a command's records into the study's folder; optuna's own go nowhere but for warnings."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = Path(composed.config["paths"]["runs"]) / "tune" / study_name(composed)
+    config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
+    return logged_in(folder, config, overrides)
 
 
 def study_name(composed: Composed) -> str:

@@ -22,6 +22,7 @@ from tradsys.research.sweeps.trial import RefusedError, TrialFits
 from tradsys.research.sweeps.trial_queue import HARMLESS, PRICE, RESULT, SHARE, WORKER, Lease
 
 LOG = logging.getLogger(__name__)
+LEAST_PAUSE, MOST_PAUSE, PAUSE_SHARE = 0.1, 2.0, 0.1  # s, s, of the time without work
 
 
 def work_on(joined: Joined) -> None:
@@ -30,16 +31,28 @@ def work_on(joined: Joined) -> None:
     Waits while others still run theirs, in case one of them dies.
     """
     worker = SideBySide(joined, n_at_once(joined))
-    poll = min(joined.storage.heartbeat, 2)
+    idle_since = None
     try:
         while True:
-            if not worker.run():
-                if joined.queue.is_over():
-                    return
-                time.sleep(poll)
+            if worker.run():
+                idle_since = None
+            elif joined.queue.is_over():
+                return
+            else:
+                idle_since = idle_since or time.monotonic()
+                time.sleep(pause(time.monotonic() - idle_since))
     except BaseException as error:
         worker.end(error)
         raise
+
+
+def pause(idle_s: float) -> float:
+    """Seconds until an idle worker looks for work again.
+
+    A share of the time it has waited, so that the end of a study of short trials is noticed soon, and a long trial
+    costs the storage few questions.
+    """
+    return min(MOST_PAUSE, max(LEAST_PAUSE, PAUSE_SHARE * idle_s))
 
 
 def n_at_once(joined: Joined) -> int:

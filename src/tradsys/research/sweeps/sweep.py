@@ -25,6 +25,7 @@ from tradsys.research.sweeps.search_space import SearchSpace, SweepError, leaves
 from tradsys.research.sweeps.storage import StudyStorage, open_storage
 from tradsys.research.sweeps.trial import Compose, Composed, TrialRunner, n_epochs, refused
 from tradsys.research.sweeps.trial_queue import Budget, TrialQueue
+from tradsys.research.sweeps.workers import HERE, is_worker
 
 LOG = logging.getLogger(__name__)
 IDENTITY = "identity"
@@ -88,7 +89,8 @@ def join(name: str, compose: Compose, base: Sequence[str], composed: Composed, p
     config, settings = composed.config, composed.settings
     space = settings.parsed_space
     budget = budget_of(config, settings.most_trials)
-    checked(space, compose, base)
+    if not is_worker():  # its parent has checked the same space
+        checked(space, compose, base)
     storage = storage_of(config)
     folder = Path(config["paths"]["runs"]) / "tune" / name
     lookback = max([composed.experiment.lookback, *_longest(space)])
@@ -231,7 +233,7 @@ def n_side_by_side(config: Mapping[str, Any]) -> int:
 
     The process that started this one sets it.
     """
-    return int(os.environ.get("TRADSYS_TRIALS_HERE", config["n_workers"] or 1))
+    return int(os.environ.get(HERE, config["n_workers"] or 1))
 
 
 def base_digest(config: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tradsys.research.sweeps.search_space import SweepError
 LOG = logging.getLogger(__name__)
 HERE = "TRADSYS_TRIALS_HERE"
 GRACE_SECONDS = 30.0  # for a worker to end its step and return its trial
+GO = b"\n"  # written to a worker's standard input once its study is prepared
 MPS_PIPE = "CUDA_MPS_PIPE_DIRECTORY"
 
 
@@ -37,7 +39,7 @@ def _n_cards() -> int:
 
 
 def is_worker() -> bool:
-    """Whether this process is one that `run_workers` started."""
+    """Whether this process is one that `waiting_workers` started."""
     return HERE in os.environ
 
 
@@ -58,34 +60,65 @@ def environment(k: int, n: int, device: str) -> dict[str, str]:
     return here
 
 
-def run_workers(command: Sequence[str], overrides: Sequence[str], n: int, device: str) -> int:
-    """Starts n workers, waits for all of them; returns how many failed.
+@contextlib.contextmanager
+def waiting_workers(
+    command: Sequence[str], overrides: Sequence[str], n: int, device: str
+) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """Starts n workers, which load their libraries and wait for `run_workers`.
 
-    Ctrl-C and SIGTERM are passed on and waited for. Workers whose parent is killed end by themselves.
+    So the block can prepare the study meanwhile. None is started where n is 1. Ctrl-C and SIGTERM are passed on and
+    waited for; any other error in the block ends the workers as well. Workers whose parent is killed end by themselves.
     """
     words = [*command, *(o for o in overrides if not o.startswith("n_workers=")), "n_workers=1"]
     workers: list[subprocess.Popen[bytes]] = []
     try:
-        for k in range(n):
+        for k in range(n if n > 1 else 0):
             own = environment(k, n, device) | environment_of_child()
             with held_back():  # the interrupt of a terminal also reaches a worker that has just started
-                workers.append(subprocess.Popen(words, env=own, stdout=subprocess.DEVNULL))
-        codes = [worker.wait() for worker in workers]
+                workers.append(
+                    subprocess.Popen(words, env=own, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0)
+                )
+        yield workers
     except KeyboardInterrupt as stopped:
         _stop(workers, signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
         raise
     except BaseException:
         _stop(workers, signal.SIGTERM)
         raise
+
+
+def run_workers(workers: Sequence["subprocess.Popen[bytes]"]) -> int:
+    """Lets waiting workers begin, waits for all of them; returns how many failed."""
+    for worker in workers:
+        assert worker.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died while it waited; its exit code tells
+            worker.stdin.write(GO)
+        worker.stdin.close()
+    codes = [worker.wait() for worker in workers]
     for k, code in enumerate(codes):
         if code:
             LOG.warning("worker %d ended with %d; its trial went to the others", k, code)
     return sum(code != 0 for code in codes)
 
 
+def wait_for_study() -> None:
+    """Waits in a worker until its parent has prepared the study.
+
+    Raises Terminated where the parent ends before.
+    """
+    if sys.stdin.buffer.read(len(GO)) != GO:
+        raise Terminated
+
+
 def _stop(workers: Sequence[subprocess.Popen[bytes]], number: int) -> None:
-    """Sends the signal, waits until each worker has returned its trial, and kills what does not end."""
+    """Sends the signal, waits until each worker has returned its trial, and kills what does not end.
+
+    A worker that still waits for its study holds no trial; it is killed at once.
+    """
     for worker in workers:
+        if worker.stdin is not None and not worker.stdin.closed:
+            worker.kill()
+            worker.stdin.close()
         with contextlib.suppress(ProcessLookupError):
             worker.send_signal(number)
     deadline = time.monotonic() + GRACE_SECONDS

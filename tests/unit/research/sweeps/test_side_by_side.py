@@ -10,7 +10,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 
 from tradsys.research.sweeps.search_space import SweepError
-from tradsys.research.sweeps.side_by_side import SideBySide, n_at_once
+from tradsys.research.sweeps.side_by_side import SideBySide, n_at_once, pause, work_on
 from tradsys.research.sweeps.storage import open_storage
 from tradsys.research.sweeps.trial import Score
 from tradsys.research.sweeps.trial_queue import Budget, TrialQueue
@@ -159,3 +159,28 @@ def test_one_place_runs_one_trial_after_another(make_worker):
     while worker.run():
         assert not worker.attempts
     assert states(worker) == [(place, "COMPLETE", None) for place in range(3)]
+
+
+def test_an_idle_worker_asks_often_at_first_and_then_as_seldom_as_it_has_waited():
+    assert [pause(idle_s) for idle_s in (0.0, 0.5, 5.0, 20.0, 1e6)] == [0.1, 0.1, 0.5, 2.0, 2.0]
+
+
+def test_a_worker_without_work_waits_for_the_trials_of_others(make_worker, monkeypatch):
+    worker, other = make_worker(n_trials=1), make_worker(n_trials=1)
+    lease = other.joined.queue.take({})
+    pauses, clock = [], [0.0]
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        clock[0] += seconds
+        if len(pauses) == 3:
+            other.joined.queue.tell(lease, optuna.trial.TrialState.COMPLETE, [0.5])
+
+    monkeypatch.setattr("tradsys.research.sweeps.side_by_side.SideBySide", lambda joined, n: worker)
+    monkeypatch.setattr("tradsys.research.sweeps.side_by_side.n_at_once", lambda joined: 1)
+    monkeypatch.setattr(
+        "tradsys.research.sweeps.side_by_side.time", SimpleNamespace(sleep=sleep, monotonic=lambda: 7.0 + clock[0])
+    )
+    work_on(worker.joined)
+    assert pauses == [0.1, 0.1, 0.1]
+    assert [t.values for t in worker.joined.queue.trials()] == [[0.5]]
