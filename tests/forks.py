@@ -2,17 +2,23 @@
 
 Loading torch, Lightning, polars and the rest costs a new Python 5 to 10 s of CPU. Where a test asks what a process
 does, and not how it loads, it forks: own pid, session, folder, environment and files, and Python's own way out.
-The one that is forked starts no thread of its own: nothing here may use polars before a fork.
+The one that is forked starts no thread of its own: nothing here may use polars before a fork. All workers of one run
+of the tests share it: the first that needs it starts it, and it ends after the last of them.
 """
 
 import atexit
 import contextlib
+import fcntl
 import functools
+import gc
 import importlib
 import json
 import os
 import runpy
+import select
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,9 +31,9 @@ REPO = Path(__file__).parents[1]
 LIMIT_SECONDS = 300.0
 LOADED = (
     "alembic.command", "arch.bootstrap", "hmmlearn.hmm", "lightgbm", "onnx.reference", "onnxruntime", "optuna",
-    "plotly.graph_objects", "pytorch_lightning", "sqlalchemy.dialects.sqlite", "vectorbt", "xgboost",
-    "tradsys.portfolio.vectorbt_adapter", "tradsys.research.bundle_backtest", "tradsys.research.experiment",
-    "tradsys.research.comparisons.comparison", "tradsys.research.sweeps.commands",
+    "plotly.graph_objects", "pytorch_lightning", "sqlalchemy.dialects.sqlite", "xgboost",
+    "tradsys.research.bundle_backtest", "tradsys.research.experiment", "tradsys.research.comparisons.comparison",
+    "tradsys.research.sweeps.commands",
 )  # fmt: skip
 
 
@@ -67,15 +73,39 @@ class Forked:
 
 
 class Forks:
-    """The process that is forked; `start` as often as wanted, several at once."""
+    """The process that is forked; `start` as often as wanted, several at once.
 
-    def __init__(self) -> None:
+    run: tests of the same run share the process; None has one of its own.
+    """
+
+    def __init__(self, run: str | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tradsys-forks-")
         self._n = 0
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.forks"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPO,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}, start_new_session=True,
-        )  # fmt: skip
+        self._own: subprocess.Popen | None = None
+        if run is None:
+            self._connection = self._begun(Path(self._folder.name) / "socket")
+        else:
+            address = Path(tempfile.gettempdir()) / f"tradsys-forks-{run}"
+            with address.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._connection = _connected(address) or self._begun(address)
+        self._answers = self._connection.makefile()
+        assert self._answers.readline() == "ready\n", "the process that is forked could not load what it holds"
+
+    def _begun(self, address: Path) -> socket.socket:
+        """A connection to a new process, which listens at the address."""
+        address.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(address))
+            listener.listen()
+            self._own = subprocess.Popen(
+                [sys.executable, "-m", "tests.forks", str(listener.fileno())], stdin=subprocess.DEVNULL, cwd=REPO,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}, start_new_session=True,
+                pass_fds=[listener.fileno()],
+            )  # fmt: skip
+            found = _connected(address)
+        assert found is not None
+        return found
 
     def start(self, words: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Forked:
         """`python words...` in that folder and environment."""
@@ -85,21 +115,34 @@ class Forks:
         for name in ("out", "err"):
             (files / name).touch()
         order = {"words": list(map(str, words)), "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
-        self._server.stdin.write(json.dumps(order | {"files": str(files)}) + "\n")
-        self._server.stdin.flush()
-        return Forked(int(self._server.stdout.readline()), files)
+        self._connection.sendall(json.dumps(order | {"files": str(files)}).encode() + b"\n")
+        return Forked(int(self._answers.readline()), files)
 
     def close(self) -> None:
-        self._server.stdin.close()
-        self._server.wait(timeout=60)
-        self._server.stdout.close()
+        """Leaves the process, which ends once nobody needs it."""
+        self._answers.close()
+        self._connection.close()
+        if self._own is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # another worker of the tests goes on with it
+                self._own.wait(timeout=0.5)
         self._folder.cleanup()
+
+
+def _connected(address: Path) -> socket.socket | None:
+    """A connection to the process that listens there; None where none does."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(address))
+    except OSError:
+        connection.close()
+        return None
+    return connection
 
 
 @functools.cache
 def forks() -> Forks:
-    """The one of this process, ended with it."""
-    one = Forks()
+    """The one of this run of the tests."""
+    one = Forks(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
     atexit.register(one.close)
     return one
 
@@ -111,23 +154,58 @@ def run(*words: str, cwd: Path | None = None, env: Mapping[str, str] | None = No
     return subprocess.CompletedProcess(list(words), process.returncode, out, err)
 
 
-def _next_order() -> dict | None:
+def _next_order(listener: socket.socket) -> dict | None:
     """Forks for every line of JSON and answers with the pid; returns the order in the fork, None at the end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever waits for a fork ends by itself
-    for line in sys.stdin:
-        order = json.loads(line)
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            pid = os.fork()
-            if pid == 0:
-                return order
-            os.write(1, f"{pid}\n".encode())
-            _, status = os.waitpid(pid, 0)
-            draft = Path(order["files"]) / "draft"
-            draft.write_text(str(os.waitstatus_to_exitcode(status)))
-            draft.rename(draft.with_name("status"))
-            os._exit(0)
-    return None
+    served = selectors.DefaultSelector()
+    served.register(listener, selectors.EVENT_READ)
+    while True:
+        for key, _ in served.select():
+            if key.fileobj is listener:
+                client = listener.accept()[0]
+                served.register(client, selectors.EVENT_READ)
+                client.sendall(b"ready\n")
+            elif line := _line_of(key.fileobj):
+                order = json.loads(line)
+                if os.fork() == 0:
+                    return _forked_again(order, key.fileobj, served)
+            else:
+                served.unregister(key.fileobj)
+                key.fileobj.close()
+        if len(served.get_map()) == 1:
+            address = Path(listener.getsockname())
+            for path in (address, address.with_suffix(".lock")):
+                path.unlink(missing_ok=True)
+            if not select.select([listener], [], [], 0)[0]:  # nobody came before the address was gone
+                return None
+
+
+def _line_of(client: socket.socket) -> bytes:
+    """The next line of a client, which waits for the answer before another; empty once it left."""
+    line = b""
+    while not line.endswith(b"\n"):
+        part = client.recv(2**16)
+        if not part:
+            return b""
+        line += part
+    return line
+
+
+def _forked_again(order: dict, client: socket.socket, served: selectors.BaseSelector) -> dict:
+    """In a fork: the order, in a fork of its own, which this one answers for and waits for."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        for key in list(served.get_map().values()):
+            key.fileobj.close()
+        served.close()
+        return order
+    client.sendall(f"{pid}\n".encode())
+    _, status = os.waitpid(pid, 0)
+    draft = Path(order["files"]) / "draft"
+    draft.write_text(str(os.waitstatus_to_exitcode(status)))
+    draft.rename(draft.with_name("status"))
+    os._exit(0)
 
 
 def _become(order: dict) -> None:
@@ -177,15 +255,30 @@ def _ended(order: dict) -> None:
         os._exit(code & 0xFF)
 
 
-if __name__ == "__main__":
+def _loaded() -> None:
+    """Loads what forks find loaded; no module may reach for the network while it is imported."""
+    connect = socket.socket.connect
+    socket.socket.connect = _refused
     for module in LOADED:
         importlib.import_module(module)
+    sys.modules["tradsys.portfolio.vectorbt_adapter"].loaded_vectorbt()
+    socket.socket.connect = connect
     # not by tradsys.config.compose, which settles threads when a command imports it
     composed = importlib.import_module("tradsys.config.composition").composed
     for _ in range(2):  # what is parsed is kept from the second time on
         for command in ("train", "tune"):
             composed(REPO / "conf", command, [])
     importlib.import_module("tradsys.config.packages").conf_packages.cache_clear()  # a fork has packages of its own
-    asked = _next_order()
+    gc.freeze()  # a collection in a fork would visit, and so copy, all that is loaded
+
+
+def _refused(*_args: object) -> None:
+    raise OSError("no network at import")
+
+
+if __name__ == "__main__":
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    _loaded()
+    asked = _next_order(listening)
     if asked is not None:
         _ended(asked)
