@@ -108,17 +108,25 @@ class FeatureTable:
         added = np.stack([np.asarray(c, dtype=np.float32) for c in new.values()], axis=1)
         return replace(self, values=np.hstack([self.values, added]), names=(*self.names, *new))
 
-    def take(self, rows_N: Array) -> "FeatureTable":
-        """A table of these rows alone.
+    def take(self, rows_N: Array, added: Mapping[str, Array] | None = None) -> "FeatureTable":
+        """A table of these rows alone, with `added` [N] columns on the right.
 
         Consecutive rows in it need not be consecutive in time.
         """
+        added = added or {}
+        n_old = len(self.names)
+        values = np.empty((len(rows_N), n_old + len(added)), dtype=np.float32)
+        for k in range(0, len(rows_N), ROWS_AT_ONCE):  # a second copy of all rows would be the peak of a large fit
+            values[k : k + ROWS_AT_ONCE, :n_old] = self.values[rows_N[k : k + ROWS_AT_ONCE]]
+        for k, column in enumerate(added.values(), start=n_old):
+            values[:, k] = column
         return replace(
             self,
             symbol=self.symbol[rows_N],
             time=self.time[rows_N],
             segment=self.segment[rows_N],
-            values=self.values[rows_N],
+            values=values,
+            names=(*self.names, *added),
         )
 
     def with_values(self, values: Array) -> "FeatureTable":
@@ -152,6 +160,11 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def resolved(self) -> Array:
+        """bool [R]: rows whose outcome is known."""
+        return (self.end >= 0) & (self.y >= 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,7 +102,7 @@ def checked_labels(labels: Labels, label: Any, bars: pl.DataFrame) -> Labels:
             )
     card = label.card()
     lasting = int(card["horizon_bars"]) + int(card.get("dead_after_bars") or 0)
-    rows = np.flatnonzero((labels.y >= 0) & (labels.end >= 0))
+    rows = np.flatnonzero(labels.resolved)
     end, last = labels.end[rows], len(card["classes"]) - 1
     inside = end < n
     elsewhere = (bars["symbol"].gather(end * inside) != bars["symbol"].gather(rows)).to_numpy()

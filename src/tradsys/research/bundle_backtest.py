@@ -151,7 +151,7 @@ def _resolved(
     inside = (table.time >= since) & (table.time <= until)
     if reference is not None:
         inside &= TradedRows(reference).mask(marked)
-    rows = np.flatnonzero(table.ready(bundle.lookback) & inside & (labels.y >= 0) & (labels.end >= 0))
+    rows = np.flatnonzero(table.ready(bundle.lookback) & inside & labels.resolved)
     if not len(rows):
         raise DataError("no bar of the span has a full window and a resolved label")
     return bundle.primary.predict(table, rows)[1], labels.y[rows].astype(np.int64), table.time[rows]

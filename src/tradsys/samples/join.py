@@ -37,12 +37,12 @@ def make_samples(
         )
     _check_lengths(table, labels, events)
     ready = table.ready(lookback)
-    labelled = (labels.end >= 0) & (labels.y >= 0)
+    labelled = labels.resolved
     wanted = np.ones(len(table), dtype=bool) if events is None else np.asarray(events)
     rows = np.flatnonzero(ready & labelled & wanted)
     if len(rows) == 0:
         raise DataError(_why_none(table, lookback, ready, labelled, wanted))
-    y, end = labels.y[rows].astype(np.int64), labels.end[rows].astype(np.int64)
+    y, end = labels.y[rows].astype(np.int64, copy=False), labels.end[rows].astype(np.int64, copy=False)
     _check_labels(rows, y, end)
     return Samples(
         table=table,
@@ -51,7 +51,7 @@ def make_samples(
         weight=_weights(labels, rows, end, weighting, table.time[rows]),
         start=rows - (lookback - 1),
         end=end,
-        ret=labels.ret[rows].astype(np.float64),
+        ret=labels.ret[rows].astype(np.float64, copy=False),
         realised_range=None if labels.realised_range is None else labels.realised_range[rows],
         mean_met=None if labels.mean_met is None else labels.mean_met[rows],
     )
@@ -120,7 +120,7 @@ def left_out(table: FeatureTable, labels: Labels, lookback: int, events: Array |
     No event, not warmed up, gap, no label.
     """
     wanted = np.ones(len(table), dtype=bool) if events is None else np.asarray(events)
-    labelled = (labels.end >= 0) & (labels.y >= 0)
+    labelled = labels.resolved
     ready = table.ready(lookback)
     no_event = int((~wanted).sum())
     causes = _causes(table, lookback, ready | ~wanted, labelled | ~wanted, np.ones(len(table), dtype=bool))

@@ -23,7 +23,7 @@ from tradsys.core.masking import masked
 from tradsys.core.plain_data import Config, Json
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import digest_file, digest_json, write_json
-from tradsys.core.tables import Array, FeatureTable
+from tradsys.core.tables import ROWS_AT_ONCE, Array, FeatureTable
 from tradsys.features.feature_set import FeatureSet
 from tradsys.features.fracdiff import FracDiff
 from tradsys.features.registry import is_known
@@ -35,8 +35,7 @@ from tradsys.serving.card import FIX, FORMAT, verified_card
 if TYPE_CHECKING:
     from tradsys.models.boosting import LightGbm, Xgboost
     from tradsys.models.market_regime import MarketRegime
-    from tradsys.models.regime import HmmRegime
-    from tradsys.models.supervisors.supervised import SupervisedRegime
+    from tradsys.models.supervisors.supervised import Regime
 
 LOG = logging.getLogger(__name__)
 LEVELS = ("score", "probability", "quantile")
@@ -100,7 +99,7 @@ class Bundle:
 
     features: FeatureSet
     primary: Primary
-    regime: HmmRegime | MarketRegime | SupervisedRegime | None
+    regime: Regime | MarketRegime | None
     auditor: Xgboost | None
     card: Json
     folder: Path
@@ -275,15 +274,13 @@ class Bundle:
         side = table.side()
         if side is not None:
             columns["side"] = side[rows]
-        extra: dict[str, Array] = {"score": score[:, 1]}
+        extra = auditor_columns(table, rows, score, self.regime)
         if self.regime is not None:
-            belief = self.regime.predict_proba(table, rows)
-            columns["regime"] = np.asarray(self.regime.names, dtype=object)[belief.argmax(axis=1)]
-            by_name = {f"regime_{name}": belief[:, k] for k, name in enumerate(self.regime.names)}
-            columns |= by_name
-            extra |= by_name
+            beliefs = {name: belief for name, belief in extra.items() if name != "score"}
+            likeliest = np.argmax(list(beliefs.values()), axis=0)
+            columns |= {"regime": np.asarray(self.regime.names, dtype=object)[likeliest], **beliefs}
         if self.auditor is not None:
-            columns["audit"] = self.auditor.predict_proba(*widened(table, rows, extra))[:, 1]
+            columns["audit"] = audited(self.auditor, table, rows, extra)[:, 1]
         made = (pl.Series(name, v.tolist() if v.dtype == object else v) for name, v in columns.items())
         return frame.hstack(list(made))
 
@@ -294,15 +291,34 @@ def _answers(primary: Primary, table: FeatureTable, rows: Array) -> tuple[Array,
     return (*primary.predict(table, rows), None) if with_spread is None else with_spread(table, rows)
 
 
-def widened(table: FeatureTable, rows: Array, extra: Mapping[str, Array]) -> tuple[FeatureTable, Array]:
-    """The rows as a table with `extra` [N] columns, the auditor's input.
+def auditor_columns(
+    table: FeatureTable, rows: Array, score_NC: Array, regime: Regime | MarketRegime | None
+) -> dict[str, Array]:
+    """What the auditor reads beside the features, [N] each.
 
-    Columns are appended. Returns that table [N, F + len(extra)] and its row numbers 0..N-1.
+    score: raw P(1). regime_<name>: filtered probabilities, where there is a regime.
     """
-    return table.take(rows).with_columns(extra), np.arange(len(rows))
+    columns = {"score": score_NC[:, 1]}
+    if regime is not None:
+        belief_NK = regime.predict_proba(table, rows)
+        columns |= {f"regime_{name}": belief_NK[:, k] for k, name in enumerate(regime.names)}
+    return columns
 
 
-def _load_regime(path: Path) -> HmmRegime | MarketRegime | SupervisedRegime:
+def audited(auditor: Xgboost, table: FeatureTable, rows: Array, columns: Mapping[str, Array]) -> Array:
+    """The auditor's float64 [N, 2] at these rows.
+
+    columns: as `auditor_columns` returns them. Block by block: a second copy of all rows' features would be a large share of the memory.
+    """
+    parts = []
+    for k in range(0, max(len(rows), 1), ROWS_AT_ONCE):
+        block = slice(k, k + ROWS_AT_ONCE)
+        wide = table.take(rows[block], {name: column[block] for name, column in columns.items()})
+        parts.append(auditor.predict_proba(wide, np.arange(len(wide))))
+    return np.concatenate(parts)
+
+
+def _load_regime(path: Path) -> Regime | MarketRegime:
     from tradsys.models.market_regime import regime_from_json  # noqa: PLC0415 - only where the bundle holds one
 
     return regime_from_json(read_json(path, FIX))

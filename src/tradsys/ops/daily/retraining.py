@@ -150,8 +150,7 @@ def _paired(
     events: Array | None,
 ) -> pl.DataFrame:  # fmt: skip
     """Rows decided after `unseen` with an outcome and both forecasts: time, y, champion, challenger."""
-    known = (labels.end >= 0) & (labels.y >= 0)
-    known &= np.ones(len(labels), dtype=bool) if events is None else events
+    known = labels.resolved if events is None else labels.resolved & events
     common = bars.select("symbol", "time").with_columns(y=pl.Series(labels.y)).filter(pl.Series(known))
     common = common.filter(pl.col("time") > unseen)
     for name, model in (("champion", champion), ("challenger", challenger)):

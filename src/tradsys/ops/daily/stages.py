@@ -287,11 +287,11 @@ def _newly_known(name: str, experiment: Experiment, window: pl.DataFrame, earlie
     """
     before = window.filter(earlier)
     now = outcomes_of(experiment, window)
-    known = (now.end >= 0) & (now.y >= 0)
+    known = now.resolved
     if before.height:
         then = outcomes_of(experiment, before)
         places = np.flatnonzero(earlier.to_numpy())
-        known[places[(then.end >= 0) & (then.y >= 0)]] = False
+        known[places[then.resolved]] = False
     return (
         window.select("symbol", decided="time")
         .with_columns(horizon=pl.lit(name), y=pl.Series(now.y), ret=pl.Series(now.ret))

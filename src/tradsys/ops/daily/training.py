@@ -171,12 +171,11 @@ def dropped(experiment: Experiment, prepared: Prepared) -> DroppedRows:
 
     Also counts the missing features of members.
     """
-    table, labels = prepared.table, prepared.labels
+    table, labelled = prepared.table, prepared.resolved
     member = members(experiment, prepared.bars)
     ready = table.ready(experiment.lookback)
     finite = np.isfinite(table.values)
     complete = finite.all(axis=1)
-    labelled = (labels.end >= 0) & (labels.y >= 0)
     used = sum(len(getattr(prepared.fold, part)) for part in ("train", "valid", "test"))
     left = member & ready & labelled
     missing = {n: int((member & ~finite[:, k]).sum()) for k, n in enumerate(table.names)}

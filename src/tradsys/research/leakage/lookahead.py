@@ -28,7 +28,7 @@ from tradsys.features.feature_set import FeatureSet
 from tradsys.research.leakage.dense_cuts import sparse_leak
 from tradsys.research.leakage.subject import FUTURE, AuditSubject, aware_key
 from tradsys.research.pipeline import dataset
-from tradsys.serving.bundle import widened
+from tradsys.serving.bundle import audited, auditor_columns
 
 Outcome = Finding | str | None
 Check = Callable[[AuditSubject], Outcome]
@@ -278,10 +278,7 @@ def _auditor(s: AuditSubject) -> Outcome:
     regime, primary, auditor = s.fitted.regime, s.fitted.primary, s.fitted.auditor
 
     def answer(table: FeatureTable, rows: Array) -> dict[str, Array]:
-        extra = {"score": primary.score(table, rows)[:, 1]}
-        if regime is not None:
-            belief = regime.predict_proba(table, rows)
-            extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
-        return named(auditor.predict_proba(*widened(table, rows, extra)))
+        columns = auditor_columns(table, rows, primary.score(table, rows), regime)
+        return named(audited(auditor, table, rows, columns))
 
     return _table_unmoved(s, "auditor", answer, NET)

@@ -139,6 +139,11 @@ class AuditSubject:
         fold = Fold(*(_thinned(getattr(prepared.fold, part), n) for part in ("train", "valid", "test")))
         return replace(prepared, fold=fold)
 
+    @cached_property
+    def labels(self) -> Labels:
+        """Outcomes of the copy's bars."""
+        return labels_of(self.small, self.bars)
+
     @property
     def table(self) -> FeatureTable:
         """The copy's features."""

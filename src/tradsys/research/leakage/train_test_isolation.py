@@ -56,7 +56,7 @@ def tampered(s: AuditSubject) -> Prepared:
     values = p.table.values.copy()
     values[rows] = -FACTOR * values[rows] + np.nanstd(values, axis=0)
     touched = p.samples.rows[touching(start, end, taken)]
-    labels = _turned(p.labels, touched)
+    labels = _turned(s.labels, touched)
     bars = p.bars.with_columns(
         pl.when(pl.Series(rows)).then(pl.col(c) * FACTOR).otherwise(pl.col(c)) for c in ("open", "high", "low", "close")
     )
@@ -78,7 +78,7 @@ def _relabelled(s: AuditSubject, prepared: Prepared, labels: Labels) -> Prepared
     events = e.events.mask(s.bars) if e.events else None
     samples = join.make_samples(prepared.table, labels, lookback=e.lookback, events=events, weighting=e.weighting)
     assert np.array_equal(samples.rows, prepared.samples.rows), "the change of labels moved samples"
-    return replace(prepared, labels=labels, samples=samples, table=samples.table)
+    return replace(prepared, resolved=labels.resolved, samples=samples, table=samples.table)
 
 
 def _samples(s: AuditSubject) -> Outcome:
@@ -207,7 +207,7 @@ def _auditor_scores(s: AuditSubject) -> Outcome:
     block = moments[int(0.45 * one) : int(0.55 * one) + 1]
     turned = p.train.rows[np.isin(p.train.time, block)]
     trained_on: list[Samples] = []
-    s.fit_again(replace(e, baselines={}), _relabelled(s, p, _outcomes_turned(p.labels, turned)), "turned", trained_on)
+    s.fit_again(replace(e, baselines={}), _relabelled(s, p, _outcomes_turned(s.labels, turned)), "turned", trained_on)
     frames = []
     for trained in (s.trained_on[0], trained_on[0]):
         inside = np.isin(trained.time, block)
@@ -252,11 +252,11 @@ def _knows_nothing(s: AuditSubject, part: str) -> Outcome:
 def _shuffled_aucs(s: AuditSubject, repeat: int) -> dict[str, float]:
     if repeat not in s.aucs:
         p = s.prepared
-        rows = np.flatnonzero(p.labels.end >= 0)
+        rows = np.flatnonzero(s.labels.resolved)
         dealt = np.random.default_rng([s.settings.seed, 2, repeat]).permutation(rows)
-        y, ret, weight = p.labels.y.copy(), p.labels.ret.copy(), p.labels.weight.copy()
+        y, ret, weight = s.labels.y.copy(), s.labels.ret.copy(), s.labels.weight.copy()
         y[rows], ret[rows], weight[rows] = y[dealt], ret[dealt], weight[dealt]
-        changed = _relabelled(s, p, replace(p.labels, y=y, ret=ret, weight=weight))
+        changed = _relabelled(s, p, replace(s.labels, y=y, ret=ret, weight=weight))
         fitted = s.fit_again(_bare(s.small, baselines=s.small.baselines), changed, f"shuffled{repeat}")
         models = {"primary": fitted.primary} | {f"baseline {n}": m for n, m in fitted.baselines.items()}
         s.aucs[repeat] = {name: _auc_on_test(model, changed.test) for name, model in models.items()}

@@ -66,7 +66,7 @@ class Prepared:
     data_digest: str
     features: FeatureSet
     table: FeatureTable
-    labels: Labels
+    resolved: Array  # bool [R], rows whose outcome is known
     samples: Samples
     fold: Fold
 
@@ -251,7 +251,7 @@ def prepare(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | No
     )
     if cache is not None:
         cache.keep()
-    return Prepared(bars, rows.data_digest, rows.features, rows.table, rows.labels, samples, fold)
+    return Prepared(bars, rows.data_digest, rows.features, rows.table, rows.labels.resolved, samples, fold)
 
 
 def learned_features(

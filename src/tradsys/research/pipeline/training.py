@@ -22,7 +22,7 @@ from tradsys.models.supervisors.supervised import Regime
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.requirements import LEAST_CANDIDATES, auditor_folds, check_fits
 from tradsys.research.pipeline.settings import Experiment, Timings
-from tradsys.serving.bundle import widened
+from tradsys.serving.bundle import auditor_columns
 
 LOG = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
         uncalibrated = uncalibrated_model(experiment, experiment.model)
         held_out = out_of_fold(uncalibrated, train, auditor_folds(experiment), valid, checkpoints / "out_of_fold")
     with timings.stage("auditor"):
-        known = held_out.covered_N
-        least = float(np.quantile(held_out.proba_NC[known, 1], experiment.evaluation.candidate_quantile))
-        trained = audit_samples(experiment, train.take(known), held_out.proba_NC[known], regime, least)
+        covered = held_out.proba_NC[held_out.covered_N, 1]
+        least = float(np.quantile(covered, experiment.evaluation.candidate_quantile))
+        trained = audit_samples(experiment, train, held_out.proba_NC, regime, least)
         checked = audit_samples(experiment, valid, primary.score(valid.table, valid.rows), regime, least)
         auditor = experiment.auditor.fit(trained, checked)
         LOG.info("auditor: %d candidates with score >= %.3f, %.1f %% paid", len(trained), least, 100 * trained.y.mean())
@@ -98,14 +98,12 @@ def candidates(
 ) -> Samples:
     """The auditor's samples: candidates with score >= least.
 
-    Features + score + regime, y = profitable after costs.
+    Features + score + regime, y = profitable after costs. A row without a score (NaN) is no candidate.
     """
     chosen = np.flatnonzero(score_NC[:, 1] >= least)
-    samples, extra = samples.take(chosen), {"score": score_NC[chosen, 1]}
-    if regime is not None:
-        belief = regime.predict_proba(samples.table, samples.rows)
-        extra |= {f"regime_{name}": belief[:, k] for k, name in enumerate(regime.names)}
-    table, rows = widened(samples.table, samples.rows, extra)
+    samples = samples.take(chosen)
+    columns = auditor_columns(samples.table, samples.rows, score_NC[chosen], regime)
+    table, rows = samples.table.take(samples.rows, columns), np.arange(len(samples))
     y = pays(samples.ret, experiment.costs.log_round_trip)
     return Samples(table, rows, y, samples.weight, rows, rows, samples.ret)
 

@@ -342,11 +342,11 @@ def _market(span: EvaluatedSpan, names: tuple[str, ...]) -> Contribution:
     )
     close, segment = bars["close"].to_numpy(), bars["segment"].to_numpy()
     step = np.where(segment[1:] == segment[:-1], np.log(close[1:] / close[:-1]), 0.0)
-    regime = bars["regime"].to_list()[:-1]
+    regime = bars["regime"].head(len(step))
     n_symbols = bars["symbol"].n_unique()
     rows: list[RegimeResult] = []
     for name in names:
-        inside = np.array([r == name for r in regime])
+        inside = (regime == name).fill_null(value=False).to_numpy()
         rows.append({"regime": name, "n": int(inside.sum()), "earned": float(step[inside].sum() / n_symbols)})
     return {"name": "the market", "traded": False, "regimes": rows}
 

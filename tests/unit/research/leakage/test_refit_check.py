@@ -18,6 +18,7 @@ from tradsys.research.leakage import refit_check as module
 from tradsys.research.leakage.refit_check import refit_check
 from tradsys.research.panel.walk_forward import prepared_in_turn
 from tradsys.research.pipeline.as_of import as_of_fold, known_by
+from tradsys.research.pipeline.dataset import labels_of
 from tradsys.samples.splits import WalkForward
 
 
@@ -146,7 +147,7 @@ def test_a_fold_as_of_a_date_knows_no_later_label(experiments, bars, at):
     assert len(np.unique(valid.time)) == 60
     assert table.time[valid.end].max() == now
     assert table.time[train.end].max() < table.time[valid.rows].min()
-    labels = known_by(prepared.labels, bars, at)
+    labels = known_by(labels_of(experiments["5d"], bars), bars, at)
     assert table.time[labels.end[labels.end >= 0]].max() == now
     assert (labels.y[labels.end < 0] == -1).all()
 

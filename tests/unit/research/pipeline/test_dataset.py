@@ -27,11 +27,11 @@ def bars(experiment):
 def test_rows_left_out_and_samples_are_all_rows(experiment, bars):
     prepared = prepare(experiment, bars)
     mask = experiment.events.mask(bars)
-    causes = left_out(prepared.table, prepared.labels, experiment.lookback, mask)
+    causes = left_out(prepared.table, labels_of(experiment, bars), experiment.lookback, mask)
     assert sum(causes.values()) + len(prepared.samples) == len(bars)
     assert causes["no event"] == (bars["symbol"] == "MKT").sum()
     ready = prepared.table.ready(experiment.lookback)
-    labelled = prepared.labels.end >= 0
+    labelled = prepared.resolved
     assert causes["unlabelled"] == int((ready & mask & ~labelled).sum())
     assert causes["not warmed up"] == int((~ready & mask).sum())
 
