@@ -1,7 +1,7 @@
 """A synthetic market with realistic behaviour and a planted edge of known size."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -137,14 +137,14 @@ class SyntheticMarket:
             pl.DataFrame({"time": utc_series(time), **{name: series[name] for name in columns}}).select(
                 pl.lit(symbol).alias("symbol"), "time", *columns
             )
-            for symbol, series in zip(self.symbols, self._series, strict=True)
+            for symbol, series in zip(self.symbols, self._series(), strict=True)
         ]
         return pl.concat(frames).sort("symbol", "time")
 
-    @cached_property
-    def _series(self) -> list[dict[str, Array]]:
+    def _series(self) -> Iterator[dict[str, Array]]:
+        """Drawn anew by every call: kept, they would take twice the memory of the bars."""
         market = _MarketNoise.draw(self)
-        return [self._one(market, k) for k in range(len(self.symbols))]
+        return (self._one(market, k) for k in range(len(self.symbols)))
 
     def _one(self, market: "_MarketNoise", k: int) -> dict[str, Array]:
         n_bars = self.n_bars
