@@ -308,7 +308,8 @@ def auditor_columns(
 def audited(auditor: Xgboost, table: FeatureTable, rows: Array, columns: Mapping[str, Array]) -> Array:
     """The auditor's float64 [N, 2] at these rows.
 
-    columns: as `auditor_columns` returns them. Block by block: a second copy of all rows' features would be a large share of the memory.
+    columns: as `auditor_columns` returns them. Block by block: a second copy of all rows' features would be a large
+    share of the memory.
     """
     parts = []
     for k in range(0, max(len(rows), 1), ROWS_AT_ONCE):
