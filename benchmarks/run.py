@@ -6,12 +6,14 @@ python benchmarks/run.py --compare OTHER.json NOW.json what became slower, faste
 python benchmarks/run.py --markdown bench.json         the table as benchmarks/README.md has it; runs nothing
 
 Ours and the rival are measured side by side in one run, so that ratios hold on whatever machine it is. Every benchmark
-has a process of its own: one that fails or is killed is named, and costs no row of the others.
+has a process of its own: one that fails or is killed is named, and costs no row of the others. How fast the machine was
+stands beside its name: a shared core runs at a quarter of its speed at times, and seconds mean nothing without it.
 """
 
 import argparse
 import importlib
 import json
+import math
 import os
 import platform
 import re
@@ -81,8 +83,17 @@ def about() -> dict[str, Any]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{processor()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}",
+        "loop_s": round(min(loop_seconds() for _ in range(5)), 2),
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def loop_seconds() -> float:
+    """CPU seconds of ten million additions in plain Python: the speed of one core now."""
+    began, total = time.process_time(), 0
+    for k in range(10_000_000):
+        total += k
+    return time.process_time() - began
 
 
 def processor() -> str:
@@ -126,6 +137,12 @@ def rows_of(name: str, folder: Path) -> list[dict[str, Any]]:
     return [{"name": name, "note": f"{NOT_MEASURED}: {why}"}]
 
 
+def machine_of(result: dict[str, Any]) -> str:
+    """Date, machine and, where it was measured, its speed."""
+    speed = f"; ten million additions in Python: {result['loop_s']:g} s" if "loop_s" in result else ""
+    return f"{result['date']}, {result['machine']}{speed}"
+
+
 def notes(result: dict[str, Any]) -> list[str]:
     """A line for each job that has more to say: an aim that is no bound on the ratio, how it was measured."""
     lines = []
@@ -138,8 +155,9 @@ def notes(result: dict[str, Any]) -> list[str]:
 
 def table(result: dict[str, Any]) -> Table:
     """The one table that README and docs quote, a section for each benchmark."""
-    title = f"{result['date']}, {result['machine']}"
-    drawn = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), width=WIDTH, title_justify="left")
+    drawn = Table(
+        title=machine_of(result), box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), width=WIDTH, title_justify="left"
+    )
     for column in ("job", "ours s", "rival s", "ratio", "aim", ""):
         drawn.add_column(column, justify="left" if column in ("job", "") else "right", overflow="fold")
     drawn.columns[0].ratio = 1
@@ -157,7 +175,7 @@ def table(result: dict[str, Any]) -> Table:
 def markdown(result: dict[str, Any]) -> str:
     """The table with its notes in Markdown, as `benchmarks/README.md` has it."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    lines = [f"{result['date']}, {result['machine']}{'; ' * bool(versions)}{versions}.", ""]
+    lines = [f"{machine_of(result)}{'; ' * bool(versions)}{versions}.", ""]
     lines += ["| benchmark | job | ours s | rival s | ratio | aim | | how |", "|---|---|---|---|---|---|---|---|"]
     for row in result["rows"]:
         numbers = [f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("fast_s", "slow_s", "ratio")]
@@ -193,6 +211,9 @@ def compared(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
             lines[kind].append(f"{was['name']}: {was[figure]:.4g}{unit} -> {row[figure]:.4g}{unit}")
     lines["new"] = [row["name"] for key, row in new.items() if key not in old and row.get("ratio") is not None]
     other = [f"other {k}: {before[k]} -> {now[k]}" for k in ("machine", "versions") if before[k] != now[k]]
+    speeds = [one.get("loop_s", math.nan) for one in (before, now)]
+    if max(speeds) > CHANGED * min(speeds):
+        other.append(f"other speed of a core: a loop of {speeds[0]:g} s -> {speeds[1]:g} s; compare no seconds")
     return [*other, *(f"{kind:16s} {line}" for kind, some in lines.items() for line in some)]
 
 

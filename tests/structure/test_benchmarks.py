@@ -62,6 +62,7 @@ def test_a_benchmark_that_fails_is_named_and_costs_no_row_of_the_others(code, wh
     assert failed["note"].startswith("not measured")
     assert (good["outcome"], memory["outcome"]) == ("met", "missed")
     assert {"date", "machine", "versions"} < written.keys()
+    assert written["loop_s"] > 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split()[:4] == ["product", "of", "[B,", "B]"] and line.split()[-1] == "met" for line in lines)
@@ -94,6 +95,16 @@ def test_a_comparison_names_what_is_gone_new_or_on_another_machine(tmp_path, cap
     ]
 
 
+def test_a_comparison_says_that_a_core_ran_at_another_speed(tmp_path, capsys):
+    quick, slow, unknown = (
+        {**result({"name": "job", "ratio": 2.0}), **speed} for speed in ({"loop_s": 0.4}, {"loop_s": 1.2}, {})
+    )
+    assert "a loop of 0.4 s -> 1.2 s" in compared(tmp_path, capsys, slow, quick)
+    assert "a loop of 1.2 s -> 0.4 s" in compared(tmp_path, capsys, quick, slow)
+    for same in (unknown, quick | {"loop_s": 0.45}):
+        assert "other" not in compared(tmp_path, capsys, same, quick)
+
+
 def test_a_file_that_is_no_table_of_benchmarks_is_refused_in_one_line(tmp_path):
     for text in ("", "[]", "{}"):
         (tmp_path / "other.json").write_text(text)
@@ -122,5 +133,7 @@ def test_a_table_in_markdown_keeps_its_columns():
     row = {"name": "a | b", "fast_s": 0.5, "slow_s": 2.0, "ratio": 4.0, "target": 3.5, "note": "two threads"}
     lines = run.markdown(result(row, {"name": "memory", "ratio": 1.3, "target": "one call"})).splitlines()
     assert lines[0] == "2026-11-29, one."
+    known = run.markdown({**result(row), "loop_s": 0.38}).splitlines()
+    assert known[0] == "2026-11-29, one; ten million additions in Python: 0.38 s."
     assert lines[4] == "| b | a / b | 0.5 | 2 | 4 | >= 3.5 | met | two threads |"
     assert lines[5] == "| b | memory |  |  | 1.3 | one call |  |  |"
