@@ -1,6 +1,7 @@
 """The bot over stored bars is the backtest, trade for trade: profiles, gaps, one coin and several, stops and starts."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -33,18 +34,24 @@ BUSY = {
 }
 
 
-def remembered():
-    """Sessions whose predictions are kept, so that several profiles share one pass over the same bars."""
-    kept: dict = {}
+class Remembered:
+    """Sessions as one: several profiles share one pass over the same bars, and one warm-up before them.
 
-    class Remembered(Session):
-        def step(self, closed):
-            key = closed["time"][0]
-            if key not in kept:
-                kept[key] = super().step(closed)
-            return kept[key]
+    A moment that the first session did not see is a KeyError.
+    """
 
-    return Remembered
+    def __init__(self):
+        self._kept, self._session = {}, None
+
+    def __call__(self, bundle, past):
+        if self._session is None:
+            self._session = Session(bundle, past)
+            return self
+        return SimpleNamespace(step=lambda closed: self._kept[closed["time"][0]])
+
+    def step(self, closed):
+        predictions = self._kept[closed["time"][0]] = self._session.step(closed)
+        return predictions
 
 
 def assert_same(got: Ledger, want: Ledger):
@@ -102,7 +109,7 @@ def test_replay_is_the_backtest_for_every_profile(bundle, bars, holed, tmp_path,
     rows = bars if kind == "as_made" else holed
     since, costs = rows["time"].unique().sort()[-N_BARS], Costs()
     symbols = rows["symbol"].unique().sort().to_list()
-    n_trades, sessions = {}, remembered()
+    n_trades, sessions = {}, Remembered()
     for name, profile in profiles().items():
         made = plan(tmp_path / name, bundle, name, profile, symbols, costs)
         state = run_replay(made, StoredFeed(rows, since, symbols), PaperBroker(costs), sessions=sessions)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.integration.test_trade_replay import NO_LIMITS, assert_same
+from tests.integration.test_trade_replay import NO_LIMITS, Remembered, assert_same
 from tests.small_bundle import HISTORY, hourly_bars, logistic_bundle, pooled_bundle
 from tradsys.features.side import BreakoutSide, MomentumSide, ReversionSide
 from tradsys.market.bars import mark_gaps
@@ -60,11 +60,11 @@ def test_replay_is_the_backtest(kind, funded, tmp_path):
         at_eight = pl.col("time").dt.hour() % 8 == 0
         rate = pl.Series(np.random.default_rng(1).normal(0, 3e-3, bars.height))
         bars = bars.with_columns(funding_due=pl.when(at_eight).then(rate).otherwise(0.0))
-    since, n_trades = bars["time"][HISTORY], 0
+    since, sessions, n_trades = bars["time"][HISTORY], Remembered(), 0
     for k, profile in enumerate(profiles):
         strategy = Strategy(f"profile {k}", bundle, profile, costs.round_trip)
         plan = Plan("bot", "replay", tmp_path / str(k), strategy, symbols, 1.0, costs, NO_LIMITS)
-        state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(costs))
+        state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(costs), sessions=sessions)
         traded = mark_gaps(bars, bundle.max_gap).filter(pl.col("time") >= since)
         want = simulate(traded, strategy.targets(bars, since), costs)
         assert_same(state.ledger(), want)

@@ -177,8 +177,10 @@ def mlflow_server(tmp_path):
         "1",
         *store,
     ]
+    # no processes for evaluations that nobody asks it for
+    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, env=env, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
