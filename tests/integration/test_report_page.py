@@ -65,11 +65,19 @@ COLLISIONS = """[...document.querySelectorAll('.plotly-graph-div')].filter(div =
 })"""
 
 
+BUTTONS = "[...document.querySelectorAll('.modebar-btn')].map(button => button.dataset.title)"
+
+
 @dataclass
 class Visit:
-    """What one page did. charts: visible marks of each. console: all it said. requests: all it asked for but itself."""
+    """What one page did.
+
+    charts: visible marks of each. buttons: titles of those of the charts. console: all it said. requests: all it asked
+    for but itself.
+    """
 
     charts: dict[str, int] = field(default_factory=dict)
+    buttons: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
@@ -123,7 +131,7 @@ class Chromium:
         if not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._until(lambda message: message.get("method") == "Page.loadEventFired")
         self.evaluate(SETTLED)
-        seen = Visit(charts=self.evaluate(CHARTS))
+        seen = Visit(charts=self.evaluate(CHARTS), buttons=self.evaluate(BUTTONS))
         for event in self.events:
             _note(seen, event["method"], event["params"], url)
         return seen
@@ -163,6 +171,7 @@ def problems(visit, wanted):
     found = [f"{name} is missing" for name in wanted - visit.charts.keys()]
     found += [f"{name} is not expected" for name in visit.charts.keys() - wanted]
     found += [f"{name} drew nothing" for name, n_marks in visit.charts.items() if n_marks == 0]
+    found += [f"{title!r} sends a chart away" for title in visit.buttons if "hare" in title or "loud" in title]
     found += [f"console: {line}" for line in visit.console]
     return found + [f"request: {url}" for url in visit.requests]
 
@@ -199,12 +208,16 @@ def short_page(tmp_path_factory):
 @pytest.fixture(scope="module")
 def good_page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "good.html"
-    write_report(sample_report(), path)
+    path.write_text(page_of("run"), encoding="utf-8")
     return path
 
 
-@pytest.mark.parametrize("make", [sample_report, backtest_report])
-@pytest.mark.parametrize("options", [{}, {"synthetic": False}, {"idle": True}])
+# the sample report as it is: see the test of its tear sheet
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [*((sample_report, options) for options in ({"synthetic": False}, {"idle": True})),
+     *((backtest_report, options) for options in ({}, {"synthetic": False}, {"idle": True}))],
+)  # fmt: skip
 def test_every_chart_draws_and_the_page_is_quiet(chromium, tmp_path, make, options):
     report = make(**options)
     write_report(report, tmp_path / "report.html")
@@ -251,6 +264,10 @@ PLANTED = {
         lambda page: page.replace("</main>", "</main><script>console.warn('careful')</script>"),
         ("console: error: Executing inline script violates",),
     ),
+    "a button that sends a chart away": (
+        lambda page: page.replace("</main>", '<a class="modebar-btn" data-title="Share on a cloud"></a></main>'),
+        ("'Share on a cloud' sends a chart away",),
+    ),
     "an image from elsewhere": (
         lambda page: _without_policy(page).replace("</main>", '<img src="https://example.invalid/x.png"></main>'),
         ("request: https://example.invalid/x.png",),
@@ -273,20 +290,42 @@ def test_a_planted_fault_is_seen(chromium, short_page, tmp_path, fault):
         assert any(problem.startswith(start) for problem in found), (start, found)
 
 
-def test_a_hostile_name_is_shown_and_never_run(chromium, tmp_path):
-    name = "<script>window.ran=1</script><img src=x onerror='window.ran=1'></script>"
-    report = sample_report(symbol=name)
-    write_report(report, tmp_path / "report.html")
-    assert problems(chromium.visit(tmp_path / "report.html"), charts_of(report)) == []
-    assert chromium.evaluate("window.ran === undefined")
-    table = chromium.evaluate("document.querySelector('#strategy-table').textContent")
-    legend = chromium.evaluate("document.querySelector('#chart-equity .legend').textContent")
-    assert name in table
-    assert name in legend
+NAME = "a_rather_long_<script>window.ran=1</script> <img src=x onerror='window.ran=1'></script>"
+
+
+@pytest.fixture(scope="module")
+def named(chromium, tmp_path_factory):
+    """A visit to a page, 800 pixels wide, on which every name is long and hostile; and what the page then holds."""
+    report = sample_report(symbol=NAME)
+    path = tmp_path_factory.mktemp("page") / "named.html"
+    write_report(report, path)
+    chromium.call("Emulation.setDeviceMetricsOverride", width=800, height=900, deviceScaleFactor=1, mobile=False)
+    visit = chromium.visit(path)
+    holds = {
+        "problems": problems(visit, charts_of(report)),
+        "ran": chromium.evaluate("window.ran !== undefined"),
+        "table": chromium.evaluate("document.querySelector('#strategy-table').textContent"),
+        "legend": chromium.evaluate("document.querySelector('#chart-equity .legend').textContent"),
+        "width": chromium.evaluate("document.documentElement.scrollWidth"),
+        "targets": chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))"),
+        "reached": chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.hash)"
+                                     ".filter(hash => document.querySelector(hash))"),
+    }  # fmt: skip
+    chromium.call("Emulation.clearDeviceMetricsOverride")
+    return holds
+
+
+def test_a_hostile_name_is_shown_and_never_run(named):
+    assert named["problems"] == []
+    assert not named["ran"]
+    assert NAME in named["table"]
+    assert NAME in named["legend"]
 
 
 def test_a_tear_sheet_shows_the_strategy_and_the_trades_that_are_chosen(chromium, good_page):
-    chromium.visit(good_page)
+    seen = chromium.visit(good_page)
+    assert problems(seen, charts_of(sample_report())) == []
+    assert any("Download" in title for title in seen.buttons)
     choose = "((id, value) => {{ const s = document.{0}; s.value = value; s.dispatchEvent(new Event('change')); }})"
     shown = "[...document.querySelectorAll('[data-sheet]')].map(part => part.hidden)"
     assert chromium.evaluate(shown) == [False, True]
@@ -304,13 +343,6 @@ def test_a_tear_sheet_shows_the_strategy_and_the_trades_that_are_chosen(chromium
     close, long, short, *exits = chromium.evaluate(drawn)
     assert (close > 0, long, short, sum(exits)) == (True, 0, n, n)
     assert chromium.evaluate("document.querySelector('#trade-list tbody tr td.left + td.left').textContent") == "short"
-
-
-def test_no_button_sends_a_chart_away(chromium, good_page):
-    chromium.visit(good_page)
-    buttons = chromium.evaluate("[...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
-    assert any("Download" in title for title in buttons)
-    assert not [title for title in buttons if "hare" in title or "loud" in title]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -331,12 +363,7 @@ def test_every_kind_of_page_draws_in_any_width_and_theme(chromium, tmp_path, kin
     chromium.call("Emulation.setEmulatedMedia", features=[])
 
 
-def test_contents_lead_to_sections_and_a_narrow_window_needs_no_sideways_scroll(chromium, tmp_path):
-    write_report(sample_report(symbol="a_rather_long_name_of_a_strategy_or_symbol"), tmp_path / "report.html")
-    chromium.call("Emulation.setDeviceMetricsOverride", width=800, height=900, deviceScaleFactor=1, mobile=False)
-    chromium.visit(tmp_path / "report.html")
-    assert chromium.evaluate("document.documentElement.scrollWidth") <= 800
-    targets = chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))")
-    assert len(targets) > 10
-    assert chromium.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
-    chromium.call("Emulation.clearDeviceMetricsOverride")
+def test_contents_lead_to_sections_and_a_narrow_window_needs_no_sideways_scroll(named):
+    assert named["width"] <= 800
+    assert len(named["targets"]) > 10
+    assert named["reached"] == named["targets"]
