@@ -1,4 +1,4 @@
-"""Hydra's loader of configurations, which merges all files of a composition in one step.
+"""Hydra's loader, which merges all files of a composition in one step.
 
 Hydra merges one after the other, and visits every node of the result after each. That was a third of a composition,
 and its copies of what it sets into a package another third. The ten files of its own node were a third of what is left.
@@ -19,13 +19,16 @@ from tradsys.config.copies import copied
 
 
 class MergingLoader(ConfigLoaderImpl):
-    """Composes what Hydra's loader composes, from one merge; `chosen` also without Hydra's own node."""
+    """Composes what Hydra's loader composes, from one merge.
+
+    `chosen` leaves Hydra's own node out.
+    """
 
     def chosen(self, command: str, overrides: Sequence[str]) -> DictConfig | None:
-        """The command's config under these choices of groups; None where a file sets keys of Hydra's own node.
+        """The command's config under these choices of groups.
 
-        overrides: choices of groups, and keys of Hydra for the composition alone, such as its search path. Raises what
-        Hydra raises.
+        None where a file sets keys of Hydra's own node. overrides: choices of groups, and keys of Hydra for the
+        composition alone, such as its search path. Raises what Hydra raises.
         """
         parsed, files = self._parse_overrides_and_create_caching_repo(command, list(overrides))
         found = create_defaults_list(files, command, parsed, prepend_hydra=False, skip_missing=False)
