@@ -8,6 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from child import surroundings
+
 from tradsys.research.pipeline.single_thread import ONE_THREAD
 
 TARGET_SHARE = 0.05  # of a trial of 60 s
@@ -30,7 +32,7 @@ def study(folder: str, n_workers: int) -> tuple[dict, float]:
     runs = f"{folder}/{n_workers}"
     began = time.perf_counter()
     words = [*COMMAND, *SETTINGS, f"paths.runs={runs}", f"n_workers={n_workers}"]
-    subprocess.run(words, check=True, capture_output=True, env=os.environ | dict.fromkeys(ONE_THREAD, "1"))
+    subprocess.run(words, check=True, capture_output=True, env=surroundings() | dict.fromkeys(ONE_THREAD, "1"))
     return json.loads(
         (Path(runs) / "tune" / "lightgbm" / "report.json").read_text(encoding="utf-8")
     ), time.perf_counter() - began

@@ -25,14 +25,20 @@ class Used:
     peak_gb: float
 
 
+def surroundings() -> dict[str, str]:
+    """Environment of a command as users run it.
+
+    An installed package keeps its bytecode; a command that compiles every module at each call is not what users run.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def run(command: str, folder: Path, *words: str) -> Used:
     """Runs `python -m tradsys.COMMAND` with these words in a folder; CalledProcessError where it fails."""
-    # an installed package keeps its bytecode; a command that compiles every module at each call is not what users run
-    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", CODE, f"tradsys.{command}", *words],
-        cwd=folder, env=surroundings, capture_output=True, text=True, check=True,
+        cwd=folder, env=surroundings(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     wall_s = time.perf_counter() - began
     line = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED"))

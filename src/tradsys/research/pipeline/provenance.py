@@ -12,12 +12,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import yaml
 
 from tradsys.core.clock import utc_now
 from tradsys.core.drafts import remove_dead_drafts
 from tradsys.core.endings.stops import Terminated
 from tradsys.core.extensions import part_files
-from tradsys.core.masking import MaskingFilter, masked_text
+from tradsys.core.masking import MaskingFilter, masked, masked_text
 from tradsys.core.plain_data import Config, Json
 from tradsys.core.plurals import counted
 from tradsys.core.progress import stages as progress
@@ -91,6 +94,13 @@ def _remove(folder: Path, root: Path) -> None:
     for above in (folder.parent, root):
         with contextlib.suppress(OSError):
             above.rmdir()
+
+
+def config_text(config: Config) -> str:
+    """Text of a run's config.yaml: resolved, without secrets."""
+    # libyaml writes the same lines in a fifth of the time, and a sweep writes them for every trial
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(masked(config), Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
 def override_lines(overrides: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from tradsys.core.plain_data import Json
 from tradsys.core.received import check_folder_name, one_line, override_key
 from tradsys.core.runs import code_sha, write_text
 from tradsys.reports.sweep.page import write_sweep
-from tradsys.research.pipeline.provenance import logged_in
+from tradsys.research.pipeline.provenance import config_text, logged_in
 from tradsys.research.sweeps.contents import check_contents, readable
 from tradsys.research.sweeps.report import Rematch, best_of, complete_trials, sweep_report
 from tradsys.research.sweeps.search_space import SearchSpace, SweepError, overrides_of
@@ -78,8 +78,7 @@ def _logged(composed: Composed, overrides: Sequence[str]) -> contextlib.Abstract
     """Writes a command's records into the study's folder; optuna's own go nowhere but for warnings."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder = Path(composed.config["paths"]["runs"]) / "tune" / study_name(composed)
-    config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
-    return logged_in(folder, config, overrides)
+    return logged_in(folder, config_text(composed.config), overrides)
 
 
 def study_name(composed: Composed) -> str:

@@ -12,16 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 import optuna
-import yaml
 from optuna.trial import TrialState
 
 from tradsys.core.errors import CheckpointError, CombinationError, DamagedError
-from tradsys.core.masking import masked
 from tradsys.core.plain_data import Config, Json
 from tradsys.core.runs import PACKAGE, digest_json, write_json, write_text
 from tradsys.core.tables import Array
 from tradsys.research.pipeline.dataset import Dataset, aware
-from tradsys.research.pipeline.provenance import config_digest, override_lines
+from tradsys.research.pipeline.provenance import config_digest, config_text, override_lines
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger, run_identity
 from tradsys.research.sweeps.fold_fits import STACKS, FitResult, FitsAhead, OpenFit, stored_losses
@@ -93,8 +91,7 @@ class TrialRunner:
             composed = self.compose([*self.base, *overrides])
             dataset = self.dataset(composed)
             write_text(folder / "overrides.txt", override_lines([*self.base, *overrides]))
-            config = yaml.safe_dump(masked(composed.config), sort_keys=False, allow_unicode=True)
-            write_text(folder / "config.yaml", config)
+            write_text(folder / "config.yaml", config_text(composed.config))
             reports = _Reports(self, trial)
             fits = self.fits(composed, dataset, folder / "fits", self.settings.seeds, reports)
         about = {"study": self.study, "place": lease.place, "trial": trial.number, "overrides": overrides}
