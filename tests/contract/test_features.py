@@ -121,9 +121,20 @@ def features(request, panel):
 
 
 @pytest.fixture(scope="module")
-def values(features, panel):
+def table(features, panel):
     """The set's table of the panel."""
-    return features.table(panel).values
+    return features.table(panel)
+
+
+@pytest.fixture(scope="module")
+def values(table):
+    return table.values
+
+
+@pytest.fixture(scope="module")
+def without_the_second(features, panel):
+    """The set's table of the panel without its second symbol."""
+    return features.table(panel.filter(pl.col("symbol") != "BBB"))
 
 
 def planted(*extra: Feature) -> FeatureSet:
@@ -173,21 +184,21 @@ def test_planted_mixing_is_caught(panel):
     assert mixing_segments(planted(*LEAKS), panel) == {feature.name for feature in LEAKS}
 
 
-def test_a_panel_is_its_symbols_side_by_side(features, panel):
-    table = features.table(panel)
+def test_a_panel_is_its_symbols_side_by_side(features, panel, table, without_the_second):
     for code, symbol in enumerate(table.symbols):
-        alone = features.table(panel.filter(pl.col("symbol").is_in([MARKET, symbol])))
+        both = panel.filter(pl.col("symbol").is_in([MARKET, symbol]))
+        alone = without_the_second if symbol == "CCC" else features.table(both)
         mine = alone.values[alone.symbol == alone.symbols.index(symbol)]
         own = len(features.features)  # ranks, on the right of them, are what a symbol does not have alone
         both = table.values[table.symbol == code]
         np.testing.assert_allclose(both[:, :own], mine[:, :own], rtol=1e-6, atol=1e-7)
 
 
-def test_a_small_symbol_does_not_feel_a_large_one_before_it(features, panel):
+def test_a_small_symbol_does_not_feel_a_large_one_before_it(features, panel, without_the_second):
     """A sum that runs on over the frame keeps the rounding of large numbers among small ones."""
     size = pl.when(pl.col("symbol") == "BBB").then(1e12).otherwise(1.0)
     after = features.table(panel.with_columns(pl.col(*PRICES, "volume") * size))
-    alone = features.table(panel.filter(pl.col("symbol") != "BBB"))
+    alone = without_the_second
     own = len(features.features)
     both = after.values[after.symbol == after.symbols.index("CCC")][:, :own]
     mine = alone.values[alone.symbol == alone.symbols.index("CCC")][:, :own]
@@ -207,8 +218,7 @@ def test_the_unit_of_price_and_volume_does_not_matter(features, panel, values, c
     assert names == set(reads) & set(features.names)
 
 
-def test_warm_up_is_blank_and_then_every_row_is_known(features, panel):
-    table = features.table(panel)
+def test_warm_up_is_blank_and_then_every_row_is_known(features, table):
     assert table.values.dtype == np.float32
     assert table.names == features.names
     row = np.tile(np.arange(800), 3)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,9 +56,9 @@ class Outcome:
     state: State
     api: Api
 
-    @property
+    @cached_property
     def deeds(self):
-        """Everything that may not depend on how bars are awaited."""
+        """Everything that may not depend on how bars are awaited; read once, after the bot has ended."""
         bars = [(b["time"], b["late"], b["bars"]) for b in self._bodies("bars")]
         return {
             "bars": bars,

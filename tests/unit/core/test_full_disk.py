@@ -2,12 +2,11 @@
 
 import errno
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 import sqlalchemy as sa
 
+from tests.forks import run
 from tests.kills import chaos
 from tradsys.config.compose import REFUSED_BY_DISK
 from tradsys.core import runs
@@ -64,7 +63,8 @@ for write in (lambda p: np.save(p.open("wb"), numbers), lambda p: torch.save(tor
 
 
 def test_a_file_beyond_the_limit_is_named_by_every_library(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = run("-c", LIMITED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{errno.EFBIG} x"] * 4, done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +110,7 @@ run_command("train", work, [])
 
 
 def test_a_ledger_beyond_the_limit_of_a_file_is_not_called_damaged(tmp_path):
-    done = subprocess.run([sys.executable, "-c", BIG], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run("-c", BIG, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "ulimit -f" in done.stderr
