@@ -23,7 +23,7 @@ from tradsys.config.as_of import spread_as_of
 from tradsys.config.copies import objects_of, resolved, written
 from tradsys.config.explain import ConfigError, choices_of, leaves
 from tradsys.config.meanings import read_meanings
-from tradsys.core.endings.stops import Terminated, end_with_parent, exit_code, stoppable
+from tradsys.core.endings.stops import Terminated, end_waits_on_interrupt, end_with_parent, exit_code, stoppable
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import (
     FromEnvironment,
@@ -220,6 +220,9 @@ def run_command(name: str, main: Callable[[list[str]], None], argv: Sequence[str
     try:
         arguments = _quietened(name, arguments)
         with stoppable() as came:
+            import polars  # noqa: F401, PLC0415 - sets a handler of Ctrl-C; --help needs none
+
+            end_waits_on_interrupt()
             end_with_parent()
             main(arguments)
         if came:  # a library swallowed the interrupt

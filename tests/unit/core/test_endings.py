@@ -70,6 +70,40 @@ def test_sigterm_that_is_raised_anew_as_another_interrupt_keeps_its_code(capsys)
     assert (ended.value.code, capsys.readouterr().err.strip()) == (143, "terminated")
 
 
+WAITS = """
+import os, subprocess, threading
+from tradsys.config.compose import run_command
+lock = threading.Lock()
+lock.acquire()
+child = subprocess.Popen(["sleep", "600"])
+def work(argv):
+    import polars
+    print("ready", flush=True)
+    {wait}
+try:
+    run_command("export", work, [])
+finally:
+    print("alive" if child.poll() is None else "ended", flush=True)
+    child.kill()
+"""
+
+
+@pytest.mark.parametrize("wait", ["child.wait()", "lock.acquire()", "os.read(os.pipe()[0], 1)"])
+def test_an_interrupt_of_the_process_alone_ends_its_wait(wait):
+    """A terminal interrupts children too, so that a wait for one ends; `kill -INT` does not."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS.format(wait=wait)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.3)  # until it waits; before, the interrupt would be raised in any case
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=30)[0] == "alive\n"
+            assert process.returncode == 130
+        finally:
+            process.kill()
+
+
 CHILD = """
 import sys, time
 from tradsys.core.endings.stops import end_with_parent

@@ -86,6 +86,15 @@ def stoppable() -> Iterator[list[int]]:
                 signal.signal(number, handler)
 
 
+def end_waits_on_interrupt() -> None:
+    """Makes Ctrl-C end system calls that wait for a child, a lock or a pipe, as Python expects it to.
+
+    polars' handler, set when it is first imported, lets them go on (pola-rs/polars, issue 21739).
+    """
+    if sys.platform != "win32":  # where system calls cannot be interrupted
+        signal.siginterrupt(signal.SIGINT, True)
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """The exit code by a shell's convention: 128 plus the signal's number."""
     return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
