@@ -20,13 +20,12 @@ from typing import Any
 import joblib
 import numpy as np
 import polars as pl
-import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from tradsys.core.endings.stops import EndingWithCaller, deaf_to_interrupts, end_with_caller, held_back
 from tradsys.core.errors import DataError, TradsysError
-from tradsys.core.masking import masked, masked_text
+from tradsys.core.masking import masked_text
 from tradsys.core.plain_data import Json
 from tradsys.core.progress.bars import bar
 from tradsys.core.received import read_json, refused_in_one_line
@@ -40,7 +39,7 @@ from tradsys.research.comparisons.table import ComparisonTable, VariantFits, com
 from tradsys.research.pipeline.cross_validation import FoldFit, PlannedFit, StackedFits, fits_per_stack, run_fit
 from tradsys.research.pipeline.dataset import Dataset
 from tradsys.research.pipeline.dataset_store import fold_spans, load_dataset, save_dataset
-from tradsys.research.pipeline.provenance import logged_in
+from tradsys.research.pipeline.provenance import config_text, logged_in
 from tradsys.research.pipeline.requirements import check_part
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.single_thread import single_threads
@@ -95,7 +94,7 @@ def compare_study(
         _check_fits(variant, aligned[variant.name].dataset)
     place = runs / "compare" / f"{settings.name}_{aligned[settings.reference].digest[:12]}"
     place.mkdir(parents=True, exist_ok=True)
-    with _locked(place), logged_in(place, yaml.safe_dump(masked(dict(config)), sort_keys=False), overrides):
+    with _locked(place), logged_in(place, config_text(dict(config)), overrides):
         for one in aligned.values():
             save_dataset(one.dataset, _dataset_folder(place, one))
         fitted = [v for v in variants if not v.mean_of]
