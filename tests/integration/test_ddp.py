@@ -65,8 +65,9 @@ def ddp(devices=2, **changes):
 
 
 def ranks_of_this():
-    """Processes below the server that forks them."""
-    return [rank for server in psutil.Process().children() for rank in server.children()]
+    """Processes below the server that forks them; the one that tests fork is another."""
+    servers = [child for child in psutil.Process().children() if "multiprocessing.forkserver" in str(child.cmdline())]
+    return [rank for server in servers for rank in server.children()]
 
 
 @pytest.fixture(scope="module")
