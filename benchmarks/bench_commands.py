@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from child import surroundings
+
 from tradsys.cli import VERBS
 
 ROUNDS, HELP_AIM_S, FIRST_LINE_AIM_S = 4, 0.5, 1.0
@@ -33,9 +35,8 @@ REAL = {
 
 def started(words: list[str], folder: str) -> tuple[float, float]:
     """CPU seconds of one start of Python with these words, and wall seconds to its first byte of output."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    with subprocess.Popen([sys.executable, *words], cwd=folder, env=kept, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, *words], cwd=folder, env=surroundings(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read(1)
         first = time.perf_counter() - began

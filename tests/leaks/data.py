@@ -130,7 +130,7 @@ def target_encoding(mp, e):
         mean = [
             np.nan_to_num(labels.y[(table.symbol == k) & (labels.y >= 0)].mean()) for k in range(len(table.symbols))
         ]
-        return real(table.with_columns({"symbol_rate": np.array(mean)[table.symbol]}), labels, **kw)
+        return real(table.take(np.arange(len(table)), {"symbol_rate": np.array(mean)[table.symbol]}), labels, **kw)
 
     mp.setattr(dataset, "make_samples", encoded)
     return e

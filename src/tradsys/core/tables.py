@@ -103,11 +103,6 @@ class FeatureTable:
         values = np.stack(columns, axis=1) if columns else np.empty((len(self), 0), dtype=np.float32)
         return replace(self, values=values, names=tuple(names))
 
-    def with_columns(self, new: Mapping[str, Array]) -> "FeatureTable":
-        """The same rows with [R] columns appended on the right."""
-        added = np.stack([np.asarray(c, dtype=np.float32) for c in new.values()], axis=1)
-        return replace(self, values=np.hstack([self.values, added]), names=(*self.names, *new))
-
     def take(self, rows_N: Array, added: Mapping[str, Array] | None = None) -> "FeatureTable":
         """A table of these rows alone, with `added` [N] columns on the right.
 

@@ -91,7 +91,7 @@ def test_a_pool_sums_its_members_by_weight(samples, linear, trees):
 
 
 def test_a_feature_that_a_model_does_not_read_moves_nothing(samples, trees):
-    wider = samples.table.with_columns({"d": np.ones(N, dtype=np.float32)})
+    wider = samples.table.take(np.arange(len(samples.table)), {"d": np.ones(len(samples.table), dtype=np.float32)})
     found = contributions(Held(Boosted(trees, Identity())), wider, ROWS, np.zeros(4))
     assert (found[:, 3] == 0).all()
     assert found.shape == (3, 4)

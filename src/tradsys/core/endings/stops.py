@@ -89,7 +89,7 @@ def stoppable() -> Iterator[list[int]]:
 def end_waits_on_interrupt() -> None:
     """Makes Ctrl-C end a wait for a child, a lock or a pipe, as Python means it to.
 
-    polars' handler, set when it is first imported, lets them go on (pola-rs/polars, issue 21739).
+    polars' handler, set when it is first imported, lets them go on (pola-rs/polars#21739).
     """
     if sys.platform != "win32":  # where system calls cannot be interrupted
         signal.siginterrupt(signal.SIGINT, True)
