@@ -75,7 +75,11 @@ class Compiled:
 
 
 def compiled(function: F) -> F:
-    """Decorator: numba compiles the function at its first call, cached on disk."""
+    """Decorator: numba compiles the function at its first call, cached on disk.
+
+    Two habits of fast kernels: what is called per row takes numbers, because arrays are handed over field by field; and
+    long results are allocated by numpy, in pages of 2 MB, because numba's come in pages of 4 KB, each a fault.
+    """
     return cast("F", Compiled(cast("FunctionType", function)))
 
 

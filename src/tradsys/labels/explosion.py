@@ -19,6 +19,7 @@ from tradsys.market.tradable import (
     confirmed,
     dies_after,
     fills_at_open,
+    order_waits,
     touch,
     traded_volume,
 )
@@ -120,9 +121,8 @@ def _tape(bars: pl.DataFrame) -> tuple[Array, ...]:
 
 
 @compiled
-def _out_at_close(bars: tuple[Array, ...], j: int) -> bool:
-    """Whether the previous close or the open confirms the close of bar j; NaN counts as confirmed."""
-    opened, close, before = bars[0][j], bars[3][j], bars[5][j]
+def _out_at_close(opened: float, close: float, before: float) -> bool:
+    """Whether the previous close or the open confirms a bar's close; NaN counts as confirmed."""
     return np.isnan(close) or confirmed(close, before) or (confirmed(opened, before) and confirmed(close, opened))
 
 
@@ -134,13 +134,13 @@ def _walk(
 
     NaN, -1, False and NaN where the segment ends before the horizon without a delisting.
     """
-    opened, high, close, volume = bars[0], bars[1], bars[3], bars[4]
+    opened, high, low, close, volume, before = bars
     n_rows = len(opened)
     best, log_return = np.full(n_rows, np.nan), np.full(n_rows, np.nan)
     last, risen = np.full(n_rows, -1, dtype=np.int64), np.zeros(n_rows, dtype=np.bool_)
     for t in range(n_rows - 1):
         first = t + 1  # an order waits for a bar that can fill it
-        while first < n_rows and not starts[first] and np.isfinite(opened[first]) and not fills_at_open(bars, first):
+        while first < n_rows and order_waits(starts[first], opened[first], volume[first], before[first]):
             first += 1
         if first >= n_rows or starts[first]:
             continue
@@ -152,14 +152,15 @@ def _walk(
             over = j >= first + horizon_bars - 1
             price = 0.0
             if j >= first + horizon_bars:  # the horizon ended in a bar that could not fill
-                price = opened[j] if fills_at_open(bars, j) else 0.0
+                price = opened[j] if fills_at_open(opened[j], volume[j], before[j]) else 0.0
             else:
                 if volume[j] > 0:
                     top = max(top, high[j])
                 if not rose:
-                    reason, at, _, passed = touch(bars, j, 1, levels, (False, passed))
+                    bar = opened[j], high[j], low[j], close[j], volume[j], before[j]
+                    reason, at, _, passed = touch(bar, 1, levels, (False, passed))
                     rose = reason == TAKE_PROFIT and at > 0
-                if over and volume[j] > 0 and _out_at_close(bars, j):
+                if over and volume[j] > 0 and _out_at_close(opened[j], close[j], before[j]):
                     price = close[j]
             if not (price > 0 or (over and np.isnan(price))):
                 if not dead[j]:

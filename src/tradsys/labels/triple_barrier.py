@@ -17,6 +17,8 @@ from tradsys.market.tradable import (
     close_before,
     dies_after,
     fills_at_open,
+    lies_within,
+    order_waits,
     touch,
     traded_volume,
 )
@@ -118,7 +120,7 @@ def first_touch(
     """First barrier met by a position, its row, and its log return.
 
     STOP, TIMEOUT or TARGET, on each bar's own side. ohlc: float64 [R, 4]. starts: bool [R], first bar of each segment.
-    side_R: +1, -1, 0 none. distances: of the of the profit and of the stop barrier from the entry, float64 [R] in price
+    side_R: +1, -1, 0 none. distances: of the profit and of the stop barrier from the entry, float64 [R] in price
     units, point in time; infinite means no such barrier, NaN wants no position, and neither does a distance that leaves
     a barrier on the entry or on its wrong side: zero, negative, or too small for the price's digits. Returns outcome
     and end, int64 [R], -1 where unlabelled, and ret in the trade's direction, float64 [R], NaN there. The rule is
@@ -143,10 +145,10 @@ def _touched(
     dead, starts, side = read_only((np.asarray(tape.dead, dtype=np.bool_), starts, np.asarray(side_R, dtype=np.int8)))
     wide = (float(multiples[0]), float(multiples[1]))
     bars = read_only((*prices, tape.volume, tape.before))
-    found: tuple[Array, Array, Array] = _first_touch(
-        bars, side, (profit, stop), wide, starts, horizon_bars, (dead, float(tape.delisting_return))
-    )
-    return found
+    n_rows = len(starts)
+    out = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows)  # numpy's memory: see `compiled`
+    _first_touch(bars, side, (profit, stop), wide, starts, horizon_bars, (dead, float(tape.delisting_return)), out)
+    return out
 
 
 def sides(side: int | Array, n_rows: int) -> Array:
@@ -199,36 +201,37 @@ def _first_touch(
     starts: Array,
     horizon_bars: int,
     death: tuple[Array, float],
-) -> tuple[Array, Array, Array]:
-    open_, high, low, close = bars[0], bars[1], bars[2], bars[3]
+    out: tuple[Array, Array, Array],
+) -> None:
+    open_, high, low, close, volume, before = bars
     dead, delisting_return = death
     profit, loss = units
     upper, lower = multiples
+    outcome, end, log_return = out
     n_rows = len(open_)
-    outcome, end, log_return = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64), np.empty(n_rows)
     for t in range(n_rows):
         outcome[t], end[t], log_return[t] = -1, -1, np.nan
         side = 0 + int(side_R[t])  # int64 as in the order walk, so that numba compiles `touch` once
-        if side == 0 or np.isnan(profit[t] + loss[t]):
-            continue
         first = t + 1  # an order waits for a bar that can fill it
-        while first < n_rows and not starts[first] and np.isfinite(open_[first]) and not fills_at_open(bars, first):
+        while first < n_rows and order_waits(starts[first], open_[first], volume[first], before[first]):
             first += 1
-        if first >= n_rows or starts[first]:
+        if side == 0 or first >= n_rows or starts[first]:
             continue
         entry = open_[first]
         target, stop = entry + side * (upper * profit[t]), entry - side * (lower * loss[t])
-        if not side * stop < side * entry < side * target:  # a barrier on the entry is met without a move
+        if not side * stop < side * entry < side * target:  # on the entry it is met without a move; NaN is no barrier
             continue
         leaving, passed = -1, side == 0  # False; a literal would make numba compile `touch` twice
         for j in range(first, n_rows):
+            bar, over = (open_[j], high[j], low[j], close[j], volume[j], before[j]), j >= first + horizon_bars - 1
+            if leaving < 0 and lies_within(bar, (target, stop)) and not (over or starts[j] or dead[j]):
+                continue
             if starts[j] or not np.isfinite(open_[j] + high[j] + low[j] + close[j]):
                 break
             if leaving >= 0:
-                price = open_[j] if fills_at_open(bars, j) else 0.0
+                price = open_[j] if fills_at_open(open_[j], volume[j], before[j]) else 0.0
             else:
-                over = j >= first + horizon_bars - 1
-                leaving, price, _, passed = touch(bars, j, side, (target, stop), (over, passed))
+                leaving, price, _, passed = touch(bar, side, (target, stop), (over, passed))
             if leaving >= 0 and price > 0:
                 outcome[t] = TARGET if leaving == TAKE_PROFIT else (STOP if leaving == STOP_LOSS else TIMEOUT)
             elif dead[j]:
@@ -239,4 +242,3 @@ def _first_touch(
             end[t] = j
             log_return[t] = side * math.log(price / entry)
             break
-    return outcome, end, log_return

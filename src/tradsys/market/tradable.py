@@ -178,29 +178,45 @@ def confirmed(price: float, anchor: float) -> bool:
 
 
 @compiled
-def fills_at_open(bars: tuple[Array, ...], j: int) -> bool:
-    """Whether an order can fill at the open of bar j.
+def fills_at_open(opened: float, volume: float, before: float) -> bool:
+    """Whether an order can fill at a bar's open.
 
     Something traded, at a price that the close before confirms.
     """
-    return bars[4][j] > 0 and confirmed(bars[0][j], bars[5][j])
+    return volume > 0 and confirmed(opened, before)
+
+
+@compiled
+def order_waits(is_start: bool, opened: float, volume: float, before: float) -> bool:
+    """Whether an order passes over this bar of its segment: it cannot fill there."""
+    return not is_start and np.isfinite(opened) and not fills_at_open(opened, volume, before)
+
+
+@compiled
+def lies_within(bar: tuple[float, ...], levels: tuple[float, float]) -> bool:
+    """Whether all prices of a bar lie between both levels.
+
+    Then `touch` finds nothing, but for a last bar; four of five bars of a label end here.
+    """
+    open_, high, low, close = bar[0], bar[1], bar[2], bar[3]
+    return min(levels) < low <= open_ <= high < max(levels) and np.isfinite(close)
 
 
 @compiled
 def touch(
-    bars: tuple[Array, ...], j: int, side: int, levels: tuple[float, float], state: tuple[bool, bool]
+    bar: tuple[float, ...], side: int, levels: tuple[float, float], state: tuple[bool, bool]
 ) -> tuple[int, float, bool, bool]:
     """How a bar ends a position: see `portfolio.fills`.
 
-    Reason (-1 for none), raw price (0 if it cannot fill), whether at the open, `passed`. bars: open, high, low, close,
-    volume, close before, float64 [B] each.
+    Reason (-1 for none), raw price (0 if it cannot fill), whether at the open, `passed`. bar: open, high, low, close,
+    volume, close before. Numbers and no arrays: a kernel that hands over six arrays spends most of its time on that.
     """
-    open_, close, before = bars[0][j], bars[3][j], bars[5][j]
+    open_, high, low, close, volume, before = bar
     target, stop = levels
     last, passed = state
-    best, worst = (bars[1][j], bars[2][j]) if side > 0 else (bars[2][j], bars[1][j])
+    best, worst = (high, low) if side > 0 else (low, high)
     reason, price, at_open = TIMEOUT if last else -1, 0.0, False
-    if not bars[4][j] > 0:
+    if not volume > 0:
         pass
     elif side * open_ <= side * stop:
         reason, price, at_open = STOP_LOSS, open_, True

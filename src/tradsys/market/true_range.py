@@ -57,7 +57,9 @@ def wilder_atr(high: Array, low: Array, close: Array, starts: Array, atr_bars: i
     if not atr_bars >= 1:
         raise TradsysError(f"ranges: atr_bars={atr_bars}; it must be at least 1; use 14 as Wilder did")
     highs, lows, closes = (np.ascontiguousarray(column, dtype=np.float64) for column in (high, low, close))
-    return _wilder_atr(*read_only((highs, lows, closes, starts)), int(atr_bars))
+    out = np.empty(len(closes))  # numpy's memory: see `compiled`
+    _wilder_atr(*read_only((highs, lows, closes, starts)), int(atr_bars), out)
+    return out
 
 
 def atr(bars: pl.DataFrame, atr_bars: int) -> Array:
@@ -209,9 +211,8 @@ def _trailing_log_range(high: Array, low: Array, starts: Array, range_bars: int)
 
 
 @compiled
-def _wilder_atr(highs: Array, lows: Array, closes: Array, starts: Array, atr_bars: int) -> Array:
+def _wilder_atr(highs: Array, lows: Array, closes: Array, starts: Array, atr_bars: int, out: Array) -> None:
     n_rows = len(closes)
-    out = np.empty(n_rows)
     seen = -1  # true ranges since the last start; -1: no close before
     mean = 0.0
     before = np.nan
@@ -236,4 +237,3 @@ def _wilder_atr(highs: Array, lows: Array, closes: Array, starts: Array, atr_bar
                 mean /= atr_bars
         if seen >= atr_bars:
             out[t] = mean
-    return out

@@ -170,7 +170,7 @@ def _walk(
     terms: tuple[int, float, float, float, float, float],
     out: tuple[Array, ...],
 ) -> None:
-    open_, market = bars[0], bars[:6]
+    open_, volume, before = bars[0], bars[4], bars[5]
     segment, first_bar, death = places
     bar, side, size, take_profit, stop_loss, horizon_bars = entries
     first_entry, symbol = columns
@@ -186,7 +186,7 @@ def _walk(
             if t < free_from:
                 continue
             start = t + delay
-            while start < end and not fills_at_open(market, start):
+            while start < end and not fills_at_open(open_[start], volume[start], before[start]):
                 start += 1
             broken = _first_break(segment, t, min(start, end - 1))
             if broken >= 0:
@@ -197,7 +197,7 @@ def _walk(
                 break
             fill = open_[start] * (1 + side[e] * slippage)
             wanted = size[e] * wealth * start_cash / (fill * (1 + fee))
-            quantity = min(wanted, _room(bars, start, participation))
+            quantity = min(wanted, _room(volume[start], participation))
             filled = size[e] if quantity == wanted else size[e] * quantity / wanted
             target = open_[start] + side[e] * take_profit[e]
             stop = open_[start] - side[e] * stop_loss[e]
@@ -236,9 +236,9 @@ def _kept(terms: tuple[int, float, float], money: tuple[float, float, float]) ->
 
 
 @compiled
-def _room(bars: tuple[Array, ...], j: int, participation: float) -> float:
+def _room(volume: float, participation: float) -> float:
     """Compiled form of `fills.room`."""
-    return participation * bars[4][j] if np.isfinite(bars[4][j]) else np.inf
+    return participation * volume if np.isfinite(volume) else np.inf
 
 
 @compiled
@@ -266,38 +266,39 @@ def _exit(
     `fills.close_delisted`.
     """
     start, last, end = span
-    close, market = bars[3], bars[:6]
+    open_, high, low, close, volume, before, dividend, funding, borrow = bars
     target, own_stop, first_ruin, covering = levels
     quantity, participation, recovery = amount
-    has_events, has_borrow = len(bars[6]) > 0, len(bars[8]) > 0
+    has_events, has_borrow = len(dividend) > 0, len(borrow) > 0
     carry, sold, value, mean, leaving = 0.0, 0.0, 0.0, 0.0, -1
     passed = side == 0  # False; a literal would make numba compile `touch` twice
     for j in range(start, end):
         if has_events and j > start:
-            carry += side * bars[6][j]
+            carry += side * dividend[j]
         ruin = max(first_ruin + carry / covering, 0.0) if side < 0 else np.inf
         at_open, price, why = True, 0.0, leaving
         if leaving >= 0:
-            price = bars[0][j] if fills_at_open(market, j) else 0.0
+            price = open_[j] if fills_at_open(open_[j], volume[j], before[j]) else 0.0
         else:
             stop = min(own_stop, ruin) if side < 0 else own_stop
-            why, price, at_open, passed = touch(market, j, side, (target, stop), (j >= last, passed))
+            bar = open_[j], high[j], low[j], close[j], volume[j], before[j]
+            why, price, at_open, passed = touch(bar, side, (target, stop), (j >= last, passed))
         leaving = why
         out = False
         if why >= 0 and price > 0:
-            part = min(quantity - sold, _room(bars, j, participation))
+            part = min(quantity - sold, _room(volume[j], participation))
             sold, value = sold + part, value + part * price
             mean = price if part == quantity else value / quantity
             out = sold >= quantity
         if has_events:
-            due = -side * bars[7][j]
+            due = -side * funding[j]
             if out and at_open:
                 due = 0.0
             elif out and why != TIMEOUT:  # inside the bar: whether before or after the funding time is unknown
                 due = min(due, 0.0)
             carry += due
         if has_borrow and side < 0:
-            carry -= bars[8][j]
+            carry -= borrow[j]
         if out:
             return j, min(mean, ruin), why, carry
         if len(death) > 0 and death[j] >= 0:
