@@ -1,7 +1,8 @@
 """Windows from one resident table against two kinds of Dataset, and the memory that they take.
 
 B=1024, T=64, F=24, N=200,000. Both sides serve as many shuffled batches in one process, in turn; one Dataset
-is slow, so all stop after `N_BATCHES`. Times are the best of `N_ROUNDS`: what else runs only adds.
+is slow, so all stop after `N_BATCHES`. Times are the best of `N_ROUNDS`: what else runs only adds. A batch is
+dropped before the next is gathered, as our fit loop does, and in rows of their own kept until then, as `for` loops do.
 """
 
 import subprocess
@@ -59,13 +60,17 @@ def make_tensors(n_samples):
     return table_RF, rows_N, y_N, torch.ones(n_samples)
 
 
-def seconds(batches, clock=time.perf_counter):
-    """Time of `N_BATCHES` of an iterable; the first, with the shuffle, is left out for both sides."""
+def seconds(batches, clock=time.perf_counter, *, kept=False):
+    """Time of `N_BATCHES` of an iterable; the first, with the shuffle, is left out for both sides.
+
+    kept: each batch is held until the next is there.
+    """
     iterator = iter(batches)
-    next(iterator)
+    held = next(iterator)
     start = clock()
     for _ in range(N_BATCHES):
-        next(iterator)
+        held = held if kept else None
+        held = next(iterator)
     return clock() - start
 
 
@@ -93,7 +98,7 @@ def measure():
     """One dict per measured ratio."""
     every = torch.get_num_threads()
     rows = [speed(n) for n in dict.fromkeys((1, every))]
-    rows += [against_batches(by_rows=by_rows) for by_rows in (False, True)]
+    rows += [against_batches(by_rows=by_rows, kept=kept) for kept in (False, True) for by_rows in (False, True)]
     torch.set_num_threads(every)
     return [*rows, memory()]
 
@@ -118,16 +123,16 @@ def speed(n_threads):
     }
 
 
-def against_batches(*, by_rows):
+def against_batches(*, by_rows, kept):
     """The honest rival: a Dataset that gathers a batch at once, by fancy indexing or by `index_select` of rows."""
     torch.set_num_threads(1)
     tensors = make_tensors(N_SAMPLES)
     fast = WindowLoader(*tensors, lookback=LOOKBACK, batch_size=BATCH, shuffle=True)
     rival = Batches(*tensors, by_rows=by_rows)
     slow = DataLoader(rival, batch_size=BATCH, shuffle=True, num_workers=0, collate_fn=lambda batch: batch)
-    pairs = [(seconds(fast, time.process_time), seconds(slow, time.process_time)) for _ in range(N_ROUNDS)]
+    pairs = [[seconds(side, time.process_time, kept=kept) for side in (fast, slow)] for _ in range(N_ROUNDS)]
     fast_s, slow_s = (min(times) for times in zip(*pairs, strict=True))
-    how = "index_select of rows" if by_rows else "indexing"
+    how = ("index_select of rows" if by_rows else "indexing") + (", batches kept" if kept else "")
     return {
         "name": f"windows: WindowLoader vs Dataset with __getitems__ by {how}, 1 thread",
         "fast_s": fast_s,

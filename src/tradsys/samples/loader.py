@@ -136,9 +136,10 @@ class WindowLoader:
         batches = (self.batch(order[k * self.batch_size : (k + 1) * self.batch_size]) for k in range(first, n_batches))
         if self.stream and self.device.type == "cuda":
             batches = copied_ahead(batches, self.device)
-        for k, batch in enumerate(batches, start=first):
+        for k in range(first, n_batches):
             self._handed_out = k + 1
-            yield _counted_once(batch) if k == n_batches - 1 and self._wraps() else batch
+            # kept by no name here: the next batch then takes the place of one that its user dropped, still in the cache
+            yield _counted_once(next(batches)) if k == n_batches - 1 and self._wraps() else next(batches)
 
     def in_batches_of(self, n: int) -> Iterator[tuple[Tensor, ...]]:
         """A complete pass in the samples' own order, n at a time.
@@ -251,15 +252,18 @@ class WindowLoader:
 
         Positions int32 or int64 on the table's device.
         """
+        to_copy = self.stream and self.device.type == "cuda"
+        # first, so that it takes the place of a batch just dropped: smaller tensors would cut a part from that
+        window_NTF = torch.empty(
+            (len(picked), *self._window_RTF.shape[1:]), device=self.table_RF.device, pin_memory=to_copy
+        )
         first = self.rows_N.index_select(0, picked) - (self.lookback - 1)
-        y_N, weight_N = self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)
-        rest = [y_N, weight_N, *([] if self.target_NA is None else [self.target_NA.index_select(0, picked)])]
-        if not self.stream:
-            return self._window_RTF.index_select(0, first), *rest
-        window_NTF = torch.empty((len(first), *self._window_RTF.shape[1:]), pin_memory=self.device.type == "cuda")
         torch.index_select(self._window_RTF, 0, first, out=window_NTF)
+        batch = [window_NTF, self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)]
+        if self.target_NA is not None:
+            batch.append(self.target_NA.index_select(0, picked))
         # the pinned allocator holds the buffer until its copy is done, so the next batch may be gathered
-        return tuple(part.to(self.device, non_blocking=True) for part in (window_NTF, *rest))
+        return tuple(part.to(self.device, non_blocking=True) for part in batch) if self.stream else tuple(batch)
 
 
 def _counted_once(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

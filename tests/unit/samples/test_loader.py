@@ -1,5 +1,6 @@
 import copy
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -113,6 +114,24 @@ def test_a_broken_off_pass_starts_over():
     loader = make_loader()
     next(iter(loader))
     assert len(list(loader)) == 6
+
+
+@pytest.mark.parametrize("settings", [{}, {"shuffle": True}, {"stream": True}])
+def test_a_dropped_batch_is_gone_before_the_next_is_gathered(settings):
+    loader = make_loader(**settings)
+    gathered, left = loader.batch, []
+
+    def batch(picked):
+        left.append(sum(ref() is not None for ref in windows))
+        return gathered(picked)
+
+    loader.batch, windows = batch, []
+    passed = iter(loader)
+    while (parts := next(passed, None)) is not None:
+        windows.append(weakref.ref(parts[0]))
+        del parts
+    assert len(windows) > 2
+    assert not any(left)
 
 
 def test_on_the_cpu_the_table_is_shared_even_when_read_only():

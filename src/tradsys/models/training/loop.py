@@ -172,7 +172,8 @@ class DirectLoop:
         n_batches = len(self.train_dataloader)
         first = self.global_step - self.current_epoch * n_batches
         with self._bar(n_batches, first) as shown:
-            for k, batch in enumerate(self.train_dataloader, start=first):
+            k = first
+            for batch in self.train_dataloader:
                 if module.on_train_batch_start(batch, k) == -1:
                     break
                 self._step(batch, k)
@@ -180,6 +181,8 @@ class DirectLoop:
                 callback.on_train_batch_end(self, module)  # type: ignore[arg-type]
                 module.on_train_batch_end(None, batch, k)
                 shown.update()
+                del batch  # its memory is free before the next one is gathered
+                k += 1
         self._validate()
         module.on_train_epoch_end()
         for logger in self.loggers:
@@ -228,6 +231,7 @@ class DirectLoop:
         with self._autocast():
             for batch in self.valid:
                 module.validation_step(batch)
+                del batch
         module.on_validation_epoch_end()
         module.on_validation_end()
         for part, mode in training.items():

@@ -1,5 +1,6 @@
 """The loop of one device against Lightning's own, which stays the oracle."""
 
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from tradsys.models.training.lit import LitClassifier
 from tradsys.models.training.lit_supcon import LitSupCon
 from tradsys.models.training.loop import DirectLoop
 from tradsys.models.training.trainer import TrainerSettings
+from tradsys.samples.loader import WindowLoader
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,22 @@ def test_both_loops_end_with_the_same_weights_and_scores(model, data, lightning)
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=1e-6, msg=name)
     short = replace(model, trainer=replace(model.trainer, max_epochs=model.trainer.max_epochs + 1)).fit(*data)
     assert not torch.equal(weights(short)[name], tensor)  # the comparison is able to fail
+
+
+def test_a_fit_holds_one_batch_at_a_time(data, monkeypatch):
+    """Of two, the second would be gathered into memory that is no longer in the cache, and a GPU would hold both."""
+    gathered, windows, left = WindowLoader.batch, [], []
+
+    def batch(loader, picked):
+        left.append(sum(ref() is not None for ref in windows))
+        parts = gathered(loader, picked)
+        windows.append(weakref.ref(parts[0]))
+        return parts
+
+    monkeypatch.setattr(WindowLoader, "batch", batch)
+    make_model(max_epochs=2).fit(*data)
+    assert len(windows) > 4
+    assert not any(left)
 
 
 def test_a_fit_that_lightning_began_is_gone_on_with(data, lightning, tmp_path):
