@@ -130,6 +130,21 @@ def test_the_published_table_is_one_run_of_every_benchmark():
     assert not [row["name"] for row in result["rows"] if row.get("note", "").startswith(run.NOT_MEASURED)]
 
 
+def test_the_readme_quotes_the_published_table():
+    rows = run.read_result(run.HERE / "results.json")["rows"]
+    readme = " ".join((run.HERE.parent / "README.md").read_text(encoding="utf-8").split())
+    quoted = {
+        "by indexing, 1 thread": "windows {ratio:.1f} times a Dataset with a vectorised `__getitems__`",
+        "with __getitems__ by index_select": "{ratio:.1f} times one that uses `index_select`",
+        "one polars query vs pandas by symbol": "48 features of a million rows {ratio:.0f} times pandas by symbol",
+        "fit: d 8, batches of 32": "a training step {ratio:.2f} times a bare loop's",
+        "after the install, first run": "`make demo` {fast_s:.0f} seconds",
+    }
+    for name, words in quoted.items():
+        row = next(row for row in rows if name in row["name"])
+        assert words.format(**row) in readme
+
+
 def test_a_table_in_markdown_keeps_its_columns():
     row = {"name": "a | b", "fast_s": 0.5, "slow_s": 2.0, "ratio": 4.0, "target": 3.5, "note": "two threads"}
     lines = run.markdown(result(row, {"name": "memory", "ratio": 1.3, "target": "one call"})).splitlines()
