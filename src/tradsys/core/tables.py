@@ -88,6 +88,10 @@ class FeatureTable:
             raise DataError(f"features: no column {name!r} among {list(self.names)}; add it to the feature set")
         return self.values[:, self.names.index(name)]
 
+    def symbols_of(self, rows: Array) -> Array:
+        """Names of the symbols of these rows, str [N]."""
+        return np.asarray(self.symbols, dtype=np.str_)[self.symbol[rows]]
+
     def side(self) -> Array | None:
         """int8 [R] from the column `side`: +1 long, -1 short, 0 no candidate.
 

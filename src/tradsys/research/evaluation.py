@@ -268,7 +268,7 @@ def _write(
     test = prepared.test
     frame = pl.DataFrame(
         {
-            "symbol": np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
+            "symbol": test.table.symbols_of(test.rows),
             "time": utc_series(test.time),
             "y": test.y,
             "ret": test.ret,

@@ -79,4 +79,4 @@ class TestedSymbols:
 
 def _is_of(samples: Samples, symbols: Sequence[str]) -> Array:
     """True [N] where a sample is of one of these symbols."""
-    return np.isin(np.asarray(samples.table.symbols)[samples.table.symbol[samples.rows]], list(symbols))
+    return np.isin(samples.table.symbols_of(samples.rows), list(symbols))

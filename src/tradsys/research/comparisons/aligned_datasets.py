@@ -15,7 +15,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.protocols import Splitter
 from tradsys.core.runs import digest_json
-from tradsys.core.tables import Array, Samples
+from tradsys.core.tables import Array
 from tradsys.market.bars import COLUMNS, content_digest
 from tradsys.research.pipeline.dataset import PARTS, Dataset, LabelledRows, check_symbols, label_rows, load_bars
 from tradsys.research.pipeline.dataset_cache import DatasetCache
@@ -92,16 +92,13 @@ def _check_same_tests(variant: str, own: Dataset, other: str, theirs: Dataset) -
     """Raises DataError where a fold of two variants of one task tests different rows."""
     for k, (a, b) in enumerate(zip(own.folds, theirs.folds, strict=True)):
         mine, others = own.samples.take(a.test), theirs.samples.take(b.test)
-        if not (np.array_equal(mine.time, others.time) and np.array_equal(_names(mine), _names(others))):
+        symbols, their_symbols = (one.table.symbols_of(one.rows) for one in (mine, others))
+        if not (np.array_equal(mine.time, others.time) and np.array_equal(symbols, their_symbols)):
             raise DataError(
                 f"compare: variants {variant!r} and {other!r} are tested on the same symbols, but fold {k} tests "
                 f"{len(mine)} and {len(others)} samples: the decisions of further names move the cuts in time; decide "
                 "at fixed hours (events=clock) and give the split valid_bars and test_bars"
             )
-
-
-def _names(samples: Samples) -> Array:
-    return np.asarray(samples.table.symbols)[samples.table.symbol[samples.rows]]
 
 
 def _data_digest(config: Mapping[str, object]) -> str:

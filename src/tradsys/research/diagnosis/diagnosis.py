@@ -224,7 +224,7 @@ def _balance(known: KnownOutcomes, confidence: float) -> Balance:
     frame = pl.DataFrame(
         {
             "month": pl.Series(known.time).dt.truncate("1mo"),
-            "symbol": np.asarray(known.table.symbols)[known.symbol].astype(str),
+            "symbol": known.table.symbols_of(known.rows),
             "event": known.event,
             "explosion": np.isin(known.rows, first_rows),
             "length": (known.labels.end[known.rows] - known.rows).astype(np.float64),

@@ -293,7 +293,7 @@ def _score_frame(test: Samples, raw: Array, probability: Array, score: Array, mo
     """One row per test sample: raw score, probability, score 0..100, y, and the move as log rises."""
     return pl.DataFrame(
         {
-            "symbol": np.asarray(test.table.symbols)[test.table.symbol[test.rows]].astype(str),
+            "symbol": test.table.symbols_of(test.rows),
             "time": utc_series(test.time),
             "raw": raw,
             "probability": probability,

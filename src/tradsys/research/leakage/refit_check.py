@@ -110,4 +110,4 @@ def _first_finding(name: str, full: Refit, cut: Refit, at: datetime, tolerance: 
 
 def _row_names(table: FeatureTable, rows: Array) -> Columns:
     """Symbol and time of each row; codes may differ where the cut side lacks a symbol."""
-    return {"symbol": np.asarray(table.symbols)[table.symbol[rows]], "time": table.time[rows]}
+    return {"symbol": table.symbols_of(rows), "time": table.time[rows]}

@@ -133,7 +133,7 @@ def signals_at(
     signals = pl.DataFrame(
         {
             "date": [moment.date()] * len(decided),
-            "symbol": np.asarray(table.symbols)[table.symbol[decided]],
+            "symbol": table.symbols_of(decided),
             "probability": probability,
             "expected_return": expected,
         }

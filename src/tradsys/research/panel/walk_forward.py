@@ -88,7 +88,7 @@ def predictions_with_outcomes(
     known = labels.y[rows] >= 0
     return pl.DataFrame(
         {
-            "symbol": np.asarray(table.symbols)[table.symbol[rows]],
+            "symbol": table.symbols_of(rows),
             "time": utc_series(table.time[rows]),
             "score": score_NC[:, 1],
             "probability": model.calibrator_.apply(score_NC)[:, 1],  # type: ignore[union-attr]

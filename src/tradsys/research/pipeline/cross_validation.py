@@ -87,7 +87,7 @@ def run_fit(experiment: Experiment, dataset: Dataset, fold: int, seed: int, work
     done = fitted_on(own, train, dataset.part(fold, "valid"), workdir)
     seconds = perf_counter() - began
     return FoldFit(
-        symbol=np.asarray(test.table.symbols)[test.table.symbol[test.rows]],
+        symbol=test.table.symbols_of(test.rows),
         time=test.time,
         y=test.y,
         proba_NC=done.predict_proba(test.table, test.rows),

@@ -63,10 +63,9 @@ def without_auditor(profile: Profile) -> Profile:
 
 def _outcomes(test: Samples, log_round_trip: float) -> pl.DataFrame:
     """symbol, time, paid: whether a position of each test sample, on its label's side, paid after costs."""
-    table = test.table
     return pl.DataFrame(
         {
-            "symbol": np.asarray(table.symbols)[table.symbol[test.rows]],
+            "symbol": test.table.symbols_of(test.rows),
             "time": utc_series(test.time),
             "paid": pays(test.ret, log_round_trip).astype(bool),
         }
