@@ -88,7 +88,7 @@ class FeatureTable:
             raise DataError(f"features: no column {name!r} among {list(self.names)}; add it to the feature set")
         return self.values[:, self.names.index(name)]
 
-    def symbols_of(self, rows: Array) -> Array:
+    def symbols_of(self, rows: Array | slice) -> Array:
         """Names of the symbols of these rows, str [N]."""
         return np.asarray(self.symbols, dtype=np.str_)[self.symbol[rows]]
 

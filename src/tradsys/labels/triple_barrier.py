@@ -212,14 +212,15 @@ def _first_touch(
     for t in range(n_rows):
         outcome[t], end[t], log_return[t] = -1, -1, np.nan
         side = 0 + int(side_R[t])  # int64 as in the order walk, so that numba compiles `touch` once
+        wanted = side != 0 and not np.isnan(profit[t] + loss[t])
         first = t + 1  # an order waits for a bar that can fill it
-        while first < n_rows and order_waits(starts[first], open_[first], volume[first], before[first]):
+        while wanted and first < n_rows and order_waits(starts[first], open_[first], volume[first], before[first]):
             first += 1
-        if side == 0 or first >= n_rows or starts[first]:
+        if not wanted or first >= n_rows or starts[first]:
             continue
         entry = open_[first]
         target, stop = entry + side * (upper * profit[t]), entry - side * (lower * loss[t])
-        if not side * stop < side * entry < side * target:  # on the entry it is met without a move; NaN is no barrier
+        if not side * stop < side * entry < side * target:  # a barrier on the entry is met without a move
             continue
         leaving, passed = -1, side == 0  # False; a literal would make numba compile `touch` twice
         for j in range(first, n_rows):

@@ -196,7 +196,7 @@ def order_waits(is_start: bool, opened: float, volume: float, before: float) -> 
 def lies_within(bar: tuple[float, ...], levels: tuple[float, float]) -> bool:
     """Whether all prices of a bar lie between both levels.
 
-    Then `touch` finds nothing, but for a last bar; four of five bars of a label end here.
+    Then `touch` finds nothing, but for a last bar, and a scan may pass over it.
     """
     open_, high, low, close = bar[0], bar[1], bar[2], bar[3]
     return min(levels) < low <= open_ <= high < max(levels) and np.isfinite(close)

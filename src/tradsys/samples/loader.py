@@ -254,9 +254,7 @@ class WindowLoader:
         """
         to_copy = self.stream and self.device.type == "cuda"
         # first, so that it takes the place of a batch just dropped: smaller tensors would cut a part from that
-        window_NTF = torch.empty(
-            (len(picked), *self._window_RTF.shape[1:]), device=self.table_RF.device, pin_memory=to_copy
-        )
+        window_NTF = self.table_RF.new_empty((len(picked), *self._window_RTF.shape[1:]), pin_memory=to_copy)
         first = self.rows_N.index_select(0, picked) - (self.lookback - 1)
         torch.index_select(self._window_RTF, 0, first, out=window_NTF)
         batch = [window_NTF, self.y_N.index_select(0, picked), self.weight_N.index_select(0, picked)]

@@ -181,7 +181,7 @@ class DirectLoop:
                 callback.on_train_batch_end(self, module)  # type: ignore[arg-type]
                 module.on_train_batch_end(None, batch, k)
                 shown.update()
-                del batch  # its memory is free before the next one is gathered
+                del batch  # its memory is free before the next one is gathered; `enumerate` would hold it until then
                 k += 1
         self._validate()
         module.on_train_epoch_end()

@@ -144,7 +144,7 @@ def _dead(experiment: Experiment, known: KnownOutcomes) -> Dead:
     """Instruments that ended before the data do, and the rows labelled by their delisting: losses, not gaps."""
     silent_bars = experiment.labels.card().get("dead_after_bars", experiment.labels.horizon_bars)
     last = ended(known.bars, silent_bars * bar_length(known.bars))
-    names = np.asarray(known.table.symbols)[known.table.symbol]
+    names = known.table.symbols_of(slice(None))
     at_end = np.append(names[1:] != names[:-1], True) & np.isin(names, sorted(last))
     n_rows = int(at_end[known.labels.end[known.rows]].sum())
     return {"symbols": {name: moment.isoformat() for name, moment in sorted(last.items())}, "n_rows": n_rows}
