@@ -8,6 +8,7 @@ import pytest
 
 from tradsys.evidence.performance import performance
 from tradsys.market.sessions import closes
+from tradsys.market.tradable import holder_returns
 from tradsys.portfolio.book import Book
 from tradsys.portfolio.book_simulator import simulate_book
 from tradsys.portfolio.costs import Costs
@@ -46,6 +47,16 @@ def test_funding_and_borrow_fee_by_hand():
     bars = one_name([100] * 4, funding_due=[0.5, 0, 0.02, 0])
     ledger = simulate_book(bars, weights(bars, -1.0), Costs(0, 0, borrow_bps_per_year=3650))
     assert ledger.daily["equity"].to_list() == pytest.approx([1, 0.999, 1.018, 1.017])
+
+
+def test_the_return_of_a_holder_is_what_the_book_of_one_books():
+    """One unit bought at 100 on the second day: its money from close to close over the close before."""
+    bars = one_name([100, 100, 104, 99, 103], dividend_due=[0, 0, 0, 6, 0], funding_due=[0, 0, 0.03, 0, -0.02])
+    equity = simulate_book(bars, weights(bars, 1.0), FREE).daily["equity"].to_numpy()
+    found = holder_returns(bars)
+    assert np.isnan(found[0])
+    assert found[1:] == pytest.approx([0, 0.04 - 0.03 * 1.04, 1 / 104, 4 / 99 + 0.02 * 103 / 99])
+    assert 100 * np.diff(equity) == pytest.approx(found[1:] * bars["close"].to_numpy()[:-1])
 
 
 def test_what_a_thin_day_leaves_is_bought_on_the_next_and_an_untraded_day_fills_nothing():

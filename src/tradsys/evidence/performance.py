@@ -16,6 +16,7 @@ from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, cosines, sharpe
 from tradsys.evidence.deflation import Deflation
 from tradsys.evidence.multiple_testing import wilson_interval
+from tradsys.evidence.track_record.drawdowns import DeepestFall, drawdown_span, equity_curve
 from tradsys.evidence.track_record.risk import risk_statistics
 
 DAYS_PER_YEAR = 365.25
@@ -24,15 +25,11 @@ MICROSECONDS_A_DAY = 86_400e6
 SHORTEST_ANNUALISED_YEARS = 1.0
 
 
-class Growth(TypedDict):
+class Growth(DeepestFall):
     """Growth and drawdown of the account; see `performance`."""
 
     total_return: float
     cagr: float | None
-    max_drawdown: float
-    drawdown_periods: float
-    drawdown_days: float
-    drawdown_recovered: bool
 
 
 class Risk(TypedDict):
@@ -107,6 +104,7 @@ def performance(
     exposure_T: Array | None = None,
     turnover_T: Array | None = None,
     costs_T: Array | None = None,
+    drawdown: DeepestFall | None = None,
     n_trials: float = 1,
     sharpe_variance: float = 0.0,
     n_effective: float | None = None,
@@ -119,13 +117,14 @@ def performance(
     returns_T: [T] per period, after costs. days_T: date of each, datetime64 [T]; years, drawdown_days and
     turnover_per_year are then of the time that passed, holes included, not of the periods counted.
     trade_returns: [M] net result of CLOSED trades, in any one unit. exposure_T: position over equity, signed.
-    turnover_T, costs_T: traded notional and costs over equity, per period.
+    turnover_T, costs_T: traded notional and costs over equity, per period. drawdown: where it was measured on finer
+    periods than these returns; Calmar divides by it.
     n_trials, sharpe_variance, n_effective: of every trial on these data, for the DSR; see
     `deflation.Deflation`. min_trades: closed trades below which no probability is given; 0 for buy and
     hold. min_block: shortest block in periods, at least the holding time.
 
     Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1, so a
-    first-bar loss counts; drawdown_periods and drawdown_days from its peak to recovery or the record's end. Risk:
+    first-bar loss counts; drawdown_periods and drawdown_days from its last period at the peak to recovery or the end. Risk:
     volatility (annualised), sharpe {value, low, high, reason} (annualised, cosine estimator, see `cosines`),
     sharpe_per_period, psr, dsr, dsr_bootstrap (confidence that it exceeds the luck: the DSR of dependent returns),
     expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and _years (for the DSR to reach 0.95 at
@@ -143,7 +142,8 @@ def performance(
         )
     days = None if days_T is None else _checked_days(days_T, len(returns))
     years, reasons = years_passed(len(returns), periods_per_year, days), dict[str, str]()
-    growth = _growth(returns, days, years, float(periods_per_year), reasons)
+    fallen = _drawdown(returns, days, float(periods_per_year)) if drawdown is None else drawdown
+    growth = _growth(returns, years, fallen, reasons)
     luck = Deflation(n_trials, sharpe_variance, n_effective).luck(len(returns))
     little = _too_little(returns, np.size(trade_returns), min_trades)
     risk = _risk(returns, luck, float(n_trials), little, float(periods_per_year), reasons)
@@ -171,23 +171,6 @@ def performance(
     }
 
 
-def drawdown_span(returns_T: Array) -> tuple[float, int, int, bool]:
-    """Deepest fall of the equity below an earlier peak, and its dates.
-
-    returns_T: simple returns [T]; the equity starts at 1 before the first. Peak and end count periods: 0 is before the
-    first return; the end is the first period back at the peak, or the last. No fall gives (0, 0, 0, True).
-    """
-    equity = equity_curve(returns_T)
-    depth = 1 - equity / np.maximum.accumulate(equity)
-    trough = int(depth.argmax())
-    if depth[trough] <= 0:
-        return 0.0, 0, 0, True
-    peak = int(equity[: trough + 1].argmax())
-    back = np.flatnonzero(equity[trough:] >= equity[peak])
-    end = trough + int(back[0]) if len(back) else len(equity) - 1
-    return float(depth[trough]), peak, end, bool(len(back))
-
-
 def days_between(time_T: Array, start: int, end: int) -> float:
     """Calendar days between the ends of two periods; 0 is the series' start.
 
@@ -212,12 +195,6 @@ def years_passed(n_periods: int, periods_per_year: float, days_T: Array | None =
     return max(counted, days_between(days_T, 0, n_periods) / DAYS_PER_YEAR)
 
 
-def equity_curve(returns_T: Array) -> Array:
-    """Compounded equity [T + 1] from 1; 0 from a loss of all or more on."""
-    returns = sharpe.checked_returns(returns_T, "equity_curve", least=0)
-    return np.concatenate([[1.0], np.cumprod(np.maximum(1 + returns, 0))])
-
-
 def _checked_days(days_T: Array, n_periods: int) -> Array:
     days = np.asarray(days_T)
     if days.shape != (n_periods,) or (np.diff(days) <= np.timedelta64(0)).any():
@@ -227,12 +204,19 @@ def _checked_days(days_T: Array, n_periods: int) -> Array:
     return days
 
 
-def _growth(
-    returns: Array, days: Array | None, years: float, periods_per_year: float, reasons: dict[str, str]
-) -> Growth:
-    final = float(equity_curve(returns)[-1])
+def _drawdown(returns: Array, days: Array | None, periods_per_year: float) -> DeepestFall:
     depth, peak, end, recovered = drawdown_span(returns)
     counted = (end - peak) / periods_per_year * DAYS_PER_YEAR
+    return {
+        "max_drawdown": depth,
+        "drawdown_periods": end - peak,
+        "drawdown_days": counted if days is None else days_between(days, peak, end),
+        "drawdown_recovered": recovered,
+    }
+
+
+def _growth(returns: Array, years: float, fallen: DeepestFall, reasons: dict[str, str]) -> Growth:
+    final = float(equity_curve(returns)[-1])
     cagr = None
     if years >= SHORTEST_ANNUALISED_YEARS:
         cagr = final ** (1 / years) - 1
@@ -240,14 +224,7 @@ def _growth(
         reasons["cagr"] = f"a record of {years:.2f} years is not annualised; one year is the least"
     if final == 0:
         reasons["total_return"] = "the account lost all it had"
-    return {
-        "total_return": final - 1,
-        "cagr": cagr,
-        "max_drawdown": depth,
-        "drawdown_periods": end - peak,
-        "drawdown_days": counted if days is None else days_between(days, peak, end),
-        "drawdown_recovered": recovered,
-    }
+    return {"total_return": final - 1, "cagr": cagr, **fallen}
 
 
 def _too_little(returns: Array, n_trades: int, min_trades: int) -> str | None:

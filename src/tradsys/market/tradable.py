@@ -136,6 +136,16 @@ def event(bars: pl.DataFrame, name: str) -> Array:
     return bars[name].cast(pl.Float64).fill_null(0.0).fill_nan(0.0).to_numpy()
 
 
+def holder_returns(bars: pl.DataFrame) -> Array:
+    """Simple return of a unit held from the close before to each close, float64 [R].
+
+    Dividends and funding of the bar included, without costs: what the portfolios' ledgers book for one who holds all
+    the time. NaN at a symbol's first bar.
+    """
+    before, close = close_before(bars), bars["close"].cast(pl.Float64).to_numpy()
+    return (close * (1 - event(bars, "funding_due")) + event(bars, "dividend_due")) / before - 1
+
+
 def dies_after(bars: pl.DataFrame, dead_after_bars: int | None) -> Array:
     """True [R] at a symbol's last bar before its delisting, by `death_known_at`.
 

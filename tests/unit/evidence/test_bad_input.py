@@ -28,7 +28,7 @@ from tradsys.evidence import (
 )
 from tradsys.evidence.controls import block_drift, causality, drift, placebo
 from tradsys.evidence.cross_section import association, rank_ic, ranking
-from tradsys.evidence.track_record import passive, risk, tear_sheet
+from tradsys.evidence.track_record import drawdowns, passive, risk, tear_sheet
 
 ROOT = Path(tradsys.evidence.__file__).parent
 
@@ -152,10 +152,11 @@ ROWS = {
     "paired.p_value": lambda s: paired.p_value(s.x),
     "track_record.passive.beyond_passive": lambda s: passive.beyond_passive(s.x, s.x, s.x),
     "performance.performance": record,
-    "performance.drawdown_span": lambda s: performance.drawdown_span(s.x),
     "performance.days_between": lambda s: performance.days_between(s.t, 0, len(s.x)),
     "performance.years_passed": lambda s: performance.years_passed(len(s.x), 365, s.t),
-    "performance.equity_curve": lambda s: performance.equity_curve(s.x),
+    "track_record.drawdowns.drawdown_span": lambda s: drawdowns.drawdown_span(s.x),
+    "track_record.drawdowns.equity_curve": lambda s: drawdowns.equity_curve(s.x),
+    "track_record.drawdowns.falls": lambda s: drawdowns.falls(s.x),
     "track_record.risk.risk_statistics": lambda s: risk.risk_statistics(
         s.x, periods_per_year=365, cagr=None, max_drawdown=0.1, exposure_T=s.x
     ),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tradsys.core.errors import DataError
-from tradsys.evidence.performance import drawdown_span, equity_curve, performance
+from tradsys.evidence.performance import performance
 from tradsys.evidence.sharpe import (
     deflated_sharpe_ratio,
     expected_max_sharpe,
@@ -12,6 +12,8 @@ from tradsys.evidence.sharpe import (
     probabilistic_sharpe_ratio,
     sharpe_ratio,
 )
+from tradsys.evidence.track_record.drawdowns import drawdown_span, equity_curve
+from tradsys.evidence.track_record.tear_sheet import drawdown_episodes
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ def test_less_than_a_year_is_not_annualised_into_growth():
         ([0.1, 0.1], (0.0, 0, True)),
         ([0.2, -0.1, -0.1, 0.5, -0.05], (0.19, 3, True)),
         ([0.5, -1.2, 0.5], (1.0, 2, False)),  # nothing is left after a loss of all
+        ([0.1, 0.0, 0.0, -0.1, 0.2], (0.1, 2, True)),  # it falls from the last day at the peak, after a time in cash
     ],
 )
 def test_drawdown_by_hand(returns, expected):
@@ -65,6 +68,24 @@ def test_drawdown_equals_a_walk(returns_T):
     found = judged(returns_T)
     assert found["max_drawdown"] == pytest.approx(deepest, rel=1e-12)
     assert found["drawdown_days"] == pytest.approx(found["drawdown_periods"] * 365.25 / 365)
+
+
+def test_the_longest_fall_of_the_tear_sheet_is_the_one_of_the_table(returns_T):
+    """Both are one rule, also where the account rests at its peak: days in cash are no days of a fall."""
+    days_T = np.datetime64("2021-01-01") + np.arange(len(returns_T))
+    for returns in (returns_T, np.where(np.arange(len(returns_T)) % 3 == 0, 0.0, returns_T)):
+        found, deepest = judged(returns, days_T=days_T), drawdown_episodes(days_T, returns)[0]
+        assert found["drawdown_days"] == deepest["days"]
+        assert found["max_drawdown"] == deepest["depth"]
+
+
+def test_calmar_divides_by_the_drawdown_that_is_shown(returns_T):
+    """A fall within the days, of an account whose returns are known by day alone."""
+    within = {"max_drawdown": 0.4, "drawdown_periods": 3.0, "drawdown_days": 3.0, "drawdown_recovered": True}
+    found = judged(returns_T, drawdown=within)
+    assert {name: found[name] for name in within} == within
+    assert found["calmar"]["value"] == pytest.approx(found["cagr"] / 0.4)
+    assert judged(returns_T)["calmar"]["value"] > 2 * found["calmar"]["value"]
 
 
 def test_equity_of_a_ruined_account_stays_at_zero():

@@ -16,6 +16,7 @@ from tradsys.evidence.bootstrap import Estimate
 from tradsys.evidence.cosines import mean_interval, sharpe_intervals
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.evidence.sharpe import checked_returns
+from tradsys.evidence.track_record.drawdowns import falls
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 WINDOW_DAYS = 63  # a quarter of sessions
@@ -171,23 +172,17 @@ def rolling(
 
 def drawdown_episodes(days_T: Array, returns_T: Array, most: int = N_EPISODES) -> list[Drawdown]:
     """The deepest falls from a peak, deepest first."""
-    returns_T = checked_returns(returns_T, "tear sheet", least=0)
-    equity = np.concatenate([[1.0], np.cumprod(1 + returns_T)])
     days = np.asarray(days_T).astype("datetime64[D]")
-    under = equity < np.maximum.accumulate(equity) * (1 - 1e-12)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], under.astype(int), [0]])))
     found: list[Drawdown] = []
-    for start, end in edges.reshape(-1, 2):
-        trough = start + int(equity[start:end].argmin())
-        peak, is_over = start - 1, end < len(equity)
-        from_day = days[peak - 1] if peak else days[0] - np.timedelta64(1, "D")
-        to_day = days[end - 1] if is_over else days[-1]
+    for one in falls(returns_T):
+        from_day = days[one.peak - 1] if one.peak else days[0] - np.timedelta64(1, "D")
+        to_day = days[one.end - 1]
         found.append(
             {
-                "depth": float(1 - equity[trough] / equity[peak]),
-                "peak": str(days[peak - 1]) if peak else None,
-                "trough": str(days[trough - 1]),
-                "recovered": str(to_day) if is_over else None,
+                "depth": one.depth,
+                "peak": str(days[one.peak - 1]) if one.peak else None,
+                "trough": str(days[one.trough - 1]),
+                "recovered": str(to_day) if one.recovered else None,
                 "days": int((to_day - from_day).astype(int)),
             }
         )

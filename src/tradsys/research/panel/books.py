@@ -20,6 +20,7 @@ from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import verdict_of_strategy
 from tradsys.market.calendars import days_in_a_year
 from tradsys.market.events.actions import returns_basis
+from tradsys.market.tradable import holder_returns
 from tradsys.portfolio.book import Book, hold
 from tradsys.portfolio.book_simulator import BookLedger, simulate_book
 from tradsys.portfolio.capacity import capacity
@@ -304,9 +305,12 @@ def _tests(
     hold_bars: int,
     seed: int,
 ) -> dict[str, JointTest]:
-    """The joint test of every book's returns beyond its average net exposure in the mean of all names."""
-    move = (pl.col("close") / pl.col("close").shift(1).over("symbol") - 1).alias("market")
-    mean = bars.select("time", move).group_by("time").agg(pl.col("market").mean().fill_null(0.0))
+    """The joint test of every book's returns beyond its average net exposure in the mean of all names.
+
+    That mean receives dividends and pays funding as the books do.
+    """
+    held = bars.select("time", market=pl.Series(holder_returns(bars), nan_to_null=True))
+    mean = held.group_by("time").agg(pl.col("market").mean().fill_null(0.0))
     days = pl.concat([ledger.daily.select("time") for ledger in ledgers.values()]).unique().sort("time")
     market = days.join(mean, on="time", how="left", maintain_order="left")
     beyond = {}
@@ -314,8 +318,8 @@ def _tests(
         own = ledger.daily.select("time", "ret", "net")
         both = market.join(own, on="time", how="left", maintain_order="left").fill_null(0.0)
         # a book's holdings over a day were decided at the previous close
-        held = both["net"].shift(1).fill_null(0.0).to_numpy()
-        beyond[name] = beyond_passive(both["ret"].to_numpy(), held, both["market"].to_numpy())
+        exposed = both["net"].shift(1).fill_null(0.0).to_numpy()
+        beyond[name] = beyond_passive(both["ret"].to_numpy(), exposed, both["market"].to_numpy())
     if context is None:
         return joint_tests_alone(beyond, min_block=float(hold_bars), seed=seed)
     returns = {name: ledger.daily_returns()[1] for name, ledger in ledgers.items()}

@@ -15,8 +15,9 @@ from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
-from tradsys.evidence.performance import days_between, drawdown_span, performance
+from tradsys.evidence.performance import days_between, performance
 from tradsys.evidence.sharpe import MIN_TRADES, is_flat
+from tradsys.evidence.track_record.drawdowns import drawdown_span
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import Verdict, verdict_of_strategy
 from tradsys.market.bars import mark_gaps
@@ -147,7 +148,7 @@ def backtest(
         trades=_trades(ledgers),
         trials={**deflation, "n_looks": len(trials), "list": trials},
         costs=costs.as_dict(traded.columns, returns_basis(traded)),
-        tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation) if with_tear_sheet else TearSheet(),
+        tear_sheet=_tear_sheet(ledgers, traded, predictions, evaluation, yearly) if with_tear_sheet else TearSheet(),
         cut=cut,
     )
 
@@ -323,42 +324,45 @@ def _strategy_row(
     deflation: Mapping[str, Any],
     evaluation: Evaluation,
     min_trades: int = MIN_TRADES,
-    yearly: float | None = None,
+    *,
+    yearly: float,
 ) -> StrategyPerformance:
     """Performance of one ledger on daily UTC returns; the drawdown is measured on bars, not day closes.
 
-    yearly: days with bars in a year; None: measured from the ledger's own days.
+    yearly: days with bars in a year.
     """
     days, daily = result.daily_returns()
     activity = _activity(result, days)
+    depth, peak, end, recovered = drawdown_span(result.returns())
+    fell_days = days_between(result.equity["time"].to_numpy(), peak, end)
     out = performance(
         daily,
-        periods_per_year=days_in_a_year(result.equity["time"]) if yearly is None else yearly,
+        periods_per_year=yearly,
         trade_returns=result.trades["net_return"].to_numpy(),
         days_T=days,
         n_open_trades=len(result.open_trades),
         exposure_T=activity["exposure"].to_numpy(),
         turnover_T=activity["turnover"].to_numpy(),
         costs_T=activity["cost"].to_numpy(),
+        drawdown={
+            "max_drawdown": depth,
+            "drawdown_periods": fell_days,
+            "drawdown_days": fell_days,
+            "drawdown_recovered": recovered,
+        },
         min_trades=min_trades,
         confidence=evaluation.confidence,
         **deflation,
     )
-    depth, peak, end, recovered = drawdown_span(result.returns())
-    fell_days = days_between(result.equity["time"].to_numpy(), peak, end)
-    return {
-        **out,
-        "max_drawdown": depth,
-        "drawdown_periods": fell_days,
-        "drawdown_days": fell_days,
-        "drawdown_recovered": recovered,
-        "n_cancelled": result.n_cancelled,
-        "n_spanning_gap": result.n_spanning_gap,
-    }
+    return {**out, "n_cancelled": result.n_cancelled, "n_spanning_gap": result.n_spanning_gap}
 
 
 def _tear_sheet(
-    ledgers: Mapping[str, Ledger], bars: pl.DataFrame, predictions: pl.DataFrame | None, evaluation: Evaluation
+    ledgers: Mapping[str, Ledger],
+    bars: pl.DataFrame,
+    predictions: pl.DataFrame | None,
+    evaluation: Evaluation,
+    yearly: float,
 ) -> TearSheet:
     """Records over time, trades and prices; empty without a strategy."""
     if not ledgers:
@@ -369,7 +373,7 @@ def _tear_sheet(
         {name: _activity(ledger, ledger.daily_returns()[0]) for name, ledger in ledgers.items()},
         bars,
         predictions if has_regime else None,
-        periods_per_year=days_in_a_year(next(iter(ledgers.values())).equity["time"]),
+        periods_per_year=yearly,
         confidence=evaluation.confidence,
     )
 

@@ -333,9 +333,14 @@ def outcomes_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
     return _outcomes(experiment, bars, experiment.features.side(bars))
 
 
+def side_of_labels(experiment: Experiment, side: Array | None) -> int | Array:
+    """The side of positions that labels describe: that of the features, or where they have none the label's own."""
+    return getattr(experiment.labels, "side", 1) if side is None else side
+
+
 def _outcomes(experiment: Experiment, bars: pl.DataFrame, side: Array | None) -> Labels:
     """Checked labels with their carry. side: int8 [R] of the positions, None for the label's own."""
-    own = getattr(experiment.labels, "side", 1) if side is None else side
+    own = side_of_labels(experiment, side)
     found = checked_labels(answer(experiment.labels, "label", bars, side, kind=Labels), experiment.labels, bars)
     return with_carry(found, bars, own, experiment.costs.borrow_per_year)
 

@@ -21,7 +21,7 @@ from tradsys.evidence.sharpe import is_flat, sharpe_ratio
 from tradsys.market.bars import utc_series
 from tradsys.market.calendars import days_in_a_year, session_dates
 from tradsys.models.linear import LogisticRegression
-from tradsys.research.pipeline.dataset import Prepared, aware
+from tradsys.research.pipeline.dataset import Prepared, aware, side_of_labels
 from tradsys.research.pipeline.requirements import path_folds
 from tradsys.research.pipeline.settings import Experiment
 from tradsys.research.pipeline.training import uncalibrated_model
@@ -107,13 +107,16 @@ def path_returns(
     *,
     round_trip_cost: float,
     periods_per_year: float,
+    side: int | Array = 1,
 ) -> Paths:
     """Daily returns and yearly Sharpe ratios of one strategy on every path.
 
-    fold_positions: as `assemble`, signed positions in [-1, 1] that each test sample takes at its label's entry and
-    holds to its label's exit (0 for none): `(proba_N >= threshold)` for a long-only rule. round_trip_cost: of one
-    unit of position, entry and exit together, as a fraction. A trade earns position * (exp(ret) - 1) minus costs;
-    it is booked on the UTC day on which its label resolves, and uses one part in M of the capital, where M is the
+    fold_positions: as `assemble`, positions in [-1, 1] on the label's side that each test sample takes at its label's
+    entry and holds to its label's exit (0 for none, negative against that side): `(proba_N >= threshold)` for a
+    long-only rule. round_trip_cost: of one unit of position, entry and exit together, as a fraction. side: of the
+    labels, +1, -1 or 0 none, one or [N]. A trade earns position * side * (exp(side * ret) - 1) minus costs, since a
+    label's log return `ret` is in its own direction: a short at 100 that ends at 80 earns 20 %, not 25 %.
+    A trade is booked on the UTC day on which its label resolves, and uses one part in M of the capital, where M is the
     most labels ever open at once (over all symbols), so that exposure never exceeds the capital. Days
     without any outcome are left out. This simulates labels, not an account: the backtest does that.
     Raises as `assemble`, on positions beyond 1, on labels without a return, and on fewer than 20 days.
@@ -129,7 +132,7 @@ def path_returns(
             f"paths: {int((~np.isfinite(samples.ret)).sum())} samples without a return; every sample needs "
             "one; drop unlabelled samples"
         )
-    earned_PN = positions_PN * np.expm1(samples.ret) - np.abs(positions_PN) * round_trip_cost
+    earned_PN = positions_PN * side * np.expm1(side * samples.ret) - np.abs(positions_PN) * round_trip_cost
     days, where = np.unique(session_dates(samples.table.time[samples.end]), return_inverse=True)
     if len(days) < MIN_DAYS:
         raise DataError(
@@ -174,6 +177,7 @@ def cpcv_paths(experiment: Experiment, prepared: Prepared, ledger: TrialLedger, 
         positions,
         round_trip_cost=experiment.costs.round_trip,
         periods_per_year=days_in_a_year(utc_series(np.unique(samples.table.time)), experiment.data.get("calendar")),
+        side=_sides(experiment, samples),
     )
     _record_paths(paths, name, prepared, ledger, source, folder)
     LOG.info("cpcv: %d fits of %s, %d paths", len(positions), name, len(paths.sharpe_P))
@@ -223,6 +227,12 @@ def _positions(experiment: Experiment, model: Model, samples: Samples, fold: Fol
     side = samples.table.side()
     wanted = np.ones(len(test), dtype=bool) if side is None else side[samples.rows[fold.test]] != 0
     return ((test >= np.quantile(valid, TOP)) & wanted).astype(np.float64)
+
+
+def _sides(experiment: Experiment, samples: Samples) -> int | Array:
+    """The side of each sample's label, one or [N]."""
+    own = samples.table.side()
+    return side_of_labels(experiment, None if own is None else own[samples.rows])
 
 
 def _side_in_words(samples: Samples) -> str:

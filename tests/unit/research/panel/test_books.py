@@ -108,6 +108,22 @@ def test_no_configuration_sells_shares_whose_dividends_are_unknown():
     ] == []
 
 
+def test_dividends_are_no_edge_over_the_market_that_pays_them():
+    """A book of all names is the market: what its shares pay the mean of all names receives too."""
+    bars, predictions = market()
+    bars = bars.filter(pl.col("symbol") != "SPY")
+    money = pl.col("close").shift(1).over("symbol") * 0.01
+    due = pl.int_range(pl.len()).over("symbol") % 20 == 19
+    paying = bars.with_columns(dividend_due=pl.when(due).then(money).otherwise(0.0))
+    every = BookSettings({"all": Book("top_k", k=12)})
+    given = {"horizon_bars": {"1d": 1}, "skill_low": {}, "costs": FREE, "evaluation": JUDGED}
+    scores = predictions.filter(pl.col("horizon") == "1d")
+    bare, paid = (run_books(frame, scores, every, **given)["rows"][0] for frame in (bars, paying))
+    assert paid["performance"]["total_return"] > bare["performance"]["total_return"] + 0.1
+    assert bare["verdict"]["test"]["statistic"] < 1.5
+    assert paid["verdict"]["test"]["statistic"] < 1.5
+
+
 def test_costs_are_what_turns_an_edge_around():
     bars, predictions = market(drift=0.002)
     free, dear = booked(bars, predictions), booked(bars, predictions, costs=Costs(fee_bps=100.0, slippage_bps=0.0))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,26 @@ def test_every_path_is_a_trial_of_the_span(tmp_path):
     for trial, sharpe in zip(trials, reported["sharpe"], strict=True):
         assert len(trial.returns) == reported["n_days"]
         assert trial.returns.mean() / trial.returns.std(ddof=1) * np.sqrt(365) == pytest.approx(sharpe)
+
+
+@pytest.mark.parametrize("side", ["of the features", "of the label"])
+def test_a_short_label_is_a_short_position_on_every_path(tmp_path, side):
+    """The same log returns earn less as shorts, by the moves' variance: 1 - exp(-r) is below exp(r) - 1."""
+    experiment = experiment_of(LogisticRegression())
+    longs = prepared_with(2.0)
+    shorts, own = longs.samples, np.full(HOURS, -1.0, dtype=np.float32)
+    if side == "of the features":
+        table = shorts.table.take(np.arange(HOURS), {"side": own})
+        shorts = replace(shorts, table=table)
+    else:
+        experiment.labels.side = -1
+    with_shorts = SimpleNamespace(samples=shorts, data_digest="e" * 64)
+    found = []
+    for name, prepared in (("a", longs), ("b", with_shorts)):
+        ledger = TrialLedger(tmp_path / f"{name}.db")
+        cpcv_paths(experiment if name == "b" else experiment_of(LogisticRegression()), prepared, ledger, SOURCE, Path())
+        found.append(np.stack([ledger.series(e["series_digest"]) for e in ledger.entries()]).sum(axis=1))
+    assert (found[1] < found[0]).all()
 
 
 def test_a_sequence_model_is_never_refitted_many_times():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_returns_equal_a_walk_over_trades(splitter, samples):
         assert [str(d) for d in found.days] == sorted(booked)
         np.testing.assert_allclose(found.returns_DP[:, path], [booked[d] for d in sorted(booked)], atol=1e-15)
         assert found.sharpe_P[path] == pytest.approx(sharpe_ratio(found.returns_DP[:, path]) * np.sqrt(365))
+
+
+def test_a_short_earns_the_fall_of_the_price_and_no_more(splitter, samples):
+    """A label's log return is in its own direction, so exp(ret) - 1 of a short would be 25 % where a price fell by 20 %."""
+    side = np.where(np.arange(len(samples)) % 2 == 0, -1, 1).astype(np.int8)
+    moved = np.random.default_rng(4).normal(0, 0.05, len(samples)).clip(-0.5, 0.5)  # of the price, as a share
+    sided = replace(samples, ret=side * np.log1p(moved))
+    ones = fold_values(splitter, sided, lambda k, test: np.ones(len(test)))
+    found = path_returns(splitter, sided, ones, round_trip_cost=0.0, periods_per_year=365, side=side)
+    np.testing.assert_allclose(12 * found.returns_DP.sum(axis=0), (side * moved).sum(), rtol=1e-12)
 
 
 def test_a_seer_wins_on_every_path_and_costs_take_what_a_coin_has(splitter, samples):
