@@ -59,6 +59,13 @@ def test_the_return_of_a_holder_is_what_the_book_of_one_books():
     assert 100 * np.diff(equity) == pytest.approx(found[1:] * bars["close"].to_numpy()[:-1])
 
 
+def test_the_day_of_a_close_at_midnight_is_the_one_that_it_ends():
+    """Coins' days close at the next midnight: books, like the ledgers of strategies, date them by the day itself."""
+    bars = one_name([100, 101, 102])
+    days, _ = simulate_book(bars, weights(bars, 1.0), FREE).daily_returns()
+    assert [str(day) for day in days] == ["2023-12-31", "2024-01-01", "2024-01-02"]
+
+
 def test_what_a_thin_day_leaves_is_bought_on_the_next_and_an_untraded_day_fills_nothing():
     """10 units are wanted; half of 6 traded is 3; nothing trades on the third day; 7 are left for the fourth."""
     bars = one_name([100] * 5, volume=[50, 6, 0, 50, 50])

@@ -124,8 +124,8 @@ def performance(
     hold. min_block: shortest block in periods, at least the holding time.
 
     Growth: total_return, cagr (None under a year), max_drawdown in [0, 1] from an equity that starts at 1, so a
-    first-bar loss counts; drawdown_periods and drawdown_days from its last period at the peak to recovery or the end. Risk:
-    volatility (annualised), sharpe {value, low, high, reason} (annualised, cosine estimator, see `cosines`),
+    first-bar loss counts; drawdown_periods and drawdown_days from its last period at the peak to recovery or the end.
+    Risk: volatility (annualised), sharpe {value, low, high, reason} (annualised, cosine estimator, see `cosines`),
     sharpe_per_period, psr, dsr, dsr_bootstrap (confidence that it exceeds the luck: the DSR of dependent returns),
     expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and _years (for the DSR to reach 0.95 at
     this Sharpe). Below `min_trades` trades or 30 periods with a return the probabilities and the minimum record are

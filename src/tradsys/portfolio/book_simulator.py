@@ -26,6 +26,7 @@ import polars as pl
 from tradsys.core.errors import DataError
 from tradsys.core.tables import Array
 from tradsys.market.bars import utc_bars
+from tradsys.market.calendars import session_date
 from tradsys.market.events.actions import returns_basis
 from tradsys.market.tradable import event, fillable_opens, traded_volume, years_since
 from tradsys.portfolio.book import WEIGHT_COLUMNS
@@ -73,7 +74,7 @@ class BookLedger:
 
         The first is the close of the first decision.
         """
-        return self.daily["time"].dt.date().to_numpy(), self.daily["ret"].to_numpy()
+        return self.daily.select(session_date()).to_series().to_numpy(), self.daily["ret"].to_numpy()
 
     def between(self, first: datetime, last: datetime) -> "BookLedger":
         """The ledger from `first` to `last` with the trades that ended there.

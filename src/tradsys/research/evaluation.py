@@ -97,7 +97,7 @@ def evaluate_run(
         synthetic=bundle.card["data"].get("note") if bundle.card["data"]["synthetic"] else None,
         verdict=verdict.as_dict(),
         models=models,
-        reliability=_reliability(probabilities, prepared.test, float(experiment.labels.horizon_bars)),
+        reliability=_reliability(experiment, probabilities, prepared.test),
         reliability_overlap=max(1.0, float((prepared.test.end - prepared.test.rows).mean())),  # sharing an outcome
         auditor=audit,
         importance=importance,
@@ -123,11 +123,15 @@ def _probabilities(prepared: Prepared, fitted: Fitted, bundle: Bundle) -> dict[s
 
 
 def _reliability(
-    probabilities: Mapping[str, Array], test: Samples, min_block: float
+    experiment: Experiment, probabilities: Mapping[str, Array], test: Samples
 ) -> dict[str, list[ReliabilityBin]]:
     """Calibration curves of all models but the base rate, which is one point."""
+    drawn: Any = {
+        "min_block": float(experiment.labels.horizon_bars),
+        "confidence": experiment.evaluation.confidence,
+    }
     return {
-        name: reliability(proba[:, 1], test.y, time_N=test.time, min_block=min_block)
+        name: reliability(proba, test.y, time_N=test.time, **drawn)
         for name, proba in probabilities.items()
         if name != "base_rate"
     }
@@ -188,6 +192,7 @@ def _auditor_row(experiment: Experiment, prepared: Prepared, fitted: Fitted, bun
         time_N=samples.time,
         min_block=experiment.labels.horizon_bars,
         n_draws=experiment.evaluation.n_draws,
+        confidence=experiment.evaluation.confidence,
         seed=experiment.seed,
     )
     return {"n": len(samples), "paid": float(samples.y.mean()), "paid_in_training": expected, "metrics": metrics}

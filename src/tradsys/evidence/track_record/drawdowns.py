@@ -23,9 +23,10 @@ class DeepestFall(TypedDict):
 
 
 class Fall(NamedTuple):
-    """One fall: the last period at the peak, the lowest one, and the first one back at the peak.
+    """One fall below a peak.
 
-    end: the record's last period while the fall lasts. depth: in (0, 1].
+    peak: the last period at it. trough: the lowest. end: the first back at the peak, or the record's last period while
+    the fall lasts. depth: in (0, 1].
     """
 
     peak: int
@@ -42,7 +43,7 @@ def equity_curve(returns_T: Array) -> Array:
 
 
 def falls(returns_T: Array) -> list[Fall]:
-    """Every fall of simple returns [T] below the highest equity so far, in order of time."""
+    """Every fall of simple returns [T] below the highest equity, in order."""
     equity = equity_curve(returns_T)
     under = equity < np.maximum.accumulate(equity) * (1 - DUST)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], under.astype(int), [0]])))
@@ -55,9 +56,9 @@ def falls(returns_T: Array) -> list[Fall]:
 
 
 def drawdown_span(returns_T: Array) -> tuple[float, int, int, bool]:
-    """Depth, peak, end and recovery of the deepest fall of returns [T], the earliest of equals.
+    """Depth, peak, end and recovery of the deepest fall of returns [T].
 
-    No fall gives (0, 0, 0, True).
+    The earliest of equals. No fall gives (0, 0, 0, True).
     """
     deepest = max(falls(returns_T), key=lambda one: one.depth, default=None)
     return (0.0, 0, 0, True) if deepest is None else (deepest.depth, deepest.peak, deepest.end, deepest.recovered)

@@ -16,7 +16,7 @@ from tradsys.core.received import refused_in_one_line
 from tradsys.core.runs import code_sha
 from tradsys.evidence.cross_section.rank_ic import rank_ic
 from tradsys.evidence.verdict import verdict_of_run
-from tradsys.market.calendars import periods_per_year
+from tradsys.market.calendars import periods_per_year, session_dates
 from tradsys.market.parquet import read_parquet
 from tradsys.ops.daily import gates
 from tradsys.ops.daily.champions import Champion, bundle_of
@@ -265,7 +265,7 @@ def live_record(store: Partitions, until: date) -> dict[str, LiveForecasts]:
         out[str(name)] = {
             "n": part.height,
             "sessions": part["time"].n_unique(),
-            "date": [str(t.astype("datetime64[D]")) for t in times],
+            "date": [str(day) for day in session_dates(times)],
             "ic": [round(float(v), 5) for v in ic],
             "mean_probability": float(part["probability"].mean()),  # type: ignore[arg-type]
             "observed": float((part["y"] == 1).mean()),  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from tradsys.core.plurals import counted
 from tradsys.core.received import read_json
 from tradsys.core.tables import Array
 from tradsys.evidence.sharpe import is_flat
+from tradsys.market.calendars import session_of
 from tradsys.ops.trading import events
 from tradsys.ops.trading.events import Row
 from tradsys.ops.trading.state import State
@@ -111,15 +112,16 @@ def summary(state: State, expected: Array | None) -> Summary:
 def live_record(state: State, expected: Array | None) -> LiveRecord:
     """The bot's daily returns with bounds on their mean.
 
-    The bounds are valid at all times at once. A day's return runs from close to close of its last bar, UTC; the current
-    day is left out. expected: daily returns of the backtest; their deviation is the least that the bounds assume.
+    The bounds are valid at all times at once. A day's return runs from close to close of its last bar, UTC, as in the
+    backtest: a bar that closes at midnight ends its day. The current day is left out. expected: daily returns of the
+    backtest; their deviation is the least that the bounds assume.
     Bounds begin on the 60th day.
     """
     from tradsys.evidence.sequential import MIN_PERIODS, followed, live_state  # noqa: PLC0415
 
     closes: dict[str, float] = {}
     for time, equity in zip(state.times, state.equity, strict=True):
-        closes[time.date().isoformat()] = equity
+        closes[session_of(time).isoformat()] = equity
     values = np.array([state.capital, *list(closes.values())[:-1]], dtype=np.float64)
     before = values[:-1]  # after ruin nothing can be earned or lost
     returns = np.divide(values[1:], before, out=np.ones_like(before), where=before > 0) - 1

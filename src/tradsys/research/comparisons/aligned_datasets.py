@@ -115,6 +115,6 @@ def _task_digest(rows: LabelledRows, shared: Array) -> str:
     """Digest of the shared rows' prices, outcomes and decisions, whatever the features and the other rows."""
     prices = content_digest(rows.bars.select(COLUMNS).filter(pl.Series(shared)))
     labels, table = rows.labels, rows.table
-    resolved = np.where(labels.end >= 0, table.time[labels.end], np.datetime64("NaT"))
+    resolved = np.where(labels.resolved, table.time[labels.end], np.datetime64("NaT"))
     events = np.empty(0) if rows.events is None else rows.events[shared]
     return digest_json([prices, digest_arrays(labels.y[shared], resolved[shared], events)])

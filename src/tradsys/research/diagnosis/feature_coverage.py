@@ -15,6 +15,7 @@ from tradsys.core.plain_data import Json
 from tradsys.core.tables import Array, FeatureTable
 from tradsys.features.cross_section import RANK
 from tradsys.features.feature_set import FeatureSet
+from tradsys.market.calendars import session_dates
 
 FROZEN = "frozen until the end"
 
@@ -80,7 +81,7 @@ def date_coverage(
     warmups: rows of a segment before a feature is expected to have a value, by name. members: bool [R], rows that
     count.
     """
-    times, code = np.unique(table.time.astype("datetime64[D]"), return_inverse=True)
+    times, code = np.unique(session_dates(table.time), return_inverse=True)
     counted = np.ones(len(table), dtype=bool) if members is None else members
     position = _segment_position(table.segment)
     n_times, n_names = len(times), len(table.names)

@@ -181,7 +181,7 @@ def _labels(s: AuditSubject) -> Outcome:
 
 def label_frame(bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
     """Resolved labels, with the time at which they resolved."""
-    rows = np.flatnonzero(labels.end >= 0)
+    rows = np.flatnonzero(labels.resolved)
     known = bars["time"].gather(labels.end[rows])
     columns = {"y": labels.y[rows], "ret": labels.ret[rows], "weight": labels.weight[rows]}
     return columns_of(bars[rows], columns).with_columns(known=known)

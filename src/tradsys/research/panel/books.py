@@ -18,7 +18,7 @@ from tradsys.evidence.performance import Performance, performance
 from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import verdict_of_strategy
-from tradsys.market.calendars import days_in_a_year
+from tradsys.market.calendars import days_in_a_year, session_of
 from tradsys.market.events.actions import returns_basis
 from tradsys.market.tradable import holder_returns
 from tradsys.portfolio.book import Book, hold
@@ -266,7 +266,7 @@ def _shared_span(ledgers: Mapping[str, BookLedger]) -> tuple[dict[str, BookLedge
         raise DataError(f"books: no span that all share: {spans}; compared series share their days; load earlier bars")
     lost = {name: ledgers[name].daily.height - cut[name].daily.height for name in ledgers}
     words = {name: f"{n} of {ledgers[name].daily.height} closes left out" for name, n in lost.items() if n}
-    span: SharedSpan = {"first": str(first.date()), "last": str(last.date()), "cut": words, "words": ""}
+    span: SharedSpan = {"first": str(session_of(first)), "last": str(session_of(last)), "cut": words, "words": ""}
     return cut, {**span, "words": _cut_in_words(ledgers, span)}
 
 
@@ -274,7 +274,7 @@ def _cut_in_words(ledgers: Mapping[str, BookLedger], span: SharedSpan) -> str:
     """A sentence on series that begin late or end early, and the days cut from the others; "" without a cut."""
     if not span["cut"]:
         return ""
-    own = {name: tuple(str(x.daily["time"][k].date()) for k in (0, -1)) for name, x in ledgers.items()}
+    own = {name: tuple(str(session_of(x.daily["time"][k])) for k in (0, -1)) for name, x in ledgers.items()}
     first, last = min(a for a, _ in own.values()), max(b for _, b in own.values())
     short = [f"{name} has closes from {a} to {b}" for name, (a, b) in own.items() if a > first or b < last]
     lost = [f"{name} {n}" for name, n in span["cut"].items()]

@@ -23,6 +23,7 @@ from tradsys.evidence.cross_section.rank_ic import (
     rank_ic,
     ranks_within,
 )
+from tradsys.market.calendars import session_dates
 from tradsys.portfolio.costs import Costs
 from tradsys.research.pipeline.settings import Evaluation
 
@@ -265,4 +266,4 @@ def _of_fold(
 
 
 def _iso_days(days: Array) -> list[str]:
-    return [str(d) for d in days.astype("datetime64[us]").astype("datetime64[D]")]
+    return [str(d) for d in session_dates(days.astype("datetime64[us]"))]

@@ -22,6 +22,7 @@ from tradsys.core.runs import written_atomically
 from tradsys.core.tables import Array, Samples
 from tradsys.evidence.classification import auc
 from tradsys.features.feature_set import FeatureSet
+from tradsys.market.calendars import session_dates, session_of
 from tradsys.models.boosting import LightGbm, LightGbmRegressor
 from tradsys.research.pipeline.as_of import AsOf, known_by
 from tradsys.research.pipeline.cross_validation import fitted_on
@@ -132,7 +133,7 @@ def signals_at(
     expected = np.expm1(settings.regressor.fit(train, valid).predict(table, decided))
     signals = pl.DataFrame(
         {
-            "date": [moment.date()] * len(decided),
+            "date": [session_of(moment)] * len(decided),
             "symbol": table.symbols_of(decided),
             "probability": probability,
             "expected_return": expected,
@@ -192,7 +193,7 @@ def evaluate_signals(experiment: Experiment, settings: SignalSettings, bars: pl.
 
 
 def _fold(test: Samples, score: Array, expected: Array, mean: float) -> FoldScores:
-    days = test.time.astype("datetime64[D]")
+    days = session_dates(test.time)
     return {
         "first": str(days.min()),
         "last": str(days.max()),

@@ -85,7 +85,7 @@ def predictions_with_outcomes(
     Y and ret are null where the label is unresolved.
     """
     score_NC = model.score(table, rows)
-    known = labels.y[rows] >= 0
+    known = labels.resolved[rows]
     return pl.DataFrame(
         {
             "symbol": table.symbols_of(rows),

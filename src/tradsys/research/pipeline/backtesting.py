@@ -17,7 +17,7 @@ from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import days_between, performance
 from tradsys.evidence.sharpe import MIN_TRADES, is_flat
-from tradsys.evidence.track_record.drawdowns import drawdown_span
+from tradsys.evidence.track_record.drawdowns import DeepestFall, drawdown_span
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import Verdict, verdict_of_strategy
 from tradsys.market.bars import mark_gaps
@@ -45,7 +45,6 @@ from tradsys.serving.bundle import Bundle
 from tradsys.serving.strategy import Profile, Strategy
 
 LOG = logging.getLogger(__name__)
-# of the bootstrap alone: one series has one interval, independent of the command and the training seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +130,7 @@ def backtest(
             {
                 "name": name,
                 "settings": strategy.profile.describe(),
-                "signals": _signal_share(traded, targets[name]),
+                "signals": _signal_share(traded, targets[name], evaluation.confidence),
                 "performance": row,
                 "verdict": verdict.as_dict(),
             }
@@ -153,11 +152,11 @@ def backtest(
     )
 
 
-def _signal_share(traded: pl.DataFrame, targets: pl.DataFrame) -> EstimateRow:
+def _signal_share(traded: pl.DataFrame, targets: pl.DataFrame, confidence: float) -> EstimateRow:
     """Share of bars with a signal of the strategy, with its interval over time."""
     wanted = targets.group_by("time").len("wanted")
     share = traded.group_by("time").len("bars").join(wanted, on="time", how="left").sort("time")
-    return mean_interval((share["wanted"].fill_null(0) / share["bars"]).to_numpy()).as_dict()
+    return mean_interval((share["wanted"].fill_null(0) / share["bars"]).to_numpy(), confidence=confidence).as_dict()
 
 
 def best_on_validation(
@@ -344,12 +343,9 @@ def _strategy_row(
         exposure_T=activity["exposure"].to_numpy(),
         turnover_T=activity["turnover"].to_numpy(),
         costs_T=activity["cost"].to_numpy(),
-        drawdown={
-            "max_drawdown": depth,
-            "drawdown_periods": fell_days,
-            "drawdown_days": fell_days,
-            "drawdown_recovered": recovered,
-        },
+        drawdown=DeepestFall(
+            max_drawdown=depth, drawdown_periods=fell_days, drawdown_days=fell_days, drawdown_recovered=recovered
+        ),
         min_trades=min_trades,
         confidence=evaluation.confidence,
         **deflation,

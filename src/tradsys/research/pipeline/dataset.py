@@ -334,7 +334,10 @@ def outcomes_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
 
 
 def side_of_labels(experiment: Experiment, side: Array | None) -> int | Array:
-    """The side of positions that labels describe: that of the features, or where they have none the label's own."""
+    """The side of the positions that labels describe.
+
+    That of the features; where they have none, the label's own.
+    """
     return getattr(experiment.labels, "side", 1) if side is None else side
 
 

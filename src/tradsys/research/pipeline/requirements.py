@@ -57,13 +57,30 @@ def check_stages(experiment: Experiment) -> None:
             f"kinds with exits: {', '.join(KINDS)}; set strategy=[] to evaluate the forecasts alone, or choose another "
             "label"
         )
+    n_classes = len(experiment.labels.card().get("classes", ()))
+    _check_direction(experiment, n_classes)
     for name, profile in experiment.strategy.items():
         _check_profile(name, profile, str(kind), has_side=SIDE in experiment.features.names)
-    n_classes = len(experiment.labels.card().get("classes", ()))
     if n_classes > 2 and isinstance(experiment.calibration, Isotonic):
         raise CombinationError(
             f"config: calibration is isotonic, which maps two classes, and the label has {n_classes}; set "
             "calibration=temperature or calibration=none, or a label of two classes"
+        )
+
+
+def _check_direction(experiment: Experiment, n_classes: int) -> None:
+    """Strategies enter long, or on the side of the features, where P(class 1) is high: it must be that of a profit."""
+    if not experiment.strategy:
+        return
+    if n_classes > 2:
+        raise CombinationError(
+            f"config: the label has {n_classes} classes, and strategies read P(class 1) as the chance of a profit; set "
+            "labels.ternary=false, or strategy=[] to evaluate the forecasts alone"
+        )
+    if getattr(experiment.labels, "side", 1) != 1 and SIDE not in experiment.features.names:
+        raise CombinationError(
+            "config: labels.side=-1 is the outcome of a short, and without a feature `side` strategies would buy where "
+            "it is likely; set labels.side=1 and rule.short=true, or an agent with sides, or strategy=[]"
         )
 
 

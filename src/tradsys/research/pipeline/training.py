@@ -22,6 +22,7 @@ from tradsys.models.supervisors.supervised import Regime
 from tradsys.research.pipeline.dataset import Prepared
 from tradsys.research.pipeline.requirements import LEAST_CANDIDATES, auditor_folds, check_fits
 from tradsys.research.pipeline.settings import Experiment, Timings
+from tradsys.samples.weights import class_rates
 from tradsys.serving.bundle import auditor_columns
 
 LOG = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Fitted:
     """Fitted parts.
 
     candidate_score: least out-of-fold score of the auditor's candidates; candidate_paid: share of candidates that were
-    profitable after costs.
+    profitable after costs, under the weights of the fit (`class_rates`).
     """
 
     primary: Calibrated
@@ -71,7 +72,7 @@ def fit(experiment: Experiment, prepared: Prepared, checkpoints: Path, timings: 
         checked = audit_samples(experiment, valid, primary.score(valid.table, valid.rows), regime, least)
         auditor = experiment.auditor.fit(trained, checked)
         LOG.info("auditor: %d candidates with score >= %.3f, %.1f %% paid", len(trained), least, 100 * trained.y.mean())
-    return Fitted(primary, baselines, regime, auditor, least, float(trained.y.mean()))
+    return Fitted(primary, baselines, regime, auditor, least, float(class_rates(trained, 2)[1]))
 
 
 def composed_model(experiment: Experiment, model: Any) -> Calibrated:

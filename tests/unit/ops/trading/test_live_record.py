@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tradsys.evidence.sequential import followed
 from tradsys.ops.trading.summary import live_record
+from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, Ledger
 from tradsys.reports.trading.charts import live_record as draw
 
 
@@ -31,6 +33,20 @@ def test_days_are_closed_days_and_bounds_those_of_the_sequence():
     assert live["expected"] == pytest.approx(0.001)
     assert live["text"].startswith("100 live days")
     assert len(draw(live).data) == 3
+
+
+def test_a_day_is_the_backtests_day_which_its_bar_at_midnight_ends():
+    """Eight bars a day, the last at midnight: what it earned belongs to the day before, as in the backtest."""
+    rng, n = np.random.default_rng(1), 8 * 70
+    start = datetime(2024, 1, 1, 3, tzinfo=UTC)
+    times, equity = [start + timedelta(hours=3 * k) for k in range(n)], np.exp(np.cumsum(rng.normal(0, 0.01, n)))
+    record = pl.DataFrame({"time": times, "equity": equity, "exposure": 1.0}).cast(EQUITY_SCHEMA)
+    nothing = pl.DataFrame(schema=TRADES_SCHEMA), record, pl.DataFrame(schema=OPEN_SCHEMA)
+    days, returns = Ledger(*nothing, n_cancelled=0).daily_returns()
+    live = live_record(SimpleNamespace(times=times, equity=equity.tolist(), capital=1.0), None)
+    mean, _, _ = followed(returns[:-1])
+    assert live["date"] == [str(day) for day in days[59:-1]]
+    np.testing.assert_allclose(live["mean"], mean[59:])
 
 
 @pytest.mark.parametrize("dust", [0.0, 2e-16])

@@ -13,7 +13,7 @@ def table(**columns):
     """A panel of whole histories; each column is a [S, T] array."""
     rng = np.random.default_rng(0)
     columns = {"whole": rng.normal(size=(N_SYMBOLS, N_DATES)), **columns}
-    time = np.datetime64("2021-01-01", "us") + np.arange(N_DATES) * np.timedelta64(1, "D")
+    time = np.datetime64("2021-01-01T21", "us") + np.arange(N_DATES) * np.timedelta64(1, "D")
     return FeatureTable(
         symbol=np.repeat(np.arange(N_SYMBOLS, dtype=np.int32), N_DATES),
         time=np.tile(time, N_SYMBOLS),

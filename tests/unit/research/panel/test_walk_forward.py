@@ -1,6 +1,7 @@
 """Horizons share one table; a walk forward speaks of every member, also of those whose outcome never comes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -9,8 +10,8 @@ import pytest
 from tests.unit.research.panels_for_tests import bars_of, experiments_of
 from tradsys.core.errors import DataError
 from tradsys.features.feature_set import FeatureSet
-from tradsys.research.panel.walk_forward import prepared_in_turn, walk_forward
-from tradsys.research.pipeline.dataset import check_symbols, prepare
+from tradsys.research.panel.walk_forward import predictions_with_outcomes, prepared_in_turn, walk_forward
+from tradsys.research.pipeline.dataset import check_symbols, label_rows, prepare
 from tradsys.samples.splits import WalkForward
 
 
@@ -43,6 +44,20 @@ def test_horizons_share_one_table_and_each_is_what_it_would_be_alone(experiments
         for part in ("train", "valid", "test"):
             np.testing.assert_array_equal(getattr(alone, part).rows, getattr(together[name], part).rows)
             np.testing.assert_array_equal(getattr(alone, part).weight, getattr(together[name], part).weight)
+
+
+def test_a_label_without_an_end_has_no_outcome_whatever_its_class(experiments, bars):
+    """`Labels.resolved` is the one rule: a class that a label's author left at a row without an end is none."""
+    rows = label_rows(experiments["1d"], bars)
+    decided = np.flatnonzero(rows.decidable)[-40:]
+    assert rows.labels.resolved[decided].any()
+    unended = replace(rows.labels, y=np.maximum(rows.labels.y, 0))
+    model = SimpleNamespace(
+        score=lambda _, at: np.full((len(at), 2), 0.5), calibrator_=SimpleNamespace(apply=lambda score: score)
+    )
+    found = predictions_with_outcomes(model, rows.table, decided, unended, 0.5)
+    assert (found["y"].is_not_null().to_numpy() == rows.labels.resolved[decided]).all()
+    assert found["y"].null_count() > 0
 
 
 def test_another_feature_set_gets_a_table_of_its_own(experiments, bars):

@@ -125,8 +125,24 @@ def test_a_sizing_by_expansion_is_refused_for_another_label():
         check_stages(wanted)
 
 
+def test_a_class_1_that_is_no_profit_of_the_position_is_refused_with_strategies_only():
+    """Of three classes it is the timeout, of a short's label the fall: strategies would buy on either."""
+    with pytest.raises(
+        CombinationError, match=r"3 classes, and strategies read P\(class 1\) as the chance of a profit"
+    ):
+        check_stages(experiment(classes=3))
+    check_stages(experiment(classes=3, strategies=False))
+    for allowed in (experiment(strategies=False), experiment(names=("side",)), experiment()):
+        allowed.labels.side = 1 if allowed.strategy and not allowed.features.names else -1
+        check_stages(allowed)
+    short = experiment()
+    short.labels.side = -1
+    with pytest.raises(CombinationError, match=r"labels.side=-1 is the outcome of a short"):
+        check_stages(short)
+
+
 def test_isotonic_calibration_of_three_classes_is_refused():
-    wanted = experiment(classes=3)
+    wanted = experiment(classes=3, strategies=False)
     check_stages(wanted)
     wanted.calibration = Isotonic()
     with pytest.raises(CombinationError, match="maps two classes, and the label has 3; set calibration=temperature"):

@@ -82,7 +82,7 @@ def test_returns_equal_a_walk_over_trades(splitter, samples):
 
 
 def test_a_short_earns_the_fall_of_the_price_and_no_more(splitter, samples):
-    """A label's log return is in its own direction, so exp(ret) - 1 of a short would be 25 % where a price fell by 20 %."""
+    """A label's log return is in its own direction: exp(ret) - 1 of a short is 25 % where a price fell by 20 %."""
     side = np.where(np.arange(len(samples)) % 2 == 0, -1, 1).astype(np.int8)
     moved = np.random.default_rng(4).normal(0, 0.05, len(samples)).clip(-0.5, 0.5)  # of the price, as a share
     sided = replace(samples, ret=side * np.log1p(moved))
