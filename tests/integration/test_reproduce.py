@@ -77,6 +77,17 @@ def test_trials_that_came_later_do_not_deflate_the_old_numbers(lab, again):
     assert len(TrialLedger(folder / "ledger.db").entries()) == known < len(whose)
 
 
+def test_trials_of_the_run_before_it_was_resumed_with_other_settings_deflate_it_again(lab, again, tmp_path):
+    with inside(lab):
+        record = read_record(Path("runs/train/latest"))
+    at, ledger = datetime(2024, 1, 1, tzinfo=UTC), TrialLedger(tmp_path / "ledger.db")
+    for subject, digest in (("dear", "0"), ("final", record.provenance["config_digest"]), ("free", "1")):
+        entry = LedgerEntry("strategy on test", subject, "data", at, at, config_digest=digest, run=str(record.folder))
+        ledger.append(entry, noted=False)
+    assert seed_ledger(record, str(tmp_path / "ledger.db"), tmp_path / "copy.db")
+    assert [row["subject"] for row in TrialLedger(tmp_path / "copy.db").entries()] == ["dear", "free"]
+
+
 def tampered(record: Record, **changes) -> Record:
     """The record with provenance that says otherwise."""
     return replace(record, report=record.report | {"provenance": {**record.provenance, **changes}})

@@ -139,16 +139,18 @@ def _own_rows(record: Record, entries: Sequence[LedgerRow]) -> list[int]:
 def seed_ledger(record: Record, place: str, copy: Path) -> bool:
     """Copies the ledger as of the run's evaluation; False without one.
 
-    A Sharpe ratio is then deflated by the same trials as in the run. place: the run's ledger, path or URL. Where it is
-    gone, the copy starts empty.
+    A Sharpe ratio is then deflated by the same trials as in the run, among them those of the run itself before it was
+    resumed with other settings. place: the run's ledger, path or URL. Where it is gone, the copy starts empty.
     """
     if "://" not in place and not Path(place).is_file():
         return False
     source, target = TrialLedger(place), TrialLedger(copy)
     entries = source.entries()
     own = _own_rows(record, entries)
+    same = ("", record.provenance["config_digest"])  # a row may name no settings
     for row in entries:
-        if row["id"] < max(own, default=0) and row["id"] not in own:
+        is_repeated = row["id"] in own and row["config_digest"] in same
+        if row["id"] <= max(own, default=0) and not is_repeated:
             _append(target, row, source, noted=False)
     return bool(own)
 

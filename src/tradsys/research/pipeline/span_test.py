@@ -10,6 +10,7 @@ import numpy as np
 from tradsys.core.tables import Array
 from tradsys.evidence.joint_test import IDLE, Batch, JointTest, error_budget, joint_test
 from tradsys.evidence.sharpe import is_flat
+from tradsys.research.pipeline.ledger_database import LedgerRow
 from tradsys.research.pipeline.trial_ledger import Trial, TrialLedger
 
 # purposes of ledger entries whose series get a verdict; others of the same run come after them
@@ -31,11 +32,10 @@ def joint_tests_on_span(
 ) -> dict[str, JointTest]:
     """The joint test of each strategy among all trials of this span.
 
-    By strategy name; the trials are those that the ledger holds. returns: by name, the series [T] that were
-    recorded. tested: the series
-    whose mean is tested, such as the returns beyond passive holding. A series counts where it was first recorded: a
-    repeated run spends nothing twice. Earlier trials over other periods count as batches, but are left out of the
-    draws, which costs only power.
+    By strategy name; the trials are those that the ledger holds. returns: by name, the series [T] that were recorded.
+    tested: the series whose mean is tested, such as the returns beyond passive holding. A series counts where it was
+    first recorded: a repeated run spends nothing twice, and a run that is resumed with other settings is a later try.
+    Earlier trials over other periods count as batches, but are left out of the draws, which costs only power.
     """
     position = {digest: (number, trial) for number, group in enumerate(_groups(ledger, data_digest, span), 1)
                 for digest, trial in group.items()}  # fmt: skip
@@ -70,16 +70,34 @@ def joint_tests_alone(tested: Mapping[str, Array], *, min_block: float = 1.0, se
 
 
 def _groups(ledger: TrialLedger, data_digest: str, span: tuple[datetime, datetime]) -> Sequence[dict[str, Trial]]:
-    """Distinct series by batch: runs by their first trial, in each the chosen strategy, the others, the rest."""
-    entries = {entry["id"]: entry for entry in ledger.entries()}
-    runs: dict[str, int] = {}
+    """Distinct series by batch: evaluations by their first trial; in each the chosen strategy, the others, the rest."""
+    rows = ledger.entries()
+    purposes, evaluations = {row["id"]: row["purpose"] for row in rows}, _evaluations(rows)
+    order: dict[int, int] = {}
     groups: dict[tuple[int, int], dict[str, Trial]] = {}
     for trial in ledger.trials(data_digest, *span):
-        entry = entries[trial.id]
-        run = runs.setdefault(entry["run"], len(runs))
-        key = (run, _RANK.get(entry["purpose"], _OTHERS))
+        number = order.setdefault(evaluations[trial.id], len(order))
+        key = (number, _RANK.get(purposes[trial.id], _OTHERS))
         groups.setdefault(key, {})[trial.series_digest] = trial
     return [groups[key] for key in sorted(groups)]
+
+
+def _evaluations(rows: Sequence[LedgerRow]) -> dict[int, int]:
+    """By row of returns, a number of its evaluation.
+
+    A folder is evaluated again where it is resumed with other settings or code, or where a name has another series:
+    its later results were not tried together with its earlier ones.
+    """
+    latest: dict[str, tuple[int, tuple[str, str], set[str]]] = {}
+    found: dict[int, int] = {}
+    for row in (row for row in rows if row["measure"] == "return"):
+        made_by = (row["config_digest"], row["code_sha"])
+        number, known, names = latest.get(row["run"], (row["id"], made_by, set()))
+        if made_by != known or row["subject"] in names:
+            number, names = row["id"], set()
+        latest[row["run"]] = (number, made_by, names | {row["subject"]})
+        found[row["id"]] = number
+    return found
 
 
 def _same_periods(trial: Trial, other: Trial, n_times: int) -> bool:

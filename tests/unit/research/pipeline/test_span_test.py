@@ -23,13 +23,19 @@ def ledger(tmp_path):
     return TrialLedger(tmp_path / "ledger.db")
 
 
-def record(ledger, run, purpose, series, span=SPAN):
-    entry = LedgerEntry(purpose, run, "data", *span, run=run, measure="return", periods_per_year=365.0)
+def record(ledger, run, purpose, series, span=SPAN, *, name=None, **settings):
+    entry = LedgerEntry(
+        purpose, name or str(series[0]), "data", *span, run=run, measure="return", periods_per_year=365.0, **settings
+    )
     ledger.append(entry, series)
 
 
 def answers(ledger, returns):
     return joint_tests_on_span(ledger, "data", SPAN, returns, returns)
+
+
+def batches(found):
+    return {name: (one.batch, one.n_in_batch) for name, one in found.items()}
 
 
 def test_the_chosen_strategy_is_a_batch_of_its_own_and_runs_follow_in_order(ledger):
@@ -38,7 +44,7 @@ def test_the_chosen_strategy_is_a_batch_of_its_own_and_runs_follow_in_order(ledg
     record(ledger, "first", STRATEGY, b)
     record(ledger, "first", STRATEGY, c)
     found = answers(ledger, {"a": a, "b": b, "c": c})
-    assert {name: (one.batch, one.n_in_batch) for name, one in found.items()} == {"a": (1, 1), "b": (2, 2), "c": (2, 2)}
+    assert batches(found) == {"a": (1, 1), "b": (2, 2), "c": (2, 2)}
     record(ledger, "second", CHOSEN, d)
     assert answers(ledger, {"d": d})["d"].batch == 3
     assert found["a"].level == error_budget(1)
@@ -53,6 +59,29 @@ def test_a_run_that_is_repeated_spends_nothing_and_gets_the_same_answer(ledger):
     after = answers(ledger, {"a": a})["a"]
     assert after == before
     assert before.passed
+
+
+@pytest.mark.parametrize(
+    "second", [{"config_digest": "dear"}, {"config_digest": "free", "code_sha": "other"}, {"config_digest": "free"}]
+)
+def test_a_run_that_is_resumed_with_another_result_is_a_later_try(ledger, second):
+    """Its folder is the same; whoever went on until something passed would be at the first try for ever."""
+    a, b, c, d = (noise(k) for k in range(4))
+    for series, name, purpose in ((a, "sniper", CHOSEN), (b, "reckless", STRATEGY)):
+        record(ledger, "run", purpose, series, name=name, config_digest="free")
+    before = answers(ledger, {"sniper": a, "reckless": b})
+    for series, name, purpose in ((c, "reckless", CHOSEN), (d, "sniper", STRATEGY)):
+        record(ledger, "run", purpose, series, name=name, **second)
+    assert batches(answers(ledger, {"reckless": c, "sniper": d})) == {"reckless": (3, 1), "sniper": (4, 1)}
+    assert answers(ledger, {"sniper": a, "reckless": b}) == before  # what it found first stays as it was
+
+
+def test_a_run_resumed_to_the_same_result_is_no_later_try(ledger):
+    a, b = noise(0), noise(1)
+    for digest in ("first", "with another question"):
+        record(ledger, "run", CHOSEN, a, name="sniper", config_digest=digest)
+        record(ledger, "run", STRATEGY, b, name="reckless", config_digest=digest)
+    assert batches(answers(ledger, {"sniper": a, "reckless": b})) == {"sniper": (1, 1), "reckless": (2, 1)}
 
 
 def test_paths_of_the_same_run_come_after_its_strategies(ledger):
