@@ -26,6 +26,7 @@ from tradsys.evidence.paired import VariantLosses, compare
 from tradsys.evidence.sharpe import sharpe_ratio
 from tradsys.evidence.skill import log_losses
 from tradsys.evidence.track_record.risk import risk_statistics
+from tradsys.evidence.track_record.win_rate import win_rate
 from tradsys.evidence.trials import independent_trials
 
 
@@ -309,6 +310,42 @@ def wilson_coverage(n_runs: int = 0) -> Iterator[Row]:
         )
 
 
+def trades_of_accounts(
+    rng: np.random.Generator, n_symbols: int, n_bars: int, alike: float, hold_bars: int, rate: float
+) -> tuple[Array, tuple[Array, Array]]:
+    """Results [M] and spans of trades without an edge: each symbol, when flat, enters at random and holds.
+
+    alike: correlation of the symbols' returns. rate: chance of an entry at a bar.
+    """
+    common, own = rng.normal(size=(n_bars, 1)), rng.normal(size=(n_bars, n_symbols))
+    path = np.cumsum(np.sqrt(alike) * common + np.sqrt(1 - alike) * own, axis=0)
+    found = []
+    for s in range(n_symbols):
+        at = int(rng.geometric(rate))
+        while at + hold_bars < n_bars:
+            found.append((path[at + hold_bars, s] - path[at, s], at, at + hold_bars))
+            at += hold_bars + int(rng.geometric(rate))
+    result, start, end = np.array(found).T
+    clock = np.datetime64("2020-01-01", "us") + np.arange(n_bars) * np.timedelta64(1, "h")
+    return result, (clock[start.astype(int)], clock[end.astype(int)])
+
+
+# symbols, bars, correlation, holding time, chance of an entry at a bar
+ACCOUNTS = ((1, 4000, 0.0, 24, 0.05), (7, 4000, 0.5, 24, 0.05), (7, 4000, 0.8, 24, 0.02), (40, 1000, 0.3, 20, 0.2))
+
+
+def win_rate_coverage(
+    n_runs: int = 500, settings: tuple[tuple[int, int, float, int, float], ...] = ACCOUNTS
+) -> Iterator[Row]:
+    """The win rate of an account whose symbols rise and fall together."""
+    for n_symbols, n_bars, alike, hold_bars, rate in settings:
+        rng, kept = np.random.default_rng([n_symbols, n_bars, hold_bars]), []
+        for _ in range(n_runs):
+            kept.append(win_rate(*trades_of_accounts(rng, n_symbols, n_bars, alike, hold_bars, rate)))
+        name = f"{n_symbols} symbols, correlation {alike:g}, {n_bars} bars, trades of {hold_bars}"
+        yield coverage_row("win rate, trades open together", name, kept, 0.5)
+
+
 # times, horizon, names, true slope
 CALIBRATION = ((500, 1, 1, 1.0), (500, 20, 1, 1.0), (1000, 5, 5, 1.0), (1000, 5, 5, 0.5))
 
@@ -435,6 +472,7 @@ STUDIES: dict[str, Callable[..., Iterator[Row]]] = {
     "spa": spa_size,
     "ranking": ranking_coverage,
     "wilson": wilson_coverage,
+    "win_rate": win_rate_coverage,
     "calibration": calibration_coverage,
     "veto": veto_coverage,
     "lift": lift_coverage,

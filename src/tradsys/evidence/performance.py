@@ -15,9 +15,9 @@ from tradsys.core.plurals import counted
 from tradsys.core.tables import Array
 from tradsys.evidence import bootstrap, cosines, sharpe
 from tradsys.evidence.deflation import Deflation
-from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.evidence.track_record.drawdowns import DeepestFall, drawdown_span, equity_curve
 from tradsys.evidence.track_record.risk import risk_statistics
+from tradsys.evidence.track_record.win_rate import Spans, win_rate
 
 DAYS_PER_YEAR = 365.25
 MICROSECONDS_A_DAY = 86_400e6
@@ -99,6 +99,7 @@ def performance(
     *,
     periods_per_year: float,
     trade_returns: Array,
+    trade_spans: Spans | None = None,
     days_T: Array | None = None,
     n_open_trades: int = 0,
     exposure_T: Array | None = None,
@@ -116,7 +117,8 @@ def performance(
 
     returns_T: [T] per period, after costs. days_T: date of each, datetime64 [T]; years, drawdown_days and
     turnover_per_year are then of the time that passed, holes included, not of the periods counted.
-    trade_returns: [M] net result of CLOSED trades, in any one unit. exposure_T: position over equity, signed.
+    trade_returns: [M] net result of CLOSED trades, in any one unit. trade_spans: their decisions and exits, where some
+    were open together (`track_record.win_rate`). exposure_T: position over equity, signed.
     turnover_T, costs_T: traded notional and costs over equity, per period. drawdown: where it was measured on finer
     periods than these returns; Calmar divides by it.
     n_trials, sharpe_variance, n_effective: of every trial on these data, for the DSR; see
@@ -130,7 +132,7 @@ def performance(
     expected_max_sharpe (annualised luck of n_trials), min_track_record_periods and _years (for the DSR to reach 0.95 at
     this Sharpe). Below `min_trades` trades or 30 periods with a return the probabilities and the minimum record are
     None; below 30 periods with a return so is the Sharpe ratio. Trades: n_trades, n_open_trades, win_rate {value, low,
-    high, reason} (Wilson), profit_factor, mean_trade. Ratios and tails, each {value, low, high, reason}, without a
+    high, reason} (`win_rate`), profit_factor, mean_trade. Ratios and tails, each {value, low, high, reason}, without a
     value below `min_trades` trades: sortino, calmar, omega, tail_ratio, value_at_risk, cvar, exposure_adjusted_return
     (see `risk`).
     Activity: exposure (mean of absolute), time_in_market, turnover_per_year, costs_paid. Raises DataError on NaN.
@@ -166,7 +168,7 @@ def performance(
         **risk,
         **interval,
         **cast(Ratios, {name: one.as_dict() for name, one in ratios.items()}),
-        **_trades(trade_returns, n_open_trades, confidence, reasons),
+        **_trades(trade_returns, trade_spans, n_open_trades, confidence, reasons),
         **_activity(len(returns), years, exposure_T, turnover_T, costs_T, reasons),
     }
 
@@ -319,7 +321,9 @@ def _scaled(estimate: bootstrap.Estimate, factor: float) -> bootstrap.Estimate:
     return bootstrap.Estimate(value, low, high, estimate.reason)
 
 
-def _trades(trade_returns: Array, n_open_trades: int, confidence: float, reasons: dict[str, str]) -> Trades:
+def _trades(
+    trade_returns: Array, spans: Spans | None, n_open_trades: int, confidence: float, reasons: dict[str, str]
+) -> Trades:
     trades = np.asarray(trade_returns, dtype=np.float64)
     if trades.ndim != 1 or not np.isfinite(trades).all():
         n_bad = int((~np.isfinite(trades)).sum())
@@ -327,10 +331,8 @@ def _trades(trade_returns: Array, n_open_trades: int, confidence: float, reasons
             f"performance: trade results of shape {trades.shape} with {n_bad} not finite; "
             "give [M] results of closed trades"
         )
-    won, mean, factor = bootstrap.Estimate(None, reason="no trade was closed"), None, None
+    won, mean, factor = win_rate(trades, spans, confidence=confidence), None, None
     if len(trades):
-        n_won = int((trades > 0).sum())
-        won = bootstrap.Estimate(n_won / len(trades), *wilson_interval(n_won, len(trades), confidence))
         mean = float(trades.mean())
         if (lost := float(-trades[trades < 0].sum())) > 0:
             factor = float(trades[trades > 0].sum() / lost)

@@ -28,7 +28,7 @@ from tradsys.evidence import (
 )
 from tradsys.evidence.controls import block_drift, causality, drift, placebo
 from tradsys.evidence.cross_section import association, rank_ic, ranking
-from tradsys.evidence.track_record import drawdowns, passive, risk, tear_sheet
+from tradsys.evidence.track_record import drawdowns, passive, risk, tear_sheet, win_rate
 
 ROOT = Path(tradsys.evidence.__file__).parent
 
@@ -178,6 +178,10 @@ ROWS = {
     "sharpe.trial_variance": lambda s: sharpe.trial_variance(s.x),
     "skill.log_losses": lambda s: skill.log_losses(s.p, s.y),
     "skill.levelled_losses": lambda s: skill.levelled_losses(s.p, s.y),
+    "track_record.win_rate.win_rate": lambda s: {"win_rate": win_rate.win_rate(s.x, (s.t, s.t)).as_dict()},
+    "track_record.win_rate.decisions_within_a_trade": lambda s: win_rate.decisions_within_a_trade(
+        len(s.t), (s.t, s.t)
+    ),
     "track_record.tear_sheet.monthly_returns": lambda s: tear_sheet.monthly_returns(s.t, s.x),
     "track_record.tear_sheet.rolling": lambda s: tear_sheet.rolling(s.t, s.x, 365),
     "track_record.tear_sheet.drawdown_episodes": lambda s: tear_sheet.drawdown_episodes(s.t, s.x),

@@ -10,6 +10,7 @@ from scipy import stats
 from tradsys.evidence import bootstrap, cosines
 from tradsys.evidence.controls import drift
 from tradsys.evidence.deflation import deflation
+from tradsys.evidence.track_record.win_rate import win_rate
 from tradsys.models.ensembles import pool_weights
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks" / "coverage"))
@@ -45,6 +46,18 @@ def test_an_interval_that_takes_days_for_independent_fails(monkeypatch):
     row = next(r for r in studies.mean_coverage(60, (504,)) if r.setting == "T=504, H=20")
     assert row.measured < 0.6
     assert not holds(row)
+
+
+MANY_COINS = ((7, 4000, 0.5, 24, 0.05), (40, 1000, 0.3, 20, 0.2))
+
+
+def test_win_rates_of_trades_that_were_open_together_are_covered():
+    assert all(holds(row) for row in studies.win_rate_coverage(60, MANY_COINS))
+
+
+def test_a_win_rate_that_takes_coins_for_independent_trades_fails(monkeypatch):
+    monkeypatch.setattr(studies, "win_rate", lambda result, _: win_rate(result))
+    assert not any(holds(row) for row in studies.win_rate_coverage(120, MANY_COINS))
 
 
 @pytest.mark.parametrize("study", ["paired", "spa"])

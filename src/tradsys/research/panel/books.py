@@ -341,6 +341,7 @@ def _performance(
         column["ret"],
         periods_per_year=yearly,
         trade_returns=ledger.trades["net_return"].to_numpy(),
+        trade_spans=(ledger.trades["entry_time"].to_numpy(), ledger.trades["exit_time"].to_numpy()),
         days_T=ledger.daily_returns()[0],
         n_open_trades=ledger.n_open,
         exposure_T=column["gross"],

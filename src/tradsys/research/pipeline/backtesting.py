@@ -338,6 +338,7 @@ def _strategy_row(
         daily,
         periods_per_year=yearly,
         trade_returns=result.trades["net_return"].to_numpy(),
+        trade_spans=(result.trades["signal_time"].to_numpy(), result.trades["exit_time"].to_numpy()),
         days_T=days,
         n_open_trades=len(result.open_trades),
         exposure_T=activity["exposure"].to_numpy(),
