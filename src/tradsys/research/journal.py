@@ -73,7 +73,8 @@ class ExperimentRow(TypedDict):
 
     gone, unfinished: why there is no result, None where there is one. span: first and last evaluated moment.
     compared_with: the previous run of the same task, whose settings `changed` lists; None where either is unknown.
-    verdict: as in the run's metrics. overtaken: edges that later trials invalidated. link: the run's page.
+    confidence: of the intervals, None where unknown. verdict: as in the run's metrics. overtaken: edges that later
+    trials invalidated. link: the run's page.
     """
 
     number: int
@@ -91,6 +92,7 @@ class ExperimentRow(TypedDict):
     compared_with: str | None
     changed: list[ChangedSetting] | None
     models: list[ModelLine]
+    confidence: float | None
     strategies: list[StrategyLine]
     verdict: Mapping[str, Any] | None
     overtaken: list[str]
@@ -205,6 +207,7 @@ def _of_run(
         "compared_with": None,
         "changed": None,
         "models": _models(metrics),
+        "confidence": _confidence(metrics),
         "strategies": _strategy_lines(metrics),
         "verdict": metrics.get("verdict"),
         "overtaken": [],
@@ -256,6 +259,11 @@ def _data(report: Mapping[str, Any], config: Mapping[str, Any] | None, evaluatio
     kind = "SYNTHETIC, " if card.get("synthetic") or str(source).startswith(MADE_UP) else ""
     digests = sorted({row["data_digest"][:12] for row in evaluations})
     return f"{kind}digest {', '.join(digests)}"
+
+
+def _confidence(metrics: Mapping[str, Any]) -> float | None:
+    stated = [row["confidence"] for row in metrics.get("models", {}).values() if "confidence" in row]
+    return float(stated[0]) if stated else None
 
 
 def _models(metrics: Mapping[str, Any]) -> list[ModelLine]:

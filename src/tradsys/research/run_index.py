@@ -25,7 +25,7 @@ from tradsys.research.pipeline.trial_ledger import TrialLedger, check_ledger
 
 STAMP = re.compile(r"(\d{8}T\d{6})Z_[0-9a-f]{6}")
 CACHE = ".runs.json"
-FORMAT = 1
+FORMAT = 2
 N_POINTS = 160  # of an equity curve on the page
 STUDIES = ("tune", "compare", "study")
 
@@ -76,8 +76,9 @@ class RunRow:
     """One row of the index.
 
     folder: below the root. state: done, half-done or damaged, with a note that explains it. skill, auc, sharpe: value,
-    low, high, each None where unknown; sharpe and dsr of the strategy `best`. group: digest of the data and the
-    test span, the same for runs that can be compared. models: name, kind and skill of each. curve: days and equity.
+    low, high, each None where unknown, bounds of the stated confidence; sharpe and dsr of the strategy `best`. group:
+    of runs that can be compared, by data, test span and confidence. models: name, kind and skill of each. curve: days
+    and equity.
     """
 
     folder: str
@@ -94,6 +95,7 @@ class RunRow:
     synthetic: bool = False
     minutes: float | None = None
     dsr: float | None = None
+    confidence: float | None = None
     skill: Interval = field(default_factory=_unknown)
     auc: Interval = field(default_factory=_unknown)
     sharpe: Interval = field(default_factory=_unknown)
@@ -304,10 +306,11 @@ def _report_fields(report: Mapping[str, Any], folder: Path) -> Json:
     primary = (report.get("models") or [None])[0]
     traded = [s for s in report.get("strategies") or [] if s["performance"]["sharpe"]["value"] is not None]
     best = max(traded, key=lambda s: float(s["performance"]["sharpe"]["value"]), default=None)
-    test = (provenance.get("bundle") or {}).get("test") or []
-    span = " to ".join(str(t)[:10] for t in test)
+    span = " to ".join(str(t)[:10] for t in (provenance.get("bundle") or {}).get("test") or [])
+    level = _number(((provenance.get("config") or {}).get("evaluation") or {}).get("confidence"))
     return {
         "state": "done",
+        "confidence": level,
         "experiment": _experiment(folder),
         "data": str(data.get("name") or data.get("kind") or ""),
         "model": models[0]["kind"] if models else "",
@@ -320,7 +323,7 @@ def _report_fields(report: Mapping[str, Any], folder: Path) -> Json:
         "auc": _estimate(primary["metrics"]["auc"]) if primary else _unknown(),
         "sharpe": _estimate(best["performance"]["sharpe"]) if best else _unknown(),
         "dsr": _number(best["performance"].get("dsr")) if best else None,
-        "group": f"{data.get('digest')} {span}" if data.get("digest") and span else "",
+        "group": f"{data.get('digest')} {span} {level}" if data.get("digest") and span else "",
         "span": span,
         "models": models,
         "curve": _curve(report, best),

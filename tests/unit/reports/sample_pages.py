@@ -101,7 +101,7 @@ def journal():
         "looks": [{"purpose": "train", "subjects": ["sniper"]}], "data": "made up", "compared_with": "w",
         "changed": [{"key": "model.lr", "before": 0.1, "after": None}], "models": [model], "strategies": [strategy],
         "verdict": {"kind": "no edge", "reasons": ["it is none"], "needs": None}, "overtaken": ["by more trials"],
-        "link": "runs/x/report.html",
+        "confidence": 0.95, "link": "runs/x/report.html",
     }  # fmt: skip
     return {
         "created": "2024-01-02T00:00:00+00:00", "problems": [], "n_looks": 1, "n_trials": 1, "experiments": [experiment]

@@ -47,7 +47,7 @@ class Lab:
         skill = {"value": 0.01, "low": 0.002, "high": 0.02, "reason": None}
         metrics = {
             "verdict": verdict,
-            "models": {"primary": {HEADLINE: skill}},
+            "models": {"primary": {HEADLINE: skill, "confidence": 0.5}},
             "strategies": {"momentum": strategy},
         }
         (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -90,6 +90,7 @@ def test_an_experiment_is_reported_whole(lab):
     assert (reported["gone"], reported["unfinished"], reported["changed"]) == (None, None, None)
     page = render_markdown(lab.reported())
     assert "0.0100 [0.0020, 0.0200]" in page
+    assert "skill beyond the level, 50 % intervals" in page
     assert "2.00 [1.00, 3.00]" in page
     assert "momentum has an edge" in page
     assert "[report](train/a_1/report.html)" in page

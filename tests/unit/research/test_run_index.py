@@ -16,7 +16,16 @@ from tradsys.reports.wording import confidence
 from tradsys.research import run_index
 from tradsys.research.pipeline.ledger_anchors import write_anchor
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
-from tradsys.research.run_index import RunRow, leaderboards, ordered, read_runs, references, removable, selected
+from tradsys.research.run_index import (
+    RunRow,
+    leaderboards,
+    ordered,
+    read_run,
+    read_runs,
+    references,
+    removable,
+    selected,
+)
 from tradsys.runs import work
 
 GOOD, HALF, BAD, ODD, HOSTILE = (f"2024010{k}T000000Z_abcde{k}" for k in range(1, 6))
@@ -99,6 +108,23 @@ def test_intervals_stand_below_their_figures_on_the_terminal_and_the_page(monkey
     page = render([one], leaderboards([one]))
     assert "0.1500<small>[0.1000, 0.2000]</small>" in page
     assert "<td>LightGbm, demo</td>" in page
+
+
+def test_intervals_of_another_confidence_state_it_and_are_not_ranked_with_others(monkeypatch, capsys, tmp_path, root):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = root / "train" / GOOD
+    before = read_run(root, folder)
+    report = json.loads((folder / "report.json").read_text())
+    report["provenance"]["config"] = {"evaluation": {"confidence": 0.5}}
+    (folder / "report.json").write_text(json.dumps(report))
+    narrow = read_run(root, folder)
+    assert narrow.confidence == 0.5
+    assert narrow.group.startswith(before.group.rsplit(" ", 1)[0])
+    assert narrow.group != before.group
+    print_runs([row("train/a", 0.1, 0.2, confidence=0.5), row("train/b", 0.3, 0.4, confidence=0.95)], tmp_path / "p")
+    shown = capsys.readouterr().out
+    assert "[0.1000, 0.2000] at 50 %" in shown
+    assert "95 %" not in shown
 
 
 def test_a_page_of_thousands_of_runs_stays_small_and_says_what_it_leaves_out():

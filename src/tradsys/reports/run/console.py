@@ -56,7 +56,7 @@ def models_table(report: Mapping[str, Any]) -> Table:
     """Log-loss, skill, AUC, Brier and ECE per model, each over its interval."""
     first = report["models"][0]["metrics"]
     out = table(
-        f"Models on the test span: {first['n']:,} samples, calibrated, {100 * first['confidence']:.0f} % intervals",
+        f"Models on the test span: {first['n']:,} samples, calibrated, {100 * first['confidence']:g} % intervals",
         ("model", "log-loss", "skill beyond\nthe level", "over the\nbase rate", "AUC", "Brier", "ECE"),
     )
     for row in report["models"]:

@@ -30,6 +30,7 @@ COLUMNS = (
     "min",
 )
 LEFT = COLUMNS[:6]
+USUAL = 0.95  # confidence of an interval that states none
 TICKED = 6  # runs whose curves are selected at first
 MOST_CURVES = 60
 MOST_BROKEN = 50
@@ -75,10 +76,12 @@ def print_kept(folder: Path) -> None:
 
 
 def cells(row: Any) -> tuple[str, ...]:
-    """A run's texts under COLUMNS."""
+    """A run's texts under COLUMNS; an interval states a confidence that is not USUAL."""
+    level = "" if row.confidence in (None, USUAL) else f" at {100 * row.confidence:g} %"
+    figures = [_text(*figure) for figure in ((row.skill, 4), (row.auc, 3), (row.sharpe, 2))]
     return (
         moment(row.when)[:16], row.task, row.experiment, row.data, row.model,
-        row.verdict or f"({row.state})", _text(row.skill, 4), _text(row.auc, 3), _text(row.sharpe, 2),
+        row.verdict or f"({row.state})", *(f"{text}{level}" if "[" in text else text for text in figures),
         "" if row.dsr is None else confidence(row.dsr), row.code[:7] + row.code[12:],
         "" if row.minutes is None else number(row.minutes, 1),
     )  # fmt: skip
