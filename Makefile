@@ -58,10 +58,12 @@ image:
 	  build="$$build --build-arg $$name=$${tag%%@*}@$$digest --label tradsys.$$name=$$digest"; \
 	done; docker build -f Dockerfile.gpu -t $(IMAGE) $$build .
 
+# the pip that comes with Python 3.11 takes three times as long to choose versions
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit(None if (3, 11) <= v <= (3, 13) else f"tradsys needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
 
 # pip compiles one file after the other, packages' own tests included: a third of an installation. Here all cores do it,
 # without those tests; a template that does not compile is no error, as in pip
