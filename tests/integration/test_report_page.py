@@ -1,5 +1,6 @@
 """The report in a real browser: every chart drew, the console is silent, nothing but the file itself was asked for."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -123,6 +124,19 @@ class Chromium:
         done = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
+
+    @contextlib.contextmanager
+    def window(self, width, scheme="light"):
+        """A window of this width and colour scheme; empty when it changes, or the page left in it is drawn anew."""
+        self.call("Page.navigate", url="about:blank")
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        try:
+            yield
+        finally:
+            self.call("Page.navigate", url="about:blank")
+            self.call("Emulation.clearDeviceMetricsOverride")
+            self.call("Emulation.setEmulatedMedia", features=[])
 
     def visit(self, path):
         self.events = []
@@ -299,20 +313,18 @@ def named(chromium, tmp_path_factory):
     report = sample_report(symbol=NAME)
     path = tmp_path_factory.mktemp("page") / "named.html"
     write_report(report, path)
-    chromium.call("Emulation.setDeviceMetricsOverride", width=800, height=900, deviceScaleFactor=1, mobile=False)
-    visit = chromium.visit(path)
-    holds = {
-        "problems": problems(visit, charts_of(report)),
-        "ran": chromium.evaluate("window.ran !== undefined"),
-        "table": chromium.evaluate("document.querySelector('#strategy-table').textContent"),
-        "legend": chromium.evaluate("document.querySelector('#chart-equity .legend').textContent"),
-        "width": chromium.evaluate("document.documentElement.scrollWidth"),
-        "targets": chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))"),
-        "reached": chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.hash)"
-                                     ".filter(hash => document.querySelector(hash))"),
-    }  # fmt: skip
-    chromium.call("Emulation.clearDeviceMetricsOverride")
-    return holds
+    with chromium.window(800):
+        visit = chromium.visit(path)
+        return {
+            "problems": problems(visit, charts_of(report)),
+            "ran": chromium.evaluate("window.ran !== undefined"),
+            "table": chromium.evaluate("document.querySelector('#strategy-table').textContent"),
+            "legend": chromium.evaluate("document.querySelector('#chart-equity .legend').textContent"),
+            "width": chromium.evaluate("document.documentElement.scrollWidth"),
+            "targets": chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))"),
+            "reached": chromium.evaluate("[...document.querySelectorAll('nav a')].map(a => a.hash)"
+                                         ".filter(hash => document.querySelector(hash))"),
+        }  # fmt: skip
 
 
 def test_a_hostile_name_is_shown_and_never_run(named):
@@ -349,18 +361,15 @@ def test_a_tear_sheet_shows_the_strategy_and_the_trades_that_are_chosen(chromium
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (420, "dark")])
 def test_every_kind_of_page_draws_in_any_width_and_theme(chromium, tmp_path, kind, width, scheme):
     (tmp_path / "page.html").write_text(page_of(kind), encoding="utf-8")
-    chromium.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-    chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    seen = chromium.visit(tmp_path / "page.html")
-    expected = set(re.findall(r'data-chart="(chart-(?!tear_[1-9])[\w-]+)"', page_of(kind)))
-    assert problems(seen, expected) == []
-    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
-    # on a small screen no panel of a chart lies beside or over another
-    overlaps = chromium.evaluate(OVERLAPS) if width < 640 else []
-    assert overlaps == []
-    assert chromium.evaluate(COLLISIONS) == []
-    chromium.call("Emulation.clearDeviceMetricsOverride")
-    chromium.call("Emulation.setEmulatedMedia", features=[])
+    with chromium.window(width, scheme):
+        seen = chromium.visit(tmp_path / "page.html")
+        expected = set(re.findall(r'data-chart="(chart-(?!tear_[1-9])[\w-]+)"', page_of(kind)))
+        assert problems(seen, expected) == []
+        assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+        # on a small screen no panel of a chart lies beside or over another
+        overlaps = chromium.evaluate(OVERLAPS) if width < 640 else []
+        assert overlaps == []
+        assert chromium.evaluate(COLLISIONS) == []
 
 
 def test_contents_lead_to_sections_and_a_narrow_window_needs_no_sideways_scroll(named):
