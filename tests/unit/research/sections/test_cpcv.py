@@ -101,7 +101,8 @@ def test_a_short_label_is_a_short_position_on_every_path(tmp_path, side):
     found = []
     for name, prepared in (("a", longs), ("b", with_shorts)):
         ledger = TrialLedger(tmp_path / f"{name}.db")
-        cpcv_paths(experiment if name == "b" else experiment_of(LogisticRegression()), prepared, ledger, SOURCE, Path())
+        one = experiment if name == "b" else experiment_of(LogisticRegression())
+        cpcv_paths(one, prepared, ledger, SOURCE, tmp_path)
         found.append(np.stack([ledger.series(e["series_digest"]) for e in ledger.entries()]).sum(axis=1))
     assert (found[1] < found[0]).all()
 
