@@ -134,7 +134,8 @@ def run_books(
     yearly = days_in_a_year(next(iter(ledgers.values())).daily["time"], calendar)
     deflation = _deflation(ledgers, context, span, yearly)  # type: ignore[arg-type]
     shared: dict[str, Any] = {"evaluation": evaluation, "yearly": yearly, "deflation": deflation}
-    tests = _tests(bars, ledgers, context, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]
+    market = _members_mean(bars, predictions)
+    tests = _tests(market, ledgers, context, span, max(horizon_bars.values()), seed)  # type: ignore[arg-type]
     rows: list[Json] = [
         {
             "name": name,
@@ -174,14 +175,14 @@ def run_books(
 def _behind(row: Json, benchmark: Json, net: float) -> str:
     """A sentence where a long book has an edge and still earned less than holding the market's symbol; else empty.
 
-    The edge is over the mean of all names, which may have earned less than that symbol. net: its mean net exposure.
+    The edge is over the mean of all members, which may have earned less than that symbol. net: its mean net exposure.
     """
     own, held = (one["performance"]["total_return"] for one in (row, benchmark))
     if row["verdict"]["kind"] != "edge" or net < LONG or own >= held:
         return ""
     return (
         f"it earned {100 * own:.1f} % where `{benchmark['name']}` earned {100 * held:.1f} %: the edge is over the "
-        "mean of all names"
+        "mean of all members"
     )
 
 
@@ -297,20 +298,29 @@ def _deflation(
     return deflation_of_returns([days for days, _ in daily], [ret for _, ret in daily]).as_dict()
 
 
+def _members_mean(bars: pl.DataFrame, predictions: pl.DataFrame) -> pl.DataFrame:
+    """Mean return at each close of the names that books could hold: time, market.
+
+    Names with a forecast at their close before, and no others: a book of all of them must be no better than it. They
+    receive dividends and pay funding, as in the books.
+    """
+    decided = predictions.select("symbol", "time").unique()
+    moved = bars.select("symbol", "time", market=pl.Series(holder_returns(bars), nan_to_null=True)).with_columns(
+        before=pl.col("time").shift(1).over("symbol")
+    )
+    held = moved.join(decided, left_on=["symbol", "before"], right_on=["symbol", "time"], how="semi")
+    return held.group_by("time").agg(pl.col("market").mean().fill_null(0.0))
+
+
 def _tests(
-    bars: pl.DataFrame,
+    mean: pl.DataFrame,
     ledgers: Mapping[str, BookLedger],
     context: LedgerContext | None,
     span: tuple[datetime, datetime],
     hold_bars: int,
     seed: int,
 ) -> dict[str, JointTest]:
-    """The joint test of every book's returns beyond its average net exposure in the mean of all names.
-
-    That mean receives dividends and pays funding as the books do.
-    """
-    held = bars.select("time", market=pl.Series(holder_returns(bars), nan_to_null=True))
-    mean = held.group_by("time").agg(pl.col("market").mean().fill_null(0.0))
+    """The joint test of every book's returns beyond its average net exposure in that mean of all members."""
     days = pl.concat([ledger.daily.select("time") for ledger in ledgers.values()]).unique().sort("time")
     market = days.join(mean, on="time", how="left", maintain_order="left")
     beyond = {}

@@ -124,6 +124,21 @@ def test_dividends_are_no_edge_over_the_market_that_pays_them():
     assert paid["verdict"]["test"]["statistic"] < 1.5
 
 
+def test_members_of_a_falling_market_are_no_edge():
+    """Names that no book could hold are no alternative to it: here they lose half a percent a day."""
+    bars, predictions = market()
+    member = pl.col("symbol") < "N06"
+    fall = pl.int_range(pl.len()).over("symbol") * -0.005
+    prices = [
+        pl.when(member).then(pl.col(c)).otherwise(pl.col(c) * fall.exp()) for c in ("open", "high", "low", "close")
+    ]
+    bars = bars.filter(pl.col("symbol") != "SPY").with_columns(prices)
+    every = BookSettings({"all": Book("top_k", k=6)})
+    scores = predictions.filter((pl.col("horizon") == "1d") & member)
+    given = {"horizon_bars": {"1d": 1}, "skill_low": {}, "costs": FREE, "evaluation": JUDGED}
+    assert run_books(bars, scores, every, **given)["rows"][0]["verdict"]["test"]["statistic"] < 1.5
+
+
 def test_costs_are_what_turns_an_edge_around():
     bars, predictions = market(drift=0.002)
     free, dear = booked(bars, predictions), booked(bars, predictions, costs=Costs(fee_bps=100.0, slippage_bps=0.0))
