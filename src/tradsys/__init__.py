@@ -22,6 +22,7 @@ from typing import Any
 from tradsys.core.endings import early
 
 if early.is_becoming_command():
+    early.open_closed_streams()
     early.leave_when_stopped()
 
 __version__ = "0.3.0"

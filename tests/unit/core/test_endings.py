@@ -243,6 +243,17 @@ def _signalled(customise, folder):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("", 0), ("--help", 0), ("colour=red", 2)])
+def test_a_command_whose_streams_are_closed_ends_with_its_code(closed, words, code, tmp_path):
+    (tmp_path / "runs").mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m tradsys.runs {words} {closed}"], cwd=tmp_path, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+
+
 def test_a_process_that_begins_gets_signals_once_it_can_answer_them():
     script = (
         "import sys; sys.stdout.write('up\\n'); sys.stdout.flush(); sys.stdin.readline()\n"

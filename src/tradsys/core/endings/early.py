@@ -31,6 +31,17 @@ def leave_when_stopped() -> None:
     _end_deaf()
 
 
+def open_closed_streams() -> None:
+    """Opens the null device for each standard stream that the caller closed.
+
+    Python has None in its place, which cannot be printed to, and the next file opened would have its number: what a
+    library prints would go into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 @functools.cache
 def _end_deaf() -> None:
     atexit.register(_be_deaf)  # the first to be registered is the last to run

@@ -76,7 +76,7 @@ def print_kept(folder: Path) -> None:
 
 
 def cells(row: Any) -> tuple[str, ...]:
-    """A run's texts under COLUMNS; an interval states a confidence that is not USUAL."""
+    """A run's texts under COLUMNS; intervals not of USUAL state their confidence."""
     level = "" if row.confidence in (None, USUAL) else f" at {100 * row.confidence:g} %"
     figures = [_text(*figure) for figure in ((row.skill, 4), (row.auc, 3), (row.sharpe, 2))]
     return (

@@ -53,9 +53,10 @@ _SHORTEST_SERIES = 2
 
 
 def ledger_user() -> str:
-    """User of the evaluation: TRADSYS_USER, or user@host."""
+    """User of the evaluation: TRADSYS_USER, or user@host; marks for no text."""
     user = os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
-    return os.environ.get("TRADSYS_USER") or f"{user}@{socket.gethostname()}"
+    named = os.environ.get("TRADSYS_USER") or f"{user}@{socket.gethostname()}"
+    return named.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)

@@ -320,6 +320,8 @@ def test_a_place_that_cannot_be_opened_is_one_clear_line(tmp_path):
 def test_who_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("TRADSYS_USER", "ada")
     assert LedgerEntry("train", "m", "d", START, END, code_sha="x").who == "ada"
+    monkeypatch.setenv("TRADSYS_USER", os.fsdecode(b"caf\xe9"))  # of a terminal that writes Latin-1
+    assert LedgerEntry("train", "m", "d", START, END, code_sha="x").who == "caf\ufffd"
     monkeypatch.delenv("TRADSYS_USER")
     assert "@" in LedgerEntry("train", "m", "d", START, END, code_sha="x").who
 
