@@ -39,6 +39,16 @@ def writing_in(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def held_alone(path: Path) -> Iterator[bool]:
+    """Holds the lock of an existing file; yields False where another process has it.
+
+    It ends with the process. True where locks do not exist.
+    """
+    with _locked(path, exclusive=True) as own:
+        yield own is not False
+
+
 def remove_dead_drafts(folders: Iterable[Path]) -> list[Path]:
     """Removes drafts in these folders whose writer was killed; returns them.
 
@@ -86,13 +96,13 @@ def _age(draft: Path) -> float:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, *, exclusive: bool) -> Iterator[bool | None]:
-    """Holds the folder's lock; yields False where others hold it, None where locks do not exist.
+def _locked(path: Path, *, exclusive: bool) -> Iterator[bool | None]:
+    """Holds the lock of a folder or file; yields False where others hold it, None where locks do not exist.
 
     `flock` on the folder itself lets many writers share it and leaves no lock file, which filelock cannot do.
     """
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
     except OSError:
         yield None
         return

@@ -211,7 +211,7 @@ class WalkForward:
             raise DataError(
                 f"split: WalkForward needs {self.train_bars or 1} training + {valid_bars} validation + "
                 f"{self.n_folds} x {test_bars} test = {needed} bars but the decisions span {stop - first}; "
-                "use fewer or shorter parts"
+                "use fewer or shorter parts: n_folds, valid_bars, test_bars"
             )
         for k in range(self.n_folds):
             test_from = stop - (self.n_folds - k) * test_bars

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tradsys.core.drafts import DEAD_AFTER_SECONDS, MACHINE, draft_of, remove_dead_drafts
+from tradsys.core.errors import TradsysError
 from tradsys.core.runs import write_text, written_atomically
 from tradsys.research.pipeline.provenance import logged_in, open_run
 
@@ -50,6 +51,19 @@ def test_the_draft_of_a_killed_bundle_goes_at_the_next_start_and_a_live_one_stay
     with open_run(tmp_path, "train", "", []) as run:
         assert [draft.parent.name for draft in drafts(tmp_path)] == ["alive"]
     assert "removed 1 draft that a killed command left" in (run / "log.txt").read_text()
+
+
+def test_a_run_is_not_resumed_while_another_process_writes_to_it(tmp_path):
+    with open_run(tmp_path, "train", "", ["costs.fee_bps=10"]) as run:
+        with (
+            pytest.raises(TradsysError, match="another process is writing there"),
+            open_run(tmp_path, "train", "", ["costs.fee_bps=0"], run),
+        ):
+            pytest.fail("two processes in one run")
+        assert (run / "overrides.txt").read_text() == "costs.fee_bps=10\n"
+    with open_run(tmp_path, "train", "", ["costs.fee_bps=0"], run):
+        pass
+    assert (run / "overrides.txt").read_text() == "costs.fee_bps=0\n"
 
 
 def test_a_folder_of_several_calls_is_cleaned_as_well(tmp_path, writer):

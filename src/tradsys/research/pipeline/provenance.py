@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 
 from tradsys.core.clock import utc_now
-from tradsys.core.drafts import remove_dead_drafts
+from tradsys.core.drafts import held_alone, remove_dead_drafts
 from tradsys.core.endings.stops import Terminated
+from tradsys.core.errors import TradsysError
 from tradsys.core.extensions import part_files
 from tradsys.core.masking import MaskingFilter, masked, masked_text
 from tradsys.core.plain_data import Config, Json
@@ -50,14 +51,15 @@ def open_run(
     """Creates a run folder with code.json, config.yaml, overrides.txt, log.txt.
 
     Links `latest` to it on success. A run refused before its first checkpoint leaves no folder. An interrupted training
-    stays, to be resumed; other tasks cannot be resumed and leave nothing. A resumed folder is never removed.
+    stays, to be resumed; other tasks cannot be resumed and leave nothing. A resumed folder is never removed. Raises
+    TradsysError where another process writes to it.
     """
     folder = resumed or new_run(root, task)
     if resumed is None:
         record_code(folder)
-    write_text(folder / "config.yaml", config_yaml)
-    write_text(folder / "overrides.txt", override_lines(overrides))
-    with _logged(folder / "log.txt"):
+    with _alone(folder), _logged(folder / "log.txt"):
+        write_text(folder / "config.yaml", config_yaml)
+        write_text(folder / "overrides.txt", override_lines(overrides))
         _sweep([root / task, *(root / task).glob("*/"), *folder.rglob("*/")])
         try:
             yield folder
@@ -74,6 +76,20 @@ def open_run(
                 _remove(folder, root)
             raise
     link_latest(folder)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a run's log: of two processes, the later would mix its files with the other's."""
+    log = folder / "log.txt"
+    log.touch()
+    with held_alone(log) as is_alone:
+        if not is_alone:
+            raise TradsysError(
+                f"run {folder}: another process is writing there; one process at a time makes or resumes a run; wait "
+                "for it, or stop it first"
+            )
+        yield
 
 
 def _sweep(folders: Sequence[Path]) -> None:

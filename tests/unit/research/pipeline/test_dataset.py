@@ -73,7 +73,7 @@ def test_a_market_that_begins_late_is_named_where_the_split_has_too_little_time_
     with pytest.raises(DataError, match=words):
         rows.dataset(WalkForward(n_folds=3, valid_bars=60, test_bars=200))
     whole = label_rows(experiment, bars)
-    with pytest.raises(DataError, match=r"use fewer or shorter parts$"):
+    with pytest.raises(DataError, match=r"use fewer or shorter parts: n_folds, valid_bars, test_bars$"):
         whole.dataset(WalkForward(n_folds=30, valid_bars=60, test_bars=200))
     source = SimpleNamespace(bars=lambda: late.drop("segment"), untraded=None, describe=dict)
     load_bars(replace(experiment, data={**experiment.data, "source": source}))
