@@ -200,7 +200,7 @@ def trial_variance(trial_sharpes: Array) -> float:
     if sharpes.ndim != 1 or not len(sharpes) or not np.isfinite(sharpes).all():
         raise DataError(
             f"trial_variance: Sharpe ratios {sharpes.tolist()[:5]}; give [M] finite values, M >= 1; "
-            "a trial that never traded counts as 0"
+            "leave out trials that never traded"
         )
     return float(sharpes.var(ddof=1)) if len(sharpes) > 1 else 0.0
 

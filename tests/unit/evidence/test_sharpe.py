@@ -80,7 +80,7 @@ def test_trial_variance_counts_with_one_degree_less():
         (lambda: expected_max_sharpe(0), "0 trials"),
         (lambda: expected_max_sharpe(5, -1.0), "variance of -1.0"),
         (lambda: trial_variance([]), "M >= 1"),
-        (lambda: trial_variance([0.1, np.nan]), "never traded counts as 0"),
+        (lambda: trial_variance([0.1, np.nan]), "leave out trials that never traded"),
         (lambda: sharpe_ratio([[0.1, 0.2], [0.1]]), "different lengths"),
         (lambda: probabilistic_sharpe_ratio(np.arange(9.0), np.nan), "benchmark of nan"),
         (lambda: min_track_record_length(np.arange(9.0), np.inf), "benchmark of inf"),

@@ -15,7 +15,6 @@ from tradsys.core.tables import Array
 from tradsys.evidence.deflation import deflation_of_returns
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import Performance, performance
-from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import verdict_of_strategy
 from tradsys.market.calendars import days_in_a_year, session_of
@@ -341,7 +340,7 @@ def _performance(
     ledger: BookLedger,
     *,
     min_block: float,
-    min_trades: int = MIN_TRADES,
+    min_trades: int | None = None,
     evaluation: Evaluation,
     yearly: float,
     deflation: Mapping[str, Any],
@@ -357,7 +356,7 @@ def _performance(
         exposure_T=column["gross"],
         turnover_T=column["turnover"],
         costs_T=column["cost"],
-        min_trades=min_trades,
+        min_trades=evaluation.least_trades if min_trades is None else min_trades,
         min_block=float(min_block),
         confidence=evaluation.confidence,
         **deflation,

@@ -16,7 +16,7 @@ from tradsys.core.tables import Array, FeatureTable
 from tradsys.evidence.cosines import mean_interval
 from tradsys.evidence.joint_test import JointTest
 from tradsys.evidence.performance import days_between, performance
-from tradsys.evidence.sharpe import MIN_TRADES, is_flat
+from tradsys.evidence.sharpe import is_flat
 from tradsys.evidence.track_record.drawdowns import DeepestFall, drawdown_span
 from tradsys.evidence.track_record.passive import beyond_passive
 from tradsys.evidence.verdict import Verdict, verdict_of_strategy
@@ -322,13 +322,13 @@ def _strategy_row(
     result: Ledger,
     deflation: Mapping[str, Any],
     evaluation: Evaluation,
-    min_trades: int = MIN_TRADES,
+    min_trades: int | None = None,
     *,
     yearly: float,
 ) -> StrategyPerformance:
     """Performance of one ledger on daily UTC returns; the drawdown is measured on bars, not day closes.
 
-    yearly: days with bars in a year.
+    yearly: days with bars in a year. min_trades: None is the evaluation's own.
     """
     days, daily = result.daily_returns()
     activity = _activity(result, days)
@@ -347,7 +347,7 @@ def _strategy_row(
         drawdown=DeepestFall(
             max_drawdown=depth, drawdown_periods=fell_days, drawdown_days=fell_days, drawdown_recovered=recovered
         ),
-        min_trades=min_trades,
+        min_trades=evaluation.least_trades if min_trades is None else min_trades,
         confidence=evaluation.confidence,
         **deflation,
     )

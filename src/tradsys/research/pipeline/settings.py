@@ -13,6 +13,7 @@ from tradsys.core.bounds import check_bounds, is_within
 from tradsys.core.errors import TradsysError, TrainingError
 from tradsys.core.progress import stages as progress
 from tradsys.core.protocols import Calibrator, Events, Labeller, Model, Splitter
+from tradsys.evidence.sharpe import MIN_TRADES
 from tradsys.features.feature_set import FeatureSet
 from tradsys.labels.checked import check_label
 from tradsys.market.universe import untraded_of, without_reference
@@ -53,6 +54,14 @@ class Evaluation:
         rules |= {"confidence": "(0, 1)", "candidate_quantile": "[0, 1)"}
         rules |= {"cpcv_groups": "whole [2, inf)", "cpcv_test_groups": f"whole [1, {self.cpcv_groups})"}
         check_bounds("evaluation", self, rules, "evaluation")
+
+    @property
+    def least_trades(self) -> int:
+        """Closed trades below which a row shows no probability and no ratio.
+
+        30, or `min_trades` where more are required.
+        """
+        return max(MIN_TRADES, self.min_trades)
 
 
 @dataclass(frozen=True, eq=False)

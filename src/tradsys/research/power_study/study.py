@@ -22,6 +22,7 @@ from tradsys.core.progress.bars import bar
 from tradsys.core.received import read_json, refused_in_one_line
 from tradsys.core.runs import code_sha, digest_json, write_json, written_atomically
 from tradsys.core.tables import Array
+from tradsys.evidence.cosines import student_quantile
 from tradsys.evidence.multiple_testing import wilson_interval
 from tradsys.market.synthetic import SyntheticMarket
 from tradsys.models.training.ranks.launcher import start_method
@@ -274,15 +275,15 @@ def summarise(rows: Sequence[MarketRow], settings: StudySettings) -> Summary:
 
 def _of_edge(edge: float, rows: Sequence[MarketRow], confidence: float) -> EdgeRow:
     sharpes = np.array([r.sharpe for r in rows if r.sharpe is not None])
-    mean, half = _mean_and_half(sharpes)
+    skills = [r.skill for r in rows if r.skill is not None]
     seen = [look for r in rows for look in r.looks]
     return {
         "edge": edge,
         "n": len(rows),
         "n_refused": sum(r.verdict == REFUSED for r in rows),
         "verdicts": {kind: sum(r.verdict == kind for r in rows) for kind in sorted({r.verdict for r in rows})},
-        "sharpe": {"value": mean, "low": mean - half, "high": mean + half} if len(sharpes) else None,
-        "skill": _mean_and_half(np.array([r.skill for r in rows if r.skill is not None]))[0] if len(sharpes) else None,
+        "sharpe": mean_of_markets(sharpes, confidence) if len(sharpes) else None,
+        "skill": float(np.mean(skills)) if skills else None,
         "looks": [
             _of_evaluation(look, rows, confidence) for look in EVALUATIONS if any(one.name == look for one in seen)
         ],
@@ -304,11 +305,16 @@ def _of_evaluation(look: str, rows: Sequence[MarketRow], confidence: float) -> E
     }
 
 
-def _mean_and_half(values: Array) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval, by the normal distribution; (0, 0) without values."""
-    if not len(values):
-        return 0.0, 0.0
-    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+def mean_of_markets(values: Array, confidence: float) -> Interval:
+    """Mean of independent markets with Student's interval; none of one market.
+
+    Source: Student 1908.
+    """
+    n, mean = len(values), float(values.mean())
+    if n < 2:
+        return {"value": mean, "low": None, "high": None}
+    half = float(student_quantile(confidence, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return {"value": mean, "low": mean - half, "high": mean + half}
 
 
 def smallest_found(

@@ -1,6 +1,7 @@
 import pytest
 
 from tests.conftest import walk_bars
+from tradsys.config.compose import as_dict, compose
 from tradsys.core.errors import DataError, TradsysError
 from tradsys.market.store import BarStore, StoredBars
 from tradsys.ops.machine.requirements import ResourceEstimate, estimate_of, rows_of
@@ -16,6 +17,44 @@ def test_comfort_covers_what_runs_really_took_and_little_more(rows, peaks):
     assert estimate.comfort <= 1.1 * peaks[0]
     assert peaks[1] <= estimate.address_space * 1.02
     assert estimate.address_space <= 1.1 * peaks[1]
+
+
+# the same without a net, which load no torch: model=logistic at 14,000 rows, model=lightgbm beyond
+LEAN = {14_000: (0.651e9, 3.69e9), 120_000: (0.852e9, 4.17e9), 280_000: (1.214e9, 4.44e9)}
+
+
+@pytest.mark.parametrize(("rows", "peaks"), LEAN.items())
+def test_a_run_without_a_net_is_estimated_by_what_it_takes(rows, peaks):
+    estimate = ResourceEstimate(rows, 48, has_net=False)
+    assert peaks[0] <= estimate.comfort * 1.01
+    assert estimate.comfort <= 1.1 * peaks[0]
+    assert peaks[1] <= estimate.address_space * 1.02
+
+
+def test_a_net_makes_no_run_smaller_however_many_bars():
+    for rows in (0, 10_000, 10**6, 10**8):
+        lean, whole = (ResourceEstimate(rows, 48, has_net) for has_net in (False, True))
+        assert lean.memory <= whole.memory
+        assert lean.rows_within(lean.memory) == pytest.approx(rows, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "has_net"),
+    [
+        ("train", ["model=logistic"], False),
+        ("train", ["model=lightgbm"], False),
+        ("train", ["+experiment=foundry"], False),
+        ("train", ["model=transformer"], True),
+        ("train", ["model=average"], True),
+        ("train", ["+experiment=supcon"], True),
+        ("tune", ["model=lightgbm"], True),  # a sweep may choose another model
+    ],
+)
+def test_nets_are_found_in_the_configuration(command, overrides, has_net):
+    config = as_dict(compose(command, [*overrides, "data=synthetic"]))
+    assert estimate_of(config).has_net == has_net
+    foreign = config | {"model": {"_target_": "their.package.Model"}}
+    assert estimate_of(foreign).has_net
 
 
 def test_the_synthetic_market_is_counted_from_the_config():

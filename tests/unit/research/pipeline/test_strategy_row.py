@@ -40,6 +40,14 @@ def test_calmar_is_of_the_drawdown_beside_it(row):
     assert row["calmar"]["value"] == pytest.approx(row["cagr"] / row["max_drawdown"])
 
 
+@pytest.mark.parametrize(("least", "known"), [(5, True), (40, True), (41, False)])
+def test_trades_too_few_to_decide_give_no_probability(least, known):
+    """Forty trades; the threshold of the verdict is that of the row, where it is above 30."""
+    trials = {"n_trials": 1, "sharpe_variance": 0.0, "n_effective": None}
+    found = _strategy_row(ledger_with_falls_within_days(), trials, Evaluation(min_trades=least), yearly=YEARLY)
+    assert (found["psr"] is not None, found["calmar"]["value"] is not None) == (known, known)
+
+
 def test_the_tear_sheet_has_the_year_of_the_row(row):
     """The exchange's own number of sessions, not one measured anew from the days: 365 here, 252 of a short record."""
     ledger = ledger_with_falls_within_days()

@@ -19,7 +19,15 @@ from tradsys.reports.power_study_page import conclusions, markdown, study_table
 from tradsys.research.power_study import study as module
 from tradsys.research.power_study.markets import EVALUATIONS
 from tradsys.research.power_study.simulated_research import MarketRow, SpanEvaluation, at_levels
-from tradsys.research.power_study.study import StudySettings, flat, is_broken, monotone, study, summarise
+from tradsys.research.power_study.study import (
+    StudySettings,
+    flat,
+    is_broken,
+    mean_of_markets,
+    monotone,
+    study,
+    summarise,
+)
 from tradsys.serving.strategy import BreakEvenRule, Profile, ThresholdRule
 
 LEVELS = {"plain": [0.6, 0.9], "even": [-0.1, 0.1]}
@@ -93,6 +101,17 @@ def test_the_smallest_edge_found_is_interpolated():
     assert reported["edge"]["value"] == pytest.approx(0.26)  # 50 % at 0.2, 100 % at 0.3: 80 % three fifths of the way
     assert reported["sharpe"]["value"] == pytest.approx(2.6)
     assert reported["edge"]["low"] < 0.26 < reported["edge"]["high"]
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_the_mean_of_few_markets_has_students_interval(n):
+    rng = np.random.default_rng(n)
+    found = [mean_of_markets(rng.normal(size=n), 0.9) for _ in range(3000)]
+    assert np.mean([one["low"] <= 0 <= one["high"] for one in found]) == pytest.approx(0.9, abs=0.02)
+
+
+def test_one_market_shows_no_interval_instead_of_one_without_width():
+    assert mean_of_markets(np.array([1.5]), 0.95) == {"value": 1.5, "low": None, "high": None}
 
 
 def test_edges_out_of_order_are_the_same_curve():
