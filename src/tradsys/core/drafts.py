@@ -49,6 +49,12 @@ def held_alone(path: Path) -> Iterator[bool]:
         yield own is not False
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process has the lock of this file, as `held_alone` takes it."""
+    with held_alone(path) as alone:
+        return not alone
+
+
 def remove_dead_drafts(folders: Iterable[Path]) -> list[Path]:
     """Removes drafts in these folders whose writer was killed; returns them.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tradsys.core.clock import utc_now
+from tradsys.core.drafts import is_held
 from tradsys.core.errors import TradsysError
 from tradsys.core.headline import Interval, headline_skill
 from tradsys.core.plain_data import Json
@@ -225,9 +226,8 @@ def keep(root: Path, name: str | None) -> Path:
 
 def _ledger_runs(place: str) -> list[str]:
     """Folders of all runs in the ledger; none where there is no ledger."""
-    if "://" not in place and not Path(place).is_file():
-        return []
-    return [str(entry["run"]) for entry in TrialLedger(place).entries()]
+    is_there = "://" in place or Path(place).is_file()
+    return [str(entry["run"]) for entry in TrialLedger(place).entries()] if is_there else []
 
 
 def _named_in_databases(root: Path) -> set[str]:
@@ -240,9 +240,8 @@ def _named_in_databases(root: Path) -> set[str]:
                 for (table,) in tables:
                     quoted = table.replace('"', '""')
                     for row in base.execute(f'SELECT * FROM "{quoted}"'):
-                        for value in row:
-                            if isinstance(value, str):
-                                found |= {match[0] for match in STAMP.finditer(value)}
+                        texts = (value for value in row if isinstance(value, str))
+                        found |= {match[0] for text in texts for match in STAMP.finditer(text)}
         except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite may quote bytes that are no text
             raise TradsysError(
                 f"runs: the study database {path.relative_to(root)} cannot be read ({one_line(str(error), 80)}); "
@@ -261,7 +260,7 @@ def ledger_problem(place: str, root: Path) -> str:
 
 
 def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
-    """Run folder -> what refers to it: the ledger, a model or a study.
+    """Run folder -> what refers to it: its own process, the ledger, a model or a study.
 
     Where the ledger or a study's database cannot be read, or is gone, it may refer to any run: every run stays.
     """
@@ -277,7 +276,9 @@ def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
     texts = [p.read_text("utf-8", "replace") for s in STUDIES for p in (root / s).glob("*/*.json") if p.is_file()]
     for folder in run_folders(root):
         name, card = folder.relative_to(root).as_posix(), folder / "bundle" / "card.json"
-        if folder.name in named or (folder / "ledger.json").exists():
+        if is_held(folder / "log.txt"):
+            found[name] = "still running"
+        elif folder.name in named or (folder / "ledger.json").exists():
             found[name] = "in the trial ledger"
         elif card.is_file() and digest_file(card) in cards:
             found[name] = f"promoted as {cards[digest_file(card)].relative_to(models)}"
@@ -367,8 +368,7 @@ def _number(value: Any) -> float | None:
 
 
 def _value(row: RunRow, key: str) -> Any:
-    found = getattr(row, key)
-    value = found["value"] if isinstance(found, dict) else found
+    value = found["value"] if isinstance(found := getattr(row, key), dict) else found
     return None if value == "" else value
 
 

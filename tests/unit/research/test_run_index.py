@@ -15,6 +15,7 @@ from tradsys.reports.runs.page import print_runs, render
 from tradsys.reports.wording import confidence
 from tradsys.research import run_index
 from tradsys.research.pipeline.ledger_anchors import write_anchor
+from tradsys.research.pipeline.provenance import open_run
 from tradsys.research.pipeline.trial_ledger import LedgerEntry, TrialLedger
 from tradsys.research.run_index import (
     RunRow,
@@ -199,6 +200,14 @@ def test_the_command_lists_keeps_and_removes_only_when_confirmed(root, tmp_path,
         work(["delete"])
     with pytest.raises(ValueError, match="no folder"):
         work(["paths.runs=nowhere"])
+
+
+def test_a_run_that_a_process_still_writes_stays(root, tmp_path):
+    models = tmp_path / "models"
+    with open_run(root, "train", "", []) as folder:
+        name = folder.relative_to(root).as_posix()
+        assert references(root, models, str(root / "ledger.db"))[name] == "still running"
+    assert name not in references(root, models, str(root / "ledger.db"))
 
 
 def study_with(path, text):
