@@ -260,7 +260,7 @@ def ledger_problem(place: str, root: Path) -> str:
 
 
 def references(root: Path, models: Path, ledger: str) -> dict[str, str]:
-    """Run folder -> what refers to it: its own process, the ledger, a model or a study.
+    """Run folder -> what needs it: its process, the ledger, a model or a study.
 
     Where the ledger or a study's database cannot be read, or is gone, it may refer to any run: every run stays.
     """
