@@ -68,6 +68,15 @@ def test_a_finding_is_printed_and_exits_with_1(tmp_path, monkeypatch, capsys):
     assert reported["finding"]["size"] > 0
 
 
+def test_the_borrow_fee_of_shorts_is_no_look_ahead(tmp_path):
+    """Three symbols, long and short: what is held costs the same whatever bars come later, or other symbols have."""
+    wanted = ["agent=reversion", "model=logistic", "strategy=[]", "regime=none", "auditor=none"]
+    checked = ["audit.parts=[labels,samples]", "audit.questions=[future]", "costs.borrow_bps_per_year=500"]
+    with inside(tmp_path):
+        work([*[one for one in SHRUNK if not one.startswith("regime")], *wanted, *checked])
+    assert [a["verdict"] for a in answers(tmp_path)] == ["ok", "ok"]
+
+
 def test_a_refusal_of_the_package_is_a_finding(tmp_path, monkeypatch):
     from tradsys.samples import splits
 

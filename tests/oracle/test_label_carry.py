@@ -57,6 +57,24 @@ def test_a_flat_price_with_a_dividend_pays_and_with_funding_does_not():
     assert pays(bare.ret, cost)[0] == 0
 
 
+def test_a_label_does_not_change_with_the_bars_that_another_symbol_has():
+    """To the bit, as the audit compares labels: sums over all symbols would carry the rounding of the first along."""
+    rng, parts = np.random.default_rng(0), []
+    for name in ("A", "B", "C"):
+        price = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 200)))
+        due = pl.Series(rng.normal(0, 1e-3, 200))
+        columns = dict.fromkeys(("open", "high", "low", "close"), pl.Series(price))
+        parts.append(still(200).with_columns(symbol=pl.lit(name), funding_due=due, dividend_due=due.abs(), **columns))
+    found = []
+    for some in (pl.concat(parts), pl.concat([parts[0].head(120), *parts[1:]]), parts[2]):
+        segments = some.with_columns(segment=pl.col("symbol").rank("dense"))
+        made = with_carry(forward_return(segments, horizon_bars=5, side=-1), segments, -1, 0.05)
+        found.append(made.ret[-200:])
+    assert np.isfinite(found[0]).sum() == 195
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 def test_bars_without_events_held_long_are_left_alone():
     bars = still(6)
     labels = forward_return(bars, horizon_bars=2)

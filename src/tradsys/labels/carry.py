@@ -1,12 +1,13 @@
 """Carry of a labelled position while it is held: dividends, funding, the borrow fee."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.tables import Array, Labels
-from tradsys.market.tradable import event, fillable_opens, years_since
+from tradsys.market.tradable import event, fillable_opens, symbol_runs, years_since
 from tradsys.market.true_range import price_matrix
 
 LEAST = 1e-9  # of the entry price: floor of an exit after carry, so that its log return stays finite
@@ -38,9 +39,10 @@ def with_carry(labels: Labels, bars: pl.DataFrame, side: int | Array, borrow_per
     sign, out, into = side_R[rows], left[rows], _entry_rows(bars)[rows]
     entry = open_[into]
     leaving = entry * np.exp(sign * labels.ret[rows])
-    carry = sign * _between(dividend, into + 1, out + 1) - sign * _between(due, into, out)
+    totals = _Totals.of(bars)
+    carry = sign * totals.between(dividend, into + 1, out + 1) - sign * totals.between(due, into, out)
     carry += _in_the_last_bar(-sign * due[out], leaving, open_[out], close[out])
-    carry -= np.where(sign < 0, _between(fee, into, out + 1), 0.0)
+    carry -= np.where(sign < 0, totals.between(fee, into, out + 1), 0.0)
     ret = labels.ret.copy()
     ret[rows] = sign * np.log(np.maximum((leaving + sign * carry) / entry, LEAST))
     return replace(labels, ret=ret)
@@ -53,10 +55,29 @@ def _entry_rows(bars: pl.DataFrame) -> Array:
     return np.append(following[1:], bars.height - 1)
 
 
-def _between(values: Array, start: Array, stop: Array) -> Array:
-    """Sum of values[start:stop] for each pair of rows."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    return np.asarray(total[stop] - total[start])
+@dataclass(frozen=True, eq=False)
+class _Totals:
+    """Sums of values over rows of one symbol, from that symbol's rows alone.
+
+    A running sum over all symbols would carry the rounding of one into the next: a label would differ in its last digit
+    with the bars that other symbols have later. first [S + 1]: offsets of the symbols.
+    """
+
+    first: Array
+
+    @classmethod
+    def of(cls, bars: pl.DataFrame) -> "_Totals":
+        firsts = symbol_runs(bars)
+        return cls(np.append([0] if firsts is None else firsts, bars.height))
+
+    def between(self, values: Array, start: Array, stop: Array) -> Array:
+        """Sum of values[start:stop] for each pair of rows within one symbol."""
+        total = np.empty(len(values) + len(self.first) - 1)  # one more place for each symbol: its sum of nothing
+        for k, (low, high) in enumerate(pairwise(self.first.tolist())):
+            total[low + k] = 0.0
+            np.cumsum(values[low:high], out=total[low + k + 1 : high + k + 1])
+        own = np.searchsorted(self.first, np.minimum(start, stop - 1), side="right") - 1
+        return np.asarray(total[stop + own] - total[start + own])
 
 
 def _in_the_last_bar(due: Array, price: Array, open_: Array, close: Array) -> Array:

@@ -25,9 +25,12 @@ from tradsys.evidence.controls.causality import (
     lifted_bars,
 )
 from tradsys.features.feature_set import FeatureSet
+from tradsys.market.bars import utc_series
 from tradsys.research.leakage.dense_cuts import sparse_leak
 from tradsys.research.leakage.subject import FUTURE, AuditSubject, aware_key
 from tradsys.research.pipeline import dataset
+from tradsys.research.pipeline.as_of import known_times
+from tradsys.research.pipeline.settings import Experiment
 from tradsys.serving.bundle import audited, auditor_columns
 
 Outcome = Finding | str | None
@@ -163,15 +166,18 @@ def _labels(s: AuditSubject) -> Outcome:
 
     The side, and the band that an expansion is compared with, are decided at t and may use that level.
     """
-    found = unmoved(s, "labels", lambda bars, _: label_frame(bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts)
+    found = unmoved(
+        s, "labels", lambda bars, _: label_frame(s.experiment, bars, s.label(bars)), n_cuts=10 * s.settings.n_cuts
+    )
     if found is not None:
         return found
     side = s.experiment.features.side(s.bars)
     decided = ["y"] if s.experiment.labels.card()["kind"] == "expansion" else []
-    truth = label_frame(s.bars, s.label(s.bars)).drop(decided)
+    truth = label_frame(s.experiment, s.bars, s.label(s.bars)).drop(decided)
     by = 0.05 * pl.col("close").fill_nan(None).min().over("symbol")  # a larger step would be an unconfirmed print
     for t in s.cuts(10 * s.settings.n_cuts):
-        reported = label_frame(s.bars, s.experiment.labels.label(lifted_bars(s.bars, t, by), side)).drop(decided)
+        lifted = dataset.outcomes_on(s.experiment, lifted_bars(s.bars, t, by), side)
+        reported = label_frame(s.experiment, s.bars, lifted).drop(decided)
         at = [frame.filter(pl.col("time") == t) for frame in (truth, reported)]
         if moved := frame_difference(at[0], at[1], KEYS, 1e-9):
             how = f"prices up to {t:%Y-%m-%d %H:%M}, the decision, moved by a constant"
@@ -179,10 +185,10 @@ def _labels(s: AuditSubject) -> Outcome:
     return None
 
 
-def label_frame(bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
-    """Resolved labels, with the time at which they resolved."""
+def label_frame(experiment: Experiment, bars: pl.DataFrame, labels: Labels) -> pl.DataFrame:
+    """Resolved labels, with the time at which they were known (`known_times`)."""
     rows = np.flatnonzero(labels.resolved)
-    known = bars["time"].gather(labels.end[rows])
+    known = utc_series(known_times(experiment, bars, labels)[rows])
     columns = {"y": labels.y[rows], "ret": labels.ret[rows], "weight": labels.weight[rows]}
     return columns_of(bars[rows], columns).with_columns(known=known)
 
@@ -191,11 +197,13 @@ def _samples(s: AuditSubject) -> Outcome:
     """Rows, labels and every column of the table that models read. Weights depend on all samples by design."""
 
     def answer(bars: pl.DataFrame, _: datetime) -> pl.DataFrame:
-        samples = dataset.label_rows(s.experiment, bars, features=s.prepared.features).samples()
+        labelled = dataset.label_rows(s.experiment, bars, features=s.prepared.features)
+        samples = labelled.samples()
         table, rows = samples.table, samples.rows
         columns = {"y": samples.y, "ret": samples.ret, "reads": rows - samples.start}
         values = dict(zip(table.names, table.values[rows].T, strict=True))
-        return columns_of(bars[rows], columns | values).with_columns(known=bars["time"].gather(samples.end))
+        known = utc_series(known_times(s.experiment, bars, labelled.labels)[rows])
+        return columns_of(bars[rows], columns | values).with_columns(known=known)
 
     return unmoved(s, "samples", answer, ways=WAYS_WITHOUT_NAN)
 

@@ -75,7 +75,7 @@ def refit_check(
 def _refit(experiment: Experiment, cache: DatasetCache, at: datetime) -> Refit:
     """Everything computed and fitted from the cached bars, as of `at`."""
     bars, splitter = cache.bars, AsOf(at, getattr(experiment.split, "valid_bars", None) or VALID_BARS)
-    labels = known_by(labels_of(experiment, bars), bars, at)
+    labels = known_by(experiment, bars, labels_of(experiment, bars), at)
     rows = label_rows(experiment, bars, splitter, labels=labels, cache=cache)
     dataset, table = rows.dataset(splitter), rows.table
     model = fitted_on(experiment, dataset.part(0, "train"), dataset.part(0, "valid"))

@@ -90,10 +90,10 @@ def _features(s: AuditSubject) -> Outcome:
 
 def _labels(s: AuditSubject) -> Outcome:
     """A label decided at t from the last `history` bars before t, with all later bars."""
-    truth = label_frame(s.bars, s.label(s.bars))
+    truth = label_frame(s.experiment, s.bars, s.label(s.bars))
     for t in s.cuts():
         late = s.bars.filter(pl.col("time") >= _recent(s, t)["time"].min())
-        reported = label_frame(late, s.label(late))
+        reported = label_frame(s.experiment, late, s.label(late))
         before, after = (frame.filter(pl.col("time") == t) for frame in (truth, reported))
         if found := frame_difference(before, after, KEYS, NET):
             return _past_finding("labels", s, found)

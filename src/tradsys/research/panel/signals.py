@@ -117,7 +117,7 @@ def signals_at(
     moment = bars["time"].max() if at is None else at
     assert isinstance(moment, datetime)
     past, splitter = bars.filter(pl.col("time") <= moment), AsOf(moment, settings.valid_bars)
-    labels = known_by(labels_of(experiment, past), past, moment)
+    labels = known_by(experiment, past, labels_of(experiment, past), moment)
     rows = label_rows(experiment, past, splitter, labels=labels)
     table = rows.table
     now = table.time == utc64(moment)

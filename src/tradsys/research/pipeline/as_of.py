@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tradsys.core.clock import utc64
 from tradsys.core.errors import DataError
-from tradsys.core.tables import Fold, Labels, Samples
+from tradsys.core.tables import Array, Fold, Labels, Samples
 from tradsys.market.bars import utc64_times
+from tradsys.market.tradable import death_known_at
+from tradsys.research.pipeline.dataset import outcomes_of
+from tradsys.research.pipeline.settings import Experiment
 from tradsys.samples.splits import check_fold, purge, span_bars
 
 
@@ -49,10 +53,28 @@ class AsOf:
         yield as_of_fold(samples, self.at, self.valid_bars)
 
 
-def known_by(labels: Labels, bars: pl.DataFrame, at: datetime) -> Labels:
-    """The labels with every outcome after `at` unresolved."""
+def known_times(experiment: Experiment, bars: pl.DataFrame, labels: Labels) -> Array:
+    """Moment at which each label [R] is known, datetime64[us]; NaT where never.
+
+    The close of its last bar. A label that only a delisting ended is known when the delisting is
+    (`market.tradable.death_known_at`), which is later than the symbol's last bar. labels: of these bars.
+    """
     time = utc64_times(bars)
-    late = (labels.end >= 0) & (time[np.maximum(labels.end, 0)] > utc64(at))
+    known = np.where(labels.resolved, time[np.maximum(labels.end, 0)], np.datetime64("NaT"))
+    patience = int(getattr(experiment.labels, "dead_after_bars", None) or 0)
+    death = death_known_at(bars, patience) if patience else np.full(len(labels), -1)
+    if not (death >= 0).any():
+        return known
+    undying: Any = replace(experiment.labels, dead_after_bars=bars.height + 1)  # type: ignore[type-var]
+    alive = outcomes_of(replace(experiment, labels=undying), bars)
+    ended = labels.resolved & (death[np.maximum(labels.end, 0)] >= 0) & (alive.end != labels.end)
+    known[ended] = np.unique(time)[death[labels.end[ended]]]
+    return known
+
+
+def known_by(experiment: Experiment, bars: pl.DataFrame, labels: Labels, at: datetime) -> Labels:
+    """The labels with every outcome that is known after `at` unresolved."""
+    late = known_times(experiment, bars, labels) > utc64(at)
     return replace(
         labels,
         y=np.where(late, -1, labels.y),

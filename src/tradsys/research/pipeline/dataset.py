@@ -317,7 +317,7 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
     side, weighting = experiment.features.side(bars), experiment.weighting
 
     def compute() -> Labels:
-        labels = _outcomes(experiment, bars, side)
+        labels = outcomes_on(experiment, bars, side)
         span, met = path_targets(bars, labels.end)
         labels = replace(labels, realised_range=span, mean_met=met)
         if weighting == "return":
@@ -330,7 +330,7 @@ def labels_of(experiment: Experiment, bars: pl.DataFrame, cache: DatasetCache | 
 
 def outcomes_of(experiment: Experiment, bars: pl.DataFrame) -> Labels:
     """Labels [R] as of `labels_of`, without paths and without values for weights."""
-    return _outcomes(experiment, bars, experiment.features.side(bars))
+    return outcomes_on(experiment, bars, experiment.features.side(bars))
 
 
 def side_of_labels(experiment: Experiment, side: Array | None) -> int | Array:
@@ -341,8 +341,11 @@ def side_of_labels(experiment: Experiment, side: Array | None) -> int | Array:
     return getattr(experiment.labels, "side", 1) if side is None else side
 
 
-def _outcomes(experiment: Experiment, bars: pl.DataFrame, side: Array | None) -> Labels:
-    """Checked labels with their carry. side: int8 [R] of the positions, None for the label's own."""
+def outcomes_on(experiment: Experiment, bars: pl.DataFrame, side: Array | None) -> Labels:
+    """Checked labels with their carry, on the given side.
+
+    side: int8 [R] of the positions, None for the label's own.
+    """
     own = side_of_labels(experiment, side)
     found = checked_labels(answer(experiment.labels, "label", bars, side, kind=Labels), experiment.labels, bars)
     return with_carry(found, bars, own, experiment.costs.borrow_per_year)

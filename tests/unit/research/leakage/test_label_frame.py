@@ -1,6 +1,7 @@
 """Which labels the audit compares: resolved ones, by the rule of samples."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from tradsys.evidence.controls.causality import frame_difference
 from tradsys.research.leakage.lookahead import KEYS, label_frame
 
 HORIZON = 3
+PLAIN = SimpleNamespace(labels=SimpleNamespace())
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
@@ -29,7 +31,7 @@ def test_a_row_without_a_class_is_no_outcome_that_later_bars_could_change():
         time=pl.Series([NOON + timedelta(hours=k) for k in range(40)]), symbol=pl.lit("A")
     )
     t = bars["time"][25]
-    frames = [label_frame(some, label(some)) for some in (bars, bars.filter(pl.col("time") <= t))]
+    frames = [label_frame(PLAIN, some, label(some)) for some in (bars, bars.filter(pl.col("time") <= t))]
     assert [frame.height for frame in frames] == [40 - HORIZON, 26 - HORIZON]
     whole, cut = (frame.filter(pl.col("known") <= t) for frame in frames)
     assert frame_difference(whole, cut, KEYS) is None

@@ -147,7 +147,7 @@ def test_a_fold_as_of_a_date_knows_no_later_label(experiments, bars, at):
     assert len(np.unique(valid.time)) == 60
     assert table.time[valid.end].max() == now
     assert table.time[train.end].max() < table.time[valid.rows].min()
-    labels = known_by(labels_of(experiments["5d"], bars), bars, at)
+    labels = known_by(experiments["5d"], bars, labels_of(experiments["5d"], bars), at)
     assert table.time[labels.end[labels.end >= 0]].max() == now
     assert (labels.y[labels.end < 0] == -1).all()
 
