@@ -1,6 +1,7 @@
 """The verbs of `trade` on a bundle of the shrunk run: what is refused, what is shown, what is left for a bot."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -58,6 +59,22 @@ def test_status_and_page_tell_what_the_journal_holds(replayed, capsys):
     assert "Last decisions" in page
     assert "<strong>SYNTHETIC DATA:</strong>" in page
     assert faults(page) == []
+
+
+def test_a_replay_of_bars_that_the_bundle_was_fitted_on_is_called_one(run_folder, replayed, capsys):
+    settings = ["strategy=reckless", "until=2023-02-24T03:00", "name=seen"]
+    with inside(run_folder.parents[2]):
+        work(["replay", *settings, "since=2023-02-20"])
+        assert "IN SAMPLE: the bundle was fitted on bars from 2023-01-" in capsys.readouterr().out
+        work(["status", "name=seen"])
+        assert "IN SAMPLE: " in capsys.readouterr().out
+        work(["status", "name=shown"])
+        assert "IN SAMPLE: " not in capsys.readouterr().out
+    folder = run_folder.parents[2] / "runs/trade/seen"
+    page = (folder / "report.html").read_text()
+    assert "<strong>IN SAMPLE:</strong> the bundle was fitted on bars from" in page
+    assert faults(page) == []
+    shutil.rmtree(folder)  # commands without name= are about the newest bot
 
 
 def test_a_request_waits_for_a_bot_that_does_not_run(replayed, capsys):

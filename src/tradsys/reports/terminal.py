@@ -90,6 +90,12 @@ def print_made_up(console: Console, note: str | None) -> None:
         console.print(f"SYNTHETIC DATA: {note}", markup=False, style="bold magenta")
 
 
+def print_in_sample(console: Console, note: str | None) -> None:
+    """Prints IN SAMPLE with `note`, of what the bars fitted, unless it is None."""
+    if note:
+        console.print(f"IN SAMPLE: {note}", markup=False, style="bold magenta")
+
+
 def table(title: str, columns: tuple[str, ...], left: tuple[str, ...] = ()) -> Table:
     """An empty table whose first column is left-aligned.
 

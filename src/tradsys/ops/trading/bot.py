@@ -186,3 +186,17 @@ def run_replay(plan: Plan, feed: Feed, broker: Broker, **kwargs: Any) -> State:
 def span_of(bundle: Bundle, since: str | None) -> datetime:
     """The first bar to decide on: `since`, else the start of the bundle's test span."""
     return utc(str(since or bundle.card["span"]["test"][0]), "since")
+
+
+def in_sample_note(bundle: Bundle, since: datetime, last: datetime) -> str | None:
+    """What figures from `since` to `last` are not: out of sample. None where they are.
+
+    Model, calibration and levels were fitted on bars from the training span to the test span.
+    """
+    first, test = (utc(str(bundle.card["span"][part][0]), part) for part in ("train", "test"))
+    if since >= test or last < first:
+        return None
+    return (
+        f"the bundle was fitted on bars from {first:%Y-%m-%d} to {test:%Y-%m-%d}, and the decisions begin on "
+        f"{since:%Y-%m-%d}; these figures are better than those of new bars"
+    )

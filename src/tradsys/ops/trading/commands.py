@@ -10,20 +10,20 @@ from typing import Any
 import polars as pl
 from filelock import FileLock, Timeout
 
-from tradsys.core.clock import utc_stamp
+from tradsys.core.clock import utc, utc_stamp
 from tradsys.core.errors import BundleError, DataError, GateError, TradsysError
 from tradsys.core.plain_data import Config
 from tradsys.core.plurals import counted
 from tradsys.core.received import check_folder_name, refused_in_one_line
 from tradsys.market.universe import untraded_of
-from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, replayed, run_replay, span_of
+from tradsys.ops.trading.bot import JOURNAL, LOCK, Plan, in_sample_note, replayed, run_replay, span_of
 from tradsys.ops.trading.engine import Predictor
 from tradsys.ops.trading.live import newest_of, run_live
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.status import print_status
 from tradsys.ops.trading.store import RESTORE, TradeJournal
 from tradsys.ops.trading.summary import expected_daily, summary
-from tradsys.reports.terminal import print_made_up, prose
+from tradsys.reports.terminal import print_in_sample, print_made_up, prose
 from tradsys.serving.bundle import Bundle
 from tradsys.serving.feeds import StoredFeed
 from tradsys.serving.joined import JoinedSession, LiveColumns, StoredColumns
@@ -106,12 +106,15 @@ def replay(plain: Config, parts: Config, source: Source) -> None:
             "earlier since=, newer data=, or other symbols="
         )
     made_up = synthetic_note({"source": data})
-    extra = {"since": since.isoformat(), **({"synthetic": made_up} if made_up else {})}
+    seen = in_sample_note(bundle, since, utc(bars["time"].max(), "time"))  # type: ignore[arg-type]
+    notes = {"synthetic": made_up, "in_sample": seen}
+    extra = {"since": since.isoformat(), **{name: note for name, note in notes.items() if note}}
     plan = plan_of("replay", {**plain, "capital": 1.0}, parts, bundle, symbols, **extra)
     sessions = partial(JoinedSession, columns=StoredColumns(bars)) if bundle.features.columns else Session
     state = run_replay(plan, StoredFeed(bars, since, symbols), PaperBroker(parts["costs"]), sessions=sessions)
     ledger = state.ledger()
     print_made_up(CONSOLE, made_up)
+    print_in_sample(CONSOLE, seen)
     CONSOLE.print(
         f"{counted(len(ledger.trades), 'trade')}, {len(ledger.open_trades):,} open, equity "
         f"{ledger.final_equity:.6f} after {counted(len(ledger.equity), 'bar')}, "

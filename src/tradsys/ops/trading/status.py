@@ -9,7 +9,7 @@ from rich.text import Text
 
 from tradsys.ops.trading.state import State
 from tradsys.ops.trading.summary import summary
-from tradsys.reports.terminal import print_made_up, print_table, table
+from tradsys.reports.terminal import print_in_sample, print_made_up, print_table, table
 
 
 def print_status(console: Console, folder: Path, state: State, *, running: bool) -> None:
@@ -17,6 +17,7 @@ def print_status(console: Console, folder: Path, state: State, *, running: bool)
     shown = summary(state, None)
     s = shown.settings
     print_made_up(console, s.get("synthetic"))
+    print_in_sample(console, s.get("in_sample"))
     console.print(
         f"{folder.name}: {'running' if running else 'not running'}, {s.get('mode')} of {s.get('bundle_path')}, "
         f"profile {s.get('strategy')}, verdict {s.get('verdict')}"

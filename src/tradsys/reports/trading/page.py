@@ -69,6 +69,7 @@ def render(page: Any) -> str:
         "trading/trading.html.j2",
         figures=figures,
         synthetic=page.settings.get("synthetic"),
+        in_sample=page.settings.get("in_sample"),
         filters=filters,
         page=page,
         tables=tables,
