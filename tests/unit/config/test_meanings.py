@@ -39,11 +39,11 @@ def test_a_class_goes_before_a_place_and_a_place_before_a_bare_name(tmp_path):
     assert known.at("", "elsewhere.never") == ""
 
 
-def test_help_shows_meanings_within_80_columns():
+def test_help_shows_groups_and_meanings_within_80_columns():
     from tradsys.train import work
 
     text = help_text("train", work)
-    assert max(map(len, text[text.index("Keys (") :].splitlines())) <= 80
+    assert max(map(len, text[text.index("Groups (") :].splitlines())) <= 80
     assert "loss, optimiser" not in text  # deeper keys stay out of the help
     assert "most passes over the training samples" in text
     assert "start of every random draw" in text
