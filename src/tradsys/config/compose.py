@@ -313,8 +313,8 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
     lines = [_purpose(main)]
     if used:
         lines += ["Groups (group=choice):"]
-        under = {"subsequent_indent": " " * (width + 4), "break_on_hyphens": False}
-        lines += [textwrap.fill(f"  {g:<{width}}  {' | '.join(c)}", 80, **under) for g, c in used.items()] + [""]
+        fill = partial(textwrap.fill, width=80, subsequent_indent=" " * (width + 4), break_on_hyphens=False)
+        lines += [fill(f"  {g:<{width}}  {' | '.join(c)}") for g, c in used.items()] + [""]
     lines += ["Keys (key=value):"]
     lines += _key_lines("quiet=false", "true shows results and errors only; at every command")
     plain: Any = OmegaConf.to_container(config, resolve=False)
