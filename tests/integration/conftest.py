@@ -95,12 +95,16 @@ def inside(folder: Path):
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory):
-    """One whole shrunk training run on the synthetic market; its working folder holds runs/ with the ledger."""
+    """One whole shrunk training run on the synthetic market; its working folder holds runs/ with the ledger.
+
+    Tests add trials to that ledger; `ledger_of_run.db` beside runs/ is as the run left it.
+    """
     from tradsys.train import work
 
     folder = tmp_path_factory.mktemp("lab")
     with inside(folder):
         work(SHRUNK)
+    shutil.copy(folder / "runs" / "ledger.db", folder / "ledger_of_run.db")
     return folder / "runs" / "train" / "latest"
 
 

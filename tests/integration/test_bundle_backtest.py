@@ -62,11 +62,12 @@ def test_skill_measured_from_the_card_is_the_runs_own_on_its_test_span(bundle, h
     assert measured["value"] == pytest.approx(stored["value"], abs=1e-5)
 
 
-def test_buy_and_hold_of_one_span_is_the_same_in_train_and_backtest(run_folder):
+def test_buy_and_hold_of_one_span_is_the_same_in_train_and_backtest(run_folder, tmp_path):
     trained = json.loads((run_folder / "report.json").read_text())
     used = trained["provenance"]["config"]["evaluation"]
     same = [f"evaluation.{key}={used[key]}" for key in ("n_draws", "confidence")]
-    report = backtested(run_folder, *same, "strategy=[reckless]", "levels=score")
+    ledger = shutil.copy(run_folder.parents[2] / "ledger_of_run.db", tmp_path / "ledger.db")
+    report = backtested(run_folder, *same, "strategy=[reckless]", "levels=score", f"paths.ledger={ledger}")
     assert report["benchmark"]["performance"] == trained["benchmark"]["performance"]
 
 

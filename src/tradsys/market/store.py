@@ -26,6 +26,7 @@ from tradsys.market.bars import (
 from tradsys.market.downloads.revisions import RevisionLedger
 from tradsys.market.events import actions
 from tradsys.market.symbol_files import (
+    SymbolEntry,
     check_symbol,
     chosen_entries,
     dataset_minutes,
@@ -290,6 +291,7 @@ class StoredBars:
 
     def bars(self) -> pl.DataFrame:
         """The bars, verified against the manifest."""
+        self._chosen(BarStore(Path(self.root)).manifest(self.name))
         bars = BarStore(Path(self.root)).read(self.name, self._wanted(), self.start, self.end)
         self._check_length(bars)
         if (moment := _moment("as_of", self.as_of)) is not None:
@@ -342,10 +344,20 @@ class StoredBars:
             return self.symbols
         return (*self.symbols, self.reference)
 
+    def _chosen(self, manifest: Json) -> dict[str, SymbolEntry]:
+        """The manifest's entries of the symbols to read; DataError for one that is not stored."""
+        chosen = chosen_entries(self.name, manifest, self._wanted())
+        if self.untraded is not None and self.untraded not in chosen:
+            raise DataError(
+                f"store {self.name}: no reference {self.untraded!r} among {len(chosen)}: {list(chosen)[:12]}; fetch "
+                "its bars too, or set data.market_symbol to another one"
+            )
+        return chosen
+
     def describe(self) -> Json:
         """For run records: kind, name, digest of these bars, symbols, span."""
         manifest = BarStore(Path(self.root)).manifest(self.name)
-        chosen = chosen_entries(self.name, manifest, self._wanted())
+        chosen = self._chosen(manifest)
         return {
             "kind": "store",
             "name": self.name,
@@ -360,7 +372,7 @@ class StoredBars:
             "synthetic": False,
         }
 
-    def _digest(self, manifest: Json, chosen: Mapping[str, Mapping[str, Any]]) -> str:
+    def _digest(self, manifest: Json, chosen: Mapping[str, SymbolEntry]) -> str:
         """`content_digest` of the bars; only symbols that `start`, `end` or the others' span cuts are read for it."""
         has_events = self.events and manifest.get("events")
         if self.as_of is not None or self.prints == "first" or has_events:

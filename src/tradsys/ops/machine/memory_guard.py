@@ -8,7 +8,8 @@ import sys
 from tradsys.core.errors import TradsysError
 from tradsys.ops.machine.cgroups import Container, read_container, size
 
-# least memory of complete runs (see `requirements`), and the address space that the imports alone map
+# least memory of complete runs with a net (see `requirements`), which is imported before a run's own estimate is
+# checked; and the address space that the imports alone map
 LEAST_BYTES, LEAST_ADDRESS_SPACE = 0.77e9, 2.2e9
 
 
