@@ -3,7 +3,7 @@
   python -m tradsys.compare +study=losses                       on the synthetic market
   python -m tradsys.compare +study=losses data=btc_hourly       on real bars from the store
   python -m tradsys.compare +study=seeds study.n_jobs=4         four fits at once, of one thread each
-  python -m tradsys.compare +study=losses study.seeds=[0,1,2,3] resumes: only the fits of the new seed are run
+  python -m tradsys.compare +study=losses study.seeds=[0,1,2,3]  resumes: only the fits of the new seed are run
 
 Skill is 1 - log-loss of the calibrated probability / log-loss of the training base rate. Variants that answer one
 question are evaluated on the same samples of the same purged folds. An interrupted comparison resumes where it stopped.

@@ -3,7 +3,7 @@
 python -m tradsys.diagnose +experiment=explosion                     coins, from the store
 python -m tradsys.diagnose +experiment=explosion data=synthetic_daily data.explosions=0.03 labels.rise=0.3
 python -m tradsys.diagnose +experiment=foundry                       any tabular experiment that train takes
-python -m tradsys.diagnose +experiment=explosion diagnose.judge=true also fits the model and reads the test span, once
+python -m tradsys.diagnose +experiment=explosion diagnose.judge=true  also fits the model and reads the test span, once
 
 Coverage by date, correlation with the label, events against the rest, lift of compression, class balance, worked
 examples, advice. A feature computed for the last dates only, or one that drops away, fails by name. Whatever

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from tradsys.config import explain as wrong
 from tradsys.config.as_of import spread_as_of
 from tradsys.config.copies import objects_of, resolved, written
 from tradsys.config.explain import ConfigError, choices_of, leaves
-from tradsys.config.meanings import read_meanings
+from tradsys.config.meanings import group_lines, key_lines, purpose_lines, read_meanings
 from tradsys.core.endings.stops import Terminated, end_waits_on_interrupt, end_with_parent, exit_code, stoppable
 from tradsys.core.errors import TradsysError
 from tradsys.core.masking import (
@@ -44,7 +43,6 @@ settle_threads(os.environ, read_container())
 
 ENVIRONMENT = re.compile(r"oc\.env:\s*([A-Za-z_]\w*)")
 LONG_WORD = re.compile(r"\S{400,}")  # of an error: cut, so that the line can be read
-HELP_INDENT = 34  # column of a key's meaning
 
 
 def conf_folder() -> Path:
@@ -293,7 +291,8 @@ def _masked_hook(_kind: type[BaseException], error: BaseException, _trace: Any) 
 
 def _purpose(main: Callable[[list[str]], None]) -> str:
     """The docstring of the command's module, and an empty line."""
-    return f"{(sys.modules[main.__module__].__doc__ or '').strip()}\n"
+    lines = purpose_lines(sys.modules[main.__module__].__doc__ or "")
+    return "\n".join([*lines, ""])
 
 
 def help_text(name: str, main: Callable[[list[str]], None]) -> str:
@@ -309,28 +308,18 @@ def help_text(name: str, main: Callable[[list[str]], None]) -> str:
         used["study"] = studies(name)
     if "data_choice" in config:
         used["data"] = groups["data"]
-    width = max((len(g) for g in used), default=0)
     lines = [_purpose(main)]
     if used:
-        lines += ["Groups (group=choice):"]
-        fill = partial(textwrap.fill, width=80, subsequent_indent=" " * (width + 4), break_on_hyphens=False)
-        lines += [fill(f"  {g:<{width}}  {' | '.join(c)}") for g, c in used.items()] + [""]
+        lines += ["Groups (group=choice):", *group_lines(used), ""]
     lines += ["Keys (key=value):"]
-    lines += _key_lines("quiet=false", "true shows results and errors only; at every command")
+    lines += key_lines("quiet=false", "true shows results and errors only; at every command")
     plain: Any = OmegaConf.to_container(config, resolve=False)
     known = read_meanings(conf_folder())
     for key, value in leaves(plain):
         # otherwise its value is copied from another key
         if key.count(".") < 2 and not re.fullmatch(r"\$\{[\w.]+\}", str(value)):
-            lines += _key_lines(f"{key}={_short_value(value)}", known.of(name, plain, key))
+            lines += key_lines(f"{key}={_short_value(value)}", known.of(name, plain, key))
     return "\n".join(lines)
-
-
-def _key_lines(shown: str, meaning: str) -> list[str]:
-    """A key and what it means, within 80 columns."""
-    if len(shown) < HELP_INDENT - 3 and len(meaning) <= 80 - HELP_INDENT:
-        return [f"  {shown:<{HELP_INDENT - 2}}{meaning}".rstrip()]
-    return [f"  {shown}", *textwrap.wrap(meaning, 80, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 
 def studies(command: str) -> list[str]:

@@ -1,13 +1,18 @@
-"""The one-line meaning of every configuration key, from comments in conf/ and keys.yaml."""
+"""The one-line meaning of every configuration key, from comments in conf/ and keys.yaml, and the lines of --help."""
 
-from collections.abc import Iterator, Mapping
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+WIDTH, KEY_WIDTH = 80, 34  # columns of --help, and of the keys in it
+EXAMPLE = re.compile(r"(python -m .*?\S)(?: {2,}(?!\S*=)(\S.*))?")  # a command and its keys; what it does
 KEYS = Path(__file__).with_name("keys.yaml")
 # folders whose files only set keys of other groups
 BORROWED = {"experiment", "sweep", "study"}
@@ -112,3 +117,50 @@ def _comment(lines: list[str], mark: yaml.Mark) -> str:
     """The text after `#` on the line of a mark."""
     rest = lines[mark.line][mark.column :] if mark.line < len(lines) else ""
     return rest.partition("#")[2].strip()
+
+
+def purpose_lines(doc: str) -> Iterator[str]:
+    """A command's docstring within WIDTH columns.
+
+    Examples stand over what they do where the two are too long for a line, and are continued by a backslash, as a shell
+    takes them; other lines are filled. One empty line separates the parts.
+    """
+    lines = (line.strip() for line in doc.strip().splitlines())
+    blocks = [(kind, list(part)) for kind, part in groupby(lines, _kind_of) if kind]
+    for k, (kind, part) in enumerate(blocks):
+        if k:
+            yield ""
+        filled = textwrap.wrap(" ".join(part), WIDTH, break_on_hyphens=False)
+        yield from _example_lines(part) if kind == "example" else filled
+
+
+def _kind_of(line: str) -> str:
+    return "" if not line else "example" if line.startswith("python -m ") else "text"
+
+
+def _example_lines(lines: Sequence[str]) -> Iterator[str]:
+    pairs = [match.groups() for line in lines if (match := EXAMPLE.fullmatch(line))]
+    widest = max(len(command) for command, _ in pairs)
+    fits = all(len(says or "") <= WIDTH - widest - 4 for _, says in pairs)
+    for command, says in pairs:
+        if fits:
+            yield f"  {command:<{widest}}  {says or ''}".rstrip()
+        else:
+            words = textwrap.wrap(command, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+            yield "  " + " \\\n      ".join(words)
+            yield from textwrap.wrap(says or "", WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def group_lines(choices: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each group of configuration with its choices, within WIDTH columns."""
+    widest = max(map(len, choices), default=0)
+    indent = " " * (widest + 4)
+    lines = (f"  {group:<{widest}}  {' | '.join(names)}" for group, names in choices.items())
+    return [textwrap.fill(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False) for line in lines]
+
+
+def key_lines(shown: str, meaning: str) -> list[str]:
+    """A key and what it means, within WIDTH columns."""
+    if len(shown) < KEY_WIDTH - 3 and len(meaning) <= WIDTH - KEY_WIDTH:
+        return [f"  {shown:<{KEY_WIDTH - 2}}{meaning}".rstrip()]
+    return [f"  {shown}", *textwrap.wrap(meaning, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)]
