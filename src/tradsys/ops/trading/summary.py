@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -95,7 +95,7 @@ def summary(state: State, expected: Array | None) -> Summary:
         time=[t.isoformat() for t in state.times],
         equity=[e * unit for e in state.equity],
         exposure=list(state.exposure),
-        band=None if expected is None or not state.times else _band(state, expected),
+        band=None if expected is None or not state.times else predicted_band(state.times, expected),
         positions=[_position(a) for _, a in sorted(state.accounts.items()) if a.position or a.pending],
         decisions=_decisions(state),
         trades=[{**t, "net_pnl": t["net_pnl"] * unit} for t in state.trades[-SHOWN_TRADES:][::-1]],
@@ -158,23 +158,22 @@ def expected_daily(place: str | None, state: State) -> Array | None:
     return returns if len(returns) > 4 and np.isfinite(returns).all() and not is_flat(returns) else None
 
 
-def _band(state: State, returns: Array) -> tuple[list[str], list[float], list[float]]:
-    """Quantiles of equity over days, by the stationary block bootstrap of the backtest's daily returns.
+def predicted_band(times: Sequence[datetime], returns: Array) -> tuple[list[str], list[float], list[float]]:
+    """Moments, low and high quantiles of equity by the backtest's daily returns [D].
 
-    Source: Politis and Romano 1994. The band ends after as many days as the backtest has.
+    Stationary block bootstrap, Politis and Romano 1994. times [T]: closes of the record's bars. A day of the record is
+    one with bars, as a day of the backtest is: a week of shares has five. The band ends after as many as the backtest
+    has.
     """
     from tradsys.evidence.bootstrap import automatic_block_length, bootstrap_indices  # noqa: PLC0415 - loads arch
 
-    days = (state.times[-1] - state.times[0]).days + 1
-    n_days = min(len(returns), max(days, 2))
+    last_bars = {session_of(time): time for time in times}
+    ends = list(last_bars.values())[: len(returns)]
     length = automatic_block_length(returns)
-    paths = np.array(
-        [np.cumprod(1 + returns[draw[:n_days]]) for draw in bootstrap_indices(len(returns), length, N_DRAWS, seed=0)]
-    )
+    draws = bootstrap_indices(len(returns), length, N_DRAWS, seed=0)
+    paths = np.array([np.cumprod(1 + returns[draw[: len(ends)]]) for draw in draws])
     low, high = np.quantile(paths, BAND, axis=0)
-    start = state.times[0]
-    dates = [(start + timedelta(days=k)).isoformat() for k in range(n_days + 1)]
-    return dates, [1.0, *low.tolist()], [1.0, *high.tolist()]
+    return [moment.isoformat() for moment in (times[0], *ends)], [1.0, *low.tolist()], [1.0, *high.tolist()]
 
 
 def _position(account: Account) -> PositionRow:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tradsys.evidence.sequential import followed
-from tradsys.ops.trading.summary import live_record
+from tradsys.ops.trading.summary import live_record, predicted_band
 from tradsys.portfolio.ledger import EQUITY_SCHEMA, OPEN_SCHEMA, TRADES_SCHEMA, Ledger
 from tradsys.reports.trading.charts import live_record as draw
 
@@ -47,6 +47,20 @@ def test_a_day_is_the_backtests_day_which_its_bar_at_midnight_ends():
     mean, _, _ = followed(returns[:-1])
     assert live["date"] == [str(day) for day in days[59:-1]]
     np.testing.assert_allclose(live["mean"], mean[59:])
+
+
+def test_the_band_of_a_record_of_shares_grows_by_trading_days():
+    """Three weeks of weekdays hold as much risk as fifteen days of the backtest, not as 19 of the calendar."""
+    returns = np.random.default_rng(2).normal(0, 0.01, 250)
+    weekdays = [
+        day for day in (datetime(2024, 1, 1, 15, tzinfo=UTC) + timedelta(k) for k in range(19)) if day.weekday() < 5
+    ]
+    times = [day + timedelta(hours=hour) for day in weekdays for hour in range(6)]
+    moments, low, high = predicted_band(times, returns)
+    assert moments == [times[0].isoformat(), *(time.isoformat() for time in times[5::6])]
+    assert len(low) == len(high) == 16
+    assert np.log(high[-1] / low[-1]) / 2 == pytest.approx(1.645 * returns.std() * np.sqrt(15), rel=0.1)
+    assert len(predicted_band(times, returns[:7])[0]) == 8
 
 
 @pytest.mark.parametrize("dust", [0.0, 2e-16])
