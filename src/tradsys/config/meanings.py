@@ -130,8 +130,10 @@ def purpose_lines(doc: str) -> Iterator[str]:
     for k, (kind, part) in enumerate(blocks):
         if k:
             yield ""
-        filled = textwrap.wrap(" ".join(part), WIDTH, break_on_hyphens=False)
-        yield from _example_lines(part) if kind == "example" else filled
+        if kind == "example":
+            yield from _example_lines(part)
+        else:
+            yield from textwrap.wrap(" ".join(part), WIDTH, break_on_hyphens=False)
 
 
 def _kind_of(line: str) -> str:

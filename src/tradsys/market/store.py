@@ -291,17 +291,19 @@ class StoredBars:
 
     def bars(self) -> pl.DataFrame:
         """The bars, verified against the manifest."""
-        self._chosen(BarStore(Path(self.root)).manifest(self.name))
-        bars = BarStore(Path(self.root)).read(self.name, self._wanted(), self.start, self.end)
-        self._check_length(bars)
+        store = BarStore(Path(self.root))
+        bars = store.read(self.name, self._wanted(), self.start, self.end)
+        manifest = store.manifest(self.name)  # after the bars, so that it names every write that they hold
+        self._chosen(manifest)
+        self._check_length(bars, manifest)
         if (moment := _moment("as_of", self.as_of)) is not None:
-            self._check_rewritten(moment)
+            self._check_rewritten(moment, manifest)
             bars = RevisionLedger(Path(self.root) / self.name).before(bars, moment)
             if bars.is_empty():
                 raise DataError(f"store {self.name}: nothing had closed by as_of={self.as_of}; set a later moment")
         if self.prints == "first":
             bars = RevisionLedger(Path(self.root) / self.name).first_prints(bars)
-        bars = self._with_events(bars)
+        bars = self._with_events(bars, manifest)
         if self.untraded is None:
             return bars
         others = bars.filter(pl.col("symbol") != self.untraded)["time"]
@@ -313,10 +315,10 @@ class StoredBars:
         inside = pl.col("time").is_between(others.min(), others.max())
         return bars.filter(inside | (pl.col("symbol") != self.untraded)).rechunk()
 
-    def _check_rewritten(self, moment: datetime) -> None:
+    def _check_rewritten(self, moment: datetime, manifest: Json) -> None:
         """Raises DataError where mode=replace changed bars after that moment: their old values are lost."""
         wanted = self._wanted()
-        for one in BarStore(Path(self.root)).manifest(self.name)["imports"]:
+        for one in manifest["imports"]:
             gone = [s for s in one.get("rewrote", ()) if wanted is None or s in wanted]
             if gone and utc(one["written"], "store: written") > moment:
                 raise DataError(
@@ -324,15 +326,15 @@ class StoredBars:
                     f"it cannot be read as_of={self.as_of}; set a later moment, or restore it with mode=undo"
                 )
 
-    def _check_length(self, bars: pl.DataFrame) -> None:
+    def _check_length(self, bars: pl.DataFrame, manifest: Json) -> None:
         """Raises DataError where the bar length differs from the manifest's; months are not checked."""
-        minutes = float(BarStore(Path(self.root)).manifest(self.name)["bar_minutes"])
+        minutes = float(manifest["bar_minutes"])
         if minutes < MONTH_MINUTES:
             rule = "one dataset has one bar length; fetch the files again, each length under its own name="
             check_bar_minutes(bars, minutes, f"store {self.name}", rule)
 
-    def _with_events(self, bars: pl.DataFrame) -> pl.DataFrame:
-        if not self.events or not BarStore(Path(self.root)).manifest(self.name).get("events"):
+    def _with_events(self, bars: pl.DataFrame, manifest: Json) -> pl.DataFrame:
+        if not self.events or not manifest.get("events"):
             return bars
         found = BarStore(Path(self.root)).events(self.name, self.as_of)
         own = found.filter(pl.col("symbol").is_in(bars["symbol"].unique().implode()))

@@ -284,7 +284,7 @@ def test_a_reference_is_described_by_what_is_read_of_it_and_the_others_are_not_r
     assert read == (["BBB"] if span == (None, None) else ["AAA", "CCC", "BBB"])
 
 
-def test_a_reference_that_is_not_stored_is_refused_before_anything_is_read(store, make_walk_bars):
+def test_a_reference_that_is_not_stored_is_refused(store, make_walk_bars):
     store.write("walk", make_walk_bars(72, ("AAA", "BBB")), META)
     source = StoredBars(str(store.root), "walk", reference="SPY", trade_reference=False)
     for read in (source.bars, source.describe):
