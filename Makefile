@@ -58,7 +58,7 @@ image:
 	  build="$$build --build-arg $$name=$${tag%%@*}@$$digest --label tradsys.$$name=$$digest"; \
 	done; docker build -f Dockerfile.gpu -t $(IMAGE) $$build .
 
-# the pip that comes with Python 3.11 takes three times as long to choose versions
+# the pip that comes with Python 3.11 takes twice the CPU time for the same packages
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
 	  sys.exit(None if (3, 11) <= v <= (3, 13) else f"tradsys needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}; make PYTHON=python3.11")'
